@@ -1,0 +1,213 @@
+//! What people and programs ask of a workspace, and what it answers.
+
+use std::collections::BTreeMap;
+
+use crate::files::{Halt, LogEntry, Resume};
+use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
+use crate::membership::Role;
+use crate::workspace::input::LinkKind;
+
+/// Names a request until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// What `weft status` shows. Answered by [`Reply::Status`].
+    Status,
+    /// Make an invite link. Answered by [`Reply::Invite`].
+    Invite {
+        /// Role of whoever joins by it.
+        role: Role,
+        /// Wall time at which it ends.
+        expires_wall_ms: u64,
+        /// How many may join by it.
+        uses: u32,
+        /// LAN addresses of this agent now (`ws://ip:port`), for the link.
+        lan: Vec<String>,
+    },
+    /// The invites that are open. Answered by [`Reply::Invites`].
+    Invites,
+    /// Void an invite. Answered by [`Reply::Done`].
+    RevokeInvite(OpId),
+    /// Leave the workspace: tell the others. Answered by [`Reply::Done`] when the op is stored and, if a peer is
+    /// there, sent.
+    Leave,
+    /// Answer a halt.
+    Resume(Resume),
+    /// Stop or restart syncing. Local edits are still taken in.
+    Pause(bool),
+    /// Answered by [`Reply::Flushed`] when all that was taken in is held by every connected peer (at least one, or
+    /// `peers` of them) and the reverse, or at the deadline.
+    Flush {
+        /// Monotonic deadline.
+        until_mono_ms: u64,
+        /// How many peers at least; 0 means one.
+        peers: u32,
+    },
+    /// Add a relay URL to the workspace's list, for all members.
+    AddRelay(String),
+    /// Remove one.
+    RemoveRelay(String),
+    /// Entries of the log, newest last, at most `limit`, from `since_wall_ms` on.
+    Log {
+        /// From when.
+        since_wall_ms: u64,
+        /// How many at most.
+        limit: u32,
+    },
+    /// LAN addresses of this agent changed; beacons carry them.
+    LanAddresses(Vec<String>),
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// It was done.
+    Done,
+    /// It cannot be done; a sentence that says what to do.
+    Refused(String),
+    /// Figures and lists.
+    Status(Box<Status>),
+    /// The link. A secret: whoever has it can join.
+    Invite {
+        /// `weft:…`
+        link: String,
+        /// The invite op.
+        id: OpId,
+        /// Whether anybody outside this network can use it (it names a relay).
+        beyond_lan: bool,
+    },
+    /// Open invites.
+    Invites(Vec<OpenInvite>),
+    /// Whether the flush finished, and what is missing if not.
+    Flushed {
+        /// Whether everybody asked for holds everything, and the reverse.
+        complete: bool,
+        /// Connected peers that hold everything of ours.
+        peers: u32,
+        /// What is missing, for people; empty if complete.
+        missing: String,
+    },
+    /// Log entries.
+    Log(Vec<LogEntry>),
+}
+
+/// An invite that can still be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenInvite {
+    /// Its op.
+    pub id: OpId,
+    /// Role it gives.
+    pub role: Role,
+    /// When it ends.
+    pub expires_wall_ms: u64,
+    /// How many may join by it in all.
+    pub uses: u32,
+    /// How many have.
+    pub used: u32,
+    /// Who issued it.
+    pub issuer: String,
+    /// The link, if this device issued it.
+    pub link: Option<String>,
+}
+
+/// Where a workspace is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Has a link, waits for a member to let it in.
+    Joining,
+    /// In sync as far as it knows, or on the way there.
+    Active,
+    /// The person stopped it.
+    Paused,
+    /// Waits for an answer: `weft resume`.
+    Halted,
+    /// This device or its member is no longer part of it.
+    Left,
+}
+
+/// What `weft status` shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: State,
+    /// Nothing to send, receive, write or look at, and at least one scan was complete.
+    pub settled: bool,
+    /// Files that exist.
+    pub files: u64,
+    /// Bytes of all stored documents.
+    pub document_bytes: u64,
+    /// Changes applied.
+    pub changes: u64,
+    /// Envelopes that peers have stated and we do not hold.
+    pub frontier_gap: u64,
+    /// Batches not yet sealed and sent, or held by no peer yet.
+    pub pending_send: u64,
+    /// Envelopes and pieces we ask for, and writes to the folder under way.
+    pub pending_receive: u64,
+    /// Why it is halted.
+    pub halt: Option<Halt>,
+    /// Links that are open.
+    pub links: Vec<LinkStatus>,
+    /// Devices known, without this one.
+    pub peers: Vec<PeerStatus>,
+    /// Relay URLs of the workspace.
+    pub relays: Vec<String>,
+    /// Sentences about what is wrong and what to do.
+    pub problems: Vec<String>,
+    /// What was refused, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// The members.
+    pub members: Vec<MemberStatus>,
+    /// This device.
+    pub device: DeviceId,
+}
+
+/// An open link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Its URL.
+    pub url: String,
+    /// Relay or LAN.
+    pub kind: LinkKind,
+    /// Peers met on it.
+    pub peers: u32,
+}
+
+/// Another device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The device.
+    pub device: DeviceId,
+    /// Its label.
+    pub label: String,
+    /// Its member's display name.
+    pub member: String,
+    /// Whether it is reachable now.
+    pub connected: bool,
+    /// Wall time at which it was last heard (0: never).
+    pub heard_wall_ms: u64,
+    /// How many of our envelopes it has not stated to hold.
+    pub lacks: u64,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Root key.
+    pub root: RootKey,
+    /// Display name.
+    pub name: String,
+    /// Role now.
+    pub role: Role,
+    /// Active devices.
+    pub devices: u32,
+    /// Whether it is us.
+    pub me: bool,
+}
