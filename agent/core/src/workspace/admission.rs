@@ -11,8 +11,9 @@ use weft_protocol::id::RoomId;
 use super::birth::{GENESIS, JOINING};
 use super::input::LinkId;
 use super::links::{Purpose, Route};
-use super::outbox::OpsBody;
+use super::outbox::{Batch, OpsBody};
 use super::output::{Output, Rank};
+use super::receive::op_key;
 use super::{Phase, Workspace};
 use crate::epoch::RoomKey;
 use crate::hash::h;
@@ -20,7 +21,7 @@ use crate::id::{DeviceId, OpId};
 use crate::invite::{InviteSecret, KnockKeys};
 use crate::invite_link::InviteLink;
 use crate::knock::{self, Answer, AnswerOpener, Knock, KnockSecret};
-use crate::membership::{OpSet, Role};
+use crate::membership::{OpSet, Role, evaluate};
 use crate::op::OpBody;
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
@@ -103,7 +104,7 @@ impl Workspace {
     pub(super) fn at_the_door(&mut self, now: Timestamp, route: Route, invite: OpId, payload: &[u8], tx: &Tx<'_>) {
         if let Phase::Joining(joining) = &mut self.phase {
             match joining.opener.push(payload) {
-                Ok(Some(answer)) => self.admitted(now, answer, tx),
+                Ok(Some(answer)) => self.admitted(answer, tx),
                 Ok(None) => {}
                 Err(error) => self.reject(error.reason()),
             }
@@ -121,7 +122,7 @@ impl Workspace {
         }
         let joiner = knock.device();
         self.knocks.0.retain(|pending| pending.knock.device() != joiner);
-        let issued_here = facts.issuer == self.my_device();
+        let issued_here = facts.issuer == self.identity.root_public.sign;
         let delay = if issued_here { 0 } else { self.door_slot(&joiner) };
         self.knocks.0.push(Pending { due_mono: now.after_ms(delay), route, invite, knock });
     }
@@ -216,7 +217,7 @@ impl Workspace {
         }
         let Some(secrets) = self.vault.keyring.get(&epoch) else { return };
         let Some(genesis) = tx_genesis(tx) else { return };
-        let ops: Vec<_> = self.ops.all().map(|op| op.bytes().clone()).collect();
+        let ops: Vec<_> = self.ops.iter().flat_map(OpSet::ops).map(|op| op.bytes().clone()).collect();
         let parts =
             knock::make_answer(&self.id, &pending.invite, &pending.knock, &genesis, &ops, secrets, &mut self.rng);
         match parts {
@@ -230,38 +231,46 @@ impl Workspace {
     }
 
     /// We are in: what the answer brought becomes ours, if it is what the link promised.
-    fn admitted(&mut self, now: Timestamp, answer: Answer, tx: &Tx<'_>) {
+    fn admitted(&mut self, answer: Answer, tx: &Tx<'_>) {
         let (genesis, ops, epoch) = match answer {
             Answer::Admitted { genesis, ops, epoch } => (genesis, ops, epoch),
             Answer::Refused(why) => return self.problem(why),
         };
         let Phase::Joining(joining) = &self.phase else { return };
         let mut set = OpSet::new(genesis.clone());
-        let mut rows = Vec::new();
         for op in ops {
-            for op in set.insert(op) {
-                rows.push(op);
+            if set.insert(op).is_err() {
+                return self.reject("answer with an op that does not belong");
             }
         }
-        let membership = set.evaluate();
+        let membership = evaluate(&set);
         let promised = set.contains(&joining.link.invite());
         let inside = membership.devices.get(&self.my_device()).is_some_and(|device| device.active);
         if !promised || !inside {
             return self.reject("answer of another workspace than the link's");
         }
-        for op in rows {
-            tx.put(Table::Ops, op.id().0, op.bytes().to_vec());
+        for (order, op) in (0..).zip(set.ops()) {
+            tx.put(Table::Ops, op_key(order, &op.id()), op.bytes().clone());
         }
+        // Whoever welcomed us may be gone before it tells the others: we can.
+        let welcome = set.ops().find(|op| match op.body() {
+            OpBody::Welcome { admission, .. } => admission.cert().device().id() == self.my_device(),
+            _ => false,
+        });
+        let welcome = welcome.map(|op| OpsBody(vec![op.bytes().clone()]));
         tx.put(Table::Meta, GENESIS, genesis.bytes().to_vec());
         tx.delete(Table::Meta, JOINING);
         self.name = genesis.workspace_name().to_owned();
-        self.ops = set;
+        self.ops = Some(set);
         self.membership = membership;
         self.phase = Phase::Active;
         self.problems.clear();
         self.keep_epoch(epoch, tx);
+        if let Some(welcome) = welcome {
+            self.outbox.push(&Batch::Ops(welcome), tx);
+        }
         self.effects.push(Output::Admitted { name: self.name.clone() });
-        self.membership_changed(now, tx);
+        self.news = true;
     }
 
     /// Makes an invite; the link.
@@ -311,11 +320,4 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 
 fn tx_genesis(tx: &Tx<'_>) -> Option<bytes::Bytes> {
     crate::store::Read::get(tx, Table::Meta, GENESIS)
-}
-
-/// Ops as an envelope's body carries them.
-impl From<Vec<bytes::Bytes>> for OpsBody {
-    fn from(ops: Vec<bytes::Bytes>) -> Self {
-        Self(ops)
-    }
 }

@@ -13,10 +13,10 @@ use super::links::Route;
 use super::outbox::{Batch, OpsBody};
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, EpochId};
-use crate::key_packet;
+use crate::key_packet::{KeyPacket, recipients};
 use crate::membership::Role;
 use crate::message::Message;
-use crate::op::{OpBody, SignedOp};
+use crate::op::OpBody;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
@@ -126,23 +126,19 @@ impl Workspace {
         let parents: Vec<EpochId> = self.vault.keyring.tips(&self.membership);
         let epoch = Epoch::generate(&self.id, &mut self.rng);
         let grant = self.vault.keyring.grant(&epoch, &parents, &self.membership, &mut self.rng);
-        let op = SignedOp::make(
-            self.id,
-            self.ops.heads(),
-            &self.identity.device,
-            now.wall_ms,
-            OpBody::Epoch(grant),
-        );
-        let packet = match key_packet::make(&epoch, &self.membership, &op, &mut self.rng) {
-            Ok(packet) => packet,
-            Err(error) => return self.problem(format!("No new key could be made: {error}")),
+        let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
+        let recipients = recipients(&self.membership);
+        let Some(packet) = KeyPacket::make(&epoch, &recipients, &op, &mut self.rng) else {
+            return self.problem("This device cannot make a new key: it holds no content key itself.".into());
         };
+        let packet = packet.to_bytes();
         let id = epoch.id();
         self.keep_epoch(epoch, tx);
         self.packets.keep(now.wall_ms, id, packet.clone(), tx);
         let ops = OpsBody(vec![op.bytes().clone()]);
         self.outbox.push(&Batch::Ops(ops.clone()), tx);
-        self.add_ops(now, &ops, tx);
+        self.take_ops(&ops, tx);
+        self.news = true;
         self.spread_packet(id, &packet);
     }
 
@@ -169,9 +165,8 @@ impl Workspace {
             self.keep_epoch(parent, tx);
         }
         self.keep_epoch(opened.epoch, tx);
-        self.add_ops(now, &OpsBody(vec![opened.op]), tx);
-        self.sync_rooms(now);
-        self.retry_parked(now, tx);
+        self.take_ops(&OpsBody(vec![opened.op]), tx);
+        self.news = true;
     }
 
     /// A device states another epoch than ours: hand it what it may lack.

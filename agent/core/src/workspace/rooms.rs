@@ -214,7 +214,7 @@ impl Workspace {
             chain: self.own.chain,
             seq: 0,
             prev: Link([0; 32]),
-            op_heads: self.ops.seal_heads(),
+            op_heads: self.named_heads(),
             body: &body,
             leaf_changes: &[],
         };
