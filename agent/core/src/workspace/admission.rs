@@ -197,10 +197,8 @@ impl Workspace {
             }
         }
         let Some(epoch) = self.sealing_epoch() else {
-            // A new epoch is about to be minted; the joiner gets that one.
+            // A new epoch is about to be minted; the joiner knocks again and gets that one.
             self.mint_soon(now);
-            let due_mono = now.after_ms(500);
-            self.knocks.0.push(Pending { due_mono, ..pending });
             return;
         };
         if !known {

@@ -146,7 +146,7 @@ impl Workspace {
             watermark: setup.watermark,
             phase: Phase::Active,
             ops: Some(ops),
-            keyring: Keyring::new(genesis.workspace()),
+            keyring: Keyring::new(),
             frontier: Frontier::default(),
             incarnation: setup.watermark.incarnation + 1,
         };
@@ -179,7 +179,7 @@ impl Workspace {
             watermark: setup.watermark,
             phase: Phase::Joining(Box::new(joining)),
             ops: None,
-            keyring: Keyring::new(link.workspace),
+            keyring: Keyring::new(),
             frontier: Frontier::default(),
             incarnation: setup.watermark.incarnation + 1,
         };
@@ -239,7 +239,7 @@ impl Workspace {
                 watermark: setup.watermark,
                 phase: Phase::Joining(Box::new(joining)),
                 ops: None,
-                keyring: Keyring::new(link.workspace),
+                keyring: Keyring::new(),
                 frontier: Frontier::default(),
                 incarnation,
             }
@@ -308,6 +308,7 @@ impl Workspace {
     pub(super) fn keep_epoch(&mut self, epoch: Epoch, tx: &Tx<'_>) {
         tx.put(Table::Epochs, epoch.id().0, epoch.to_bytes().to_vec());
         self.vault.keyring.insert(epoch);
+        self.news = true;
     }
 }
 
@@ -348,7 +349,7 @@ fn stored_ops(genesis: Genesis, read: &dyn Read) -> Result<OpSet, OpenError> {
 }
 
 fn stored_keyring(workspace: WorkspaceId, read: &dyn Read) -> Result<Keyring, OpenError> {
-    let mut keyring = Keyring::new(workspace);
+    let mut keyring = Keyring::new();
     for (_, row) in all_rows(Table::Epochs, &[], read) {
         keyring.insert(Epoch::from_bytes(&workspace, &row).map_err(|_| OpenError::Damaged("epochs"))?);
     }

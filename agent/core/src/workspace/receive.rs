@@ -91,10 +91,10 @@ impl Workspace {
                 return None;
             }
         };
-        let (chain, seq, prev) = (head.head().chain, head.head().seq, head.head().prev);
+        let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
         let held = self.frontier.seq(&chain);
         if seq <= held {
-            if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link()) {
+            if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
             }
             return None;
@@ -108,11 +108,11 @@ impl Workspace {
             self.parked.park_gap(Place { chain, seq }, envelope);
             return None;
         }
-        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.head().prev), |tip| tip.link) {
+        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link) {
             self.reject("wrong link");
             return None;
         }
-        if head.head().kind == Kind::Ops {
+        if head.header.kind == Kind::Ops {
             // Ops stand by themselves: what the envelope names, or its very device, may be in it.
             let body = head.clone().trust_stored().open_body(&self.vault.keyring, &envelope);
             if let Ok(Ok(ops)) = body.map(|body| from_bytes::<OpsBody>(&body))
@@ -122,7 +122,7 @@ impl Workspace {
                 return None;
             }
         }
-        if !head.head().op_heads.iter().all(|op| self.knows(op)) {
+        if !head.header.op_heads.iter().all(|op| self.knows(op)) {
             self.parked.park_unknown(envelope);
             return None;
         }
@@ -152,7 +152,7 @@ impl Workspace {
 
     /// Stores a verified envelope, and applies it if it is accepted.
     fn hold(&mut self, now: Timestamp, head: &VerifiedHead, envelope: Bytes, tx: &Tx<'_>) {
-        let place = Place { chain: head.head().chain, seq: head.head().seq };
+        let place = Place { chain: head.header().chain, seq: head.header().seq };
         let opened = self.accept(head, &envelope, tx);
         let refused = opened.as_ref().err().cloned().unwrap_or_default();
         self.store_held(place, head, &refused, envelope, tx);
@@ -176,9 +176,9 @@ impl Workspace {
     fn store_held(&mut self, place: Place, head: &VerifiedHead, refused: &str, envelope: Bytes, tx: &Tx<'_>) {
         let held = Held {
             link: head.link(),
-            kind: head.head().kind.number(),
+            kind: head.header().kind.to_byte(),
             refused: refused.to_owned(),
-            op_heads: head.head().op_heads.clone(),
+            op_heads: head.header().op_heads.clone(),
         };
         tx.put(Table::Envelopes, place.to_bytes(), envelope);
         tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
@@ -194,19 +194,19 @@ impl Workspace {
 
     /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
     fn accept(&mut self, head: &VerifiedHead, envelope: &[u8], read: &dyn Read) -> Result<Opened, String> {
-        let chain = head.head().chain;
+        let chain = head.header().chain;
         let ops = self.ops.as_ref().ok_or("not a member here")?;
-        let then = evaluate_at(ops, &head.head().op_heads).ok_or("unknown heads")?;
+        let then = evaluate_at(ops, &head.header().op_heads).ok_or("unknown heads")?;
         let role = then.role_of(&chain.device).ok_or("not a member at its heads")?;
-        if head.head().seq > 1 {
-            let place = Place { chain, seq: head.head().seq - 1 };
+        if head.header().seq > 1 {
+            let place = Place { chain, seq: head.header().seq - 1 };
             let before = self.held(place, read).map(|held| held.op_heads).unwrap_or_default();
-            if !ops.descends(&head.head().op_heads, &before) {
+            if !ops.descends(&head.header().op_heads, &before) {
                 return Err("heads behind its predecessor".into());
             }
         }
         let body = || head.open_body(&self.vault.keyring, envelope).map_err(|error| error.reason().to_owned());
-        match head.head().kind {
+        match head.header().kind {
             Kind::Content => {
                 if role < Role::Writer {
                     return Err("not a writer at its heads".into());
@@ -239,7 +239,12 @@ impl Workspace {
                 hashes.push(facts.hash);
             }
         }
-        if head.leaf_matches(&self.vault.keyring, &hashes) { Ok(()) } else { Err("change digest differs".into()) }
+        if self.leaf_matches(head, &hashes) { Ok(()) } else { Err("change digest differs".into()) }
+    }
+
+    fn leaf_matches(&self, head: &VerifiedHead, hashes: &[ChangeHash]) -> bool {
+        let epoch = self.vault.keyring.get(&head.header().epoch);
+        epoch.and_then(|epoch| epoch.leaf(hashes)).is_some_and(|leaf| leaf == head.header().leaf)
     }
 
     /// Whether an op is known here.

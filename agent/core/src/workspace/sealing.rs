@@ -15,9 +15,11 @@ use super::outbox::Batch;
 use super::output::Rank;
 use super::receive::Held;
 use crate::content::{Content, Item};
-use crate::envelope::{self, Draft, Kind, OP_HEADS_MAX};
+use crate::envelope::{self, Draft, Kind};
+use crate::envelope::OP_HEADS_MAX;
 use crate::files::inspect_change;
 use crate::frontier::Tip;
+use crate::keyring::Sealing;
 use crate::id::{ChangeHash, EpochId, Link, Place};
 use crate::membership::{OpSet, Role};
 use crate::op::OpBody;
@@ -35,7 +37,10 @@ const LIVE_BYTES_MAX: usize = 512 * 1024;
 impl Workspace {
     /// The epoch to seal under now.
     pub(super) fn sealing_epoch(&self) -> Option<EpochId> {
-        self.membership.sealing_epoch().filter(|epoch| self.vault.keyring.get(epoch).is_some())
+        match self.vault.keyring.sealing(&self.membership) {
+            Sealing::Under(epoch) => Some(epoch),
+            Sealing::Lacking(_) | Sealing::Mint => None,
+        }
     }
 
     /// Whether we founded the workspace and no other device ever stated to hold anything of our chains.
@@ -139,7 +144,7 @@ impl Workspace {
         let op_heads = self.named_heads();
         let draft = Draft {
             kind,
-            epoch: self.vault.keyring.get(&epoch)?,
+            epoch: self.vault.keyring.get(&epoch)?.as_ref(),
             chain: place.chain,
             seq: place.seq,
             prev: self.own.tip.map_or(self.own_first_link(), |tip| tip.link),
@@ -157,7 +162,7 @@ impl Workspace {
             }
         };
         let bytes = sealed.sealed.bytes().clone();
-        let held = Held { link: sealed.link, kind: kind.number(), refused: String::new(), op_heads };
+        let held = Held { link: sealed.link, kind: kind.to_byte(), refused: String::new(), op_heads };
         tx.put(Table::Envelopes, place.to_bytes(), bytes.clone());
         tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
         let tip = Tip { seq: place.seq, link: sealed.link };
