@@ -169,7 +169,7 @@ impl Workspace {
     #[must_use]
     pub fn join(setup: Setup, now: Timestamp, link: &InviteLink) -> Self {
         let mut rng = seeded(&setup);
-        let joining = Joining::new(link.clone(), now, &mut rng);
+        let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
         let empty = MemoryStore::default();
         let parts = Parts {
             id: link.workspace,
@@ -230,7 +230,7 @@ impl Workspace {
         let parts = if let Some(text) = joining {
             let text = std::str::from_utf8(&text).map_err(|_| OpenError::Damaged("joining"))?;
             let link = InviteLink::parse(text).map_err(|_| OpenError::Damaged("joining"))?;
-            let joining = Joining::new(link.clone(), now, &mut rng);
+            let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
             Parts {
                 id: link.workspace,
                 name: link.name.clone(),
@@ -292,16 +292,21 @@ impl Workspace {
     /// Signs an op on top of all known ones, takes it in, and puts it into the outbox.
     pub(super) fn issue(&mut self, now: Timestamp, body: OpBody, tx: &Tx<'_>) -> Option<SignedOp> {
         let op = self.sign_op(now, body)?;
+        self.publish_op(&op, tx);
+        self.knows(&op.id()).then_some(op)
+    }
+
+    /// Takes an op of ours in, and puts it into the outbox.
+    pub(super) fn publish_op(&mut self, op: &SignedOp, tx: &Tx<'_>) {
         let ops = OpsBody(vec![op.bytes().clone()]);
         self.outbox.push(&Batch::Ops(ops.clone()), tx);
         self.take_ops(&ops, tx);
-        self.knows(&op.id()).then_some(op)
     }
 
     /// Signs an op on top of all known ones.
     pub(super) fn sign_op(&self, now: Timestamp, body: OpBody) -> Option<SignedOp> {
         let heads = self.ops.as_ref()?.heads();
-        Some(SignedOp::make(&self.id, heads, &OpSigner::Device(&self.identity.device), now.wall_ms, body))
+        Some(SignedOp::make(&self.id, &heads, OpSigner::Device(&self.identity.device), now.wall_ms, body))
     }
 
     /// Stores an epoch.

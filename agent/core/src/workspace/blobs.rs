@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use weft_protocol::cbor::{from_bytes, to_bytes};
 
 use super::Workspace;
 use super::links::Route;
@@ -209,7 +208,5 @@ fn nested(manifest: &Manifest, read: &dyn Read) -> Option<Result<Manifest, ()>> 
         let Some(opened) = opened else { return Some(Err(())) };
         joined.extend_from_slice(&opened);
     }
-    Some(from_bytes::<Manifest>(&joined).map_err(|_| ()).and_then(|inner| {
-        if inner.depth == 0 && to_bytes(&inner) == joined { Ok(inner) } else { Err(()) }
-    }))
+    Some(piece::open_inner_manifest(manifest, &joined).map_err(|_| ()))
 }

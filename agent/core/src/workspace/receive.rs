@@ -164,7 +164,7 @@ impl Workspace {
                 self.vault.remember(Location::Sealed(place), std::sync::Arc::clone(&content));
                 let refusals = self.files.handle_content(now, author, &content, &mut self.vault, tx);
                 for refusal in refusals {
-                    self.reject(refusal.reason());
+                    self.reject(&refusal.why.to_string());
                 }
             }
             Ok(Opened::Nothing) => {}

@@ -13,7 +13,7 @@ use super::command::{
 use super::links::Purpose;
 use super::output::Output;
 use super::{Phase, Workspace};
-use crate::files::LogEntry;
+use crate::files::{LogEntry, decode_log};
 use crate::frontier::Frontier;
 use crate::id::{OpId, RootKey};
 use crate::op::OpBody;
@@ -366,7 +366,7 @@ fn read_log(since_wall_ms: u64, limit: u32, read: &dyn Read) -> Vec<LogEntry> {
         let page = read.scan(Table::Log, &[], after.as_deref(), 512);
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
-        entries.extend(page.iter().filter_map(|(_, row)| LogEntry::from_row(row)));
+        entries.extend(page.iter().filter_map(|(_, row)| decode_log(row)));
         if entries.len() > 2 * limit {
             entries.drain(..entries.len() - limit);
         }

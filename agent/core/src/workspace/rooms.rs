@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weft_protocol::admission::{Audience, sign_room};
+use weft_protocol::admission::Audience;
+use weft_protocol::admission::proof::sign_room;
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, Peer, PeerId};
 use weft_protocol::id::RoomId;
@@ -234,7 +235,7 @@ impl Workspace {
             body: &body,
             leaf_changes: &[],
         };
-        match envelope::seal(&draft, &self.id, &self.identity.device, &mut self.rng) {
+        match envelope::seal(draft, &self.id, &self.identity.device, &mut self.rng) {
             Ok(sealed) => Some(sealed.sealed.bytes().clone()),
             Err(error) => {
                 self.problem(format!("A message could not be sealed: {error}"));

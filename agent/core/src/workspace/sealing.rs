@@ -152,7 +152,7 @@ impl Workspace {
             body: &body,
             leaf_changes: &changes,
         };
-        let sealed = match envelope::seal(&draft, &self.id, &self.identity.device, &mut self.rng) {
+        let sealed = match envelope::seal(draft, &self.id, &self.identity.device, &mut self.rng) {
             Ok(sealed) => sealed,
             Err(error) => {
                 // Sealing it again would fail again; what waits behind it must not overtake it.
