@@ -1,0 +1,3 @@
+//! x
+mod admission;
+pub use admission::{ADMISSION_BYTES_MAX, Admission};
