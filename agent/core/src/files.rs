@@ -34,6 +34,7 @@ mod journal;
 mod names;
 mod plan;
 mod projection;
+mod rebase;
 mod receive;
 mod record;
 mod renames;
@@ -47,6 +48,7 @@ pub use journal::{decode_log, encode_log};
 pub use names::{VersionHasher, actor_prefix, version_hash};
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};
+pub(crate) use rebase::forget;
 
 use documents::Documents;
 use draft::Draft;
