@@ -11,8 +11,8 @@ pub mod identity;
 pub mod invite;
 pub mod invite_link;
 pub mod key_packet;
-pub mod knock;
 pub mod keyring;
+pub mod knock;
 pub mod membership;
 pub mod op;
 pub mod padding;
@@ -22,6 +22,8 @@ pub mod secret;
 pub mod setup;
 pub mod sign;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod workspace;
 pub mod wrap;
