@@ -212,6 +212,10 @@ fn every_kind_parses() {
     let bodies = super::vectors::bodies(&mut world);
     let kinds: Vec<u64> = bodies.iter().map(OpBody::kind).collect();
     assert_eq!(kinds, (1..=14).collect::<Vec<_>>());
+    let signed: Vec<_> = bodies.iter().map(|body| by.sign(body.clone())).collect();
+    let list = crate::op::ops_to_bytes(signed.iter());
+    assert_eq!(crate::op::ops_from_bytes(&world.workspace(), &list).unwrap(), signed);
+    assert!(crate::op::ops_from_bytes(&world.workspace(), &list[1..]).is_err());
     for body in bodies {
         let op = by.sign(body.clone());
         let parsed = crate::op::SignedOp::parse(&world.workspace(), op.bytes()).unwrap();
