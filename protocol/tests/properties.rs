@@ -1,5 +1,13 @@
 //! What holds for every frame and for every heap of bytes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and its helpers stand outside of test functions"
+)]
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;

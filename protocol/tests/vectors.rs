@@ -3,6 +3,14 @@
 //! A case is `{about, type, input, expect}`; `expect` is the result, or `{"refused": name}`. Another client is right about a
 //! case if it gets the same. Frames are checked in both directions: decoded, and encoded again to the same bytes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and its helpers stand outside of test functions"
+)]
+
 use std::path::Path;
 
 use base64::Engine;

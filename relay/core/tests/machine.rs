@@ -1,5 +1,13 @@
 //! The machine under orderly use, at its bounds, and under noise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and its helpers stand outside of test functions"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
