@@ -62,10 +62,9 @@ impl Client {
         client
             .send(&ClientFrame::Prove { audience: client.audience.as_str().to_owned(), connection, signature })
             .await?;
-        match client.next().await? {
-            ServerFrame::Welcome { .. } => Ok(client),
-            other => bail!("not welcome: {other:?}"),
-        }
+        let answer = client.next().await?;
+        ensure!(matches!(answer, ServerFrame::Welcome { .. }), "not welcome: {answer:?}");
+        Ok(client)
     }
 
     /// Enters the room of `room_key`; gives its id and how many others are there.
@@ -75,11 +74,15 @@ impl Client {
         let proof = sign_room(room_key, &self.audience, &self.nonce, &self.connection_key());
         self.send(&ClientFrame::Join { room, key: public, proof }).await?;
         loop {
-            match self.next().await? {
-                ServerFrame::Joined { room: joined, peers, .. } if joined == room => return Ok((room, peers.len())),
-                ServerFrame::Error { message, .. } => bail!("the room stays closed: {message}"),
-                // Of other rooms, or of this one a moment ago.
-                _ => {}
+            // What comes besides is of other rooms.
+            let frame = self.next().await?;
+            if let ServerFrame::Error { message, .. } = &frame {
+                bail!("the room stays closed: {message}");
+            }
+            if let ServerFrame::Joined { room: joined, peers, .. } = frame
+                && joined == room
+            {
+                return Ok((room, peers.len()));
             }
         }
     }

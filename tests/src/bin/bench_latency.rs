@@ -60,12 +60,7 @@ fn main() -> Result<()> {
             figures.record(started.elapsed());
         }
     }
-    println!(
-        "save {} bytes -> {} other folder(s): {}",
-        lines * 80,
-        arguments.receivers,
-        figures.line()
-    );
+    println!("save {} bytes -> {} other folder(s): {}", lines * 80, arguments.receivers, figures.line());
     Ok(())
 }
 

@@ -76,7 +76,8 @@ const RAISED: [(&str, &str); 7] = [
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let stage = Stage::open()?;
-    let flags: Vec<String> = RAISED.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
+    let flags: Vec<String> =
+        RAISED.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
     println!("limits raised: {}", flags.join(" "));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let wanted = |what: What| arguments.what.is_none_or(|one| one == what);
@@ -117,7 +118,7 @@ struct Delivered {
 
 impl Delivered {
     fn add(&self, every: u64) {
-        if self.count.fetch_add(1, Ordering::AcqRel) % every == 0 {
+        if self.count.fetch_add(1, Ordering::AcqRel).is_multiple_of(every) {
             self.bell.notify_waiters();
         }
     }
@@ -163,7 +164,9 @@ async fn fan_out(address: &str, pid: Option<u32>, arguments: &Arguments) -> Resu
                 if let ServerFrame::Deliver { payload, .. } = client.next().await? {
                     got += 1;
                     delivered.add(64);
-                    if got % 16 == 0 && let Some(sent) = payload.first_chunk::<8>() {
+                    if got % 16 == 0
+                        && let Some(sent) = payload.first_chunk::<8>()
+                    {
                         times.push(epoch.elapsed().saturating_sub(Duration::from_micros(u64::from_be_bytes(*sent))));
                     }
                 }
@@ -226,7 +229,8 @@ async fn rooms(address: &str, pid: Option<u32>, arguments: &Arguments) -> Result
             let reading = tokio::spawn(async move {
                 let mut left = expected;
                 while left > 0 {
-                    let Message::Binary(bytes) = stream.next().await.context("the relay hung up")?.context("receive")?
+                    let Message::Binary(bytes) =
+                        stream.next().await.context("the relay hung up")?.context("receive")?
                     else {
                         continue;
                     };
