@@ -1,10 +1,11 @@
 //! What a relay costs: fan-out from one to many, many small rooms, idle connections.
 //!
-//! Every check of the relay is on; its rate and per-address limits are raised, because all clients are this one process
+//! The relay is the library of `weft-relay` in a process of its own. Every check is on; its rate and per-address limits are raised, because all clients are this one process
 //! on one address. The writers are held back so that no queue overflows: a writer is at most `WINDOW` messages ahead of what its
 //! receivers have got together.
 #![allow(clippy::print_stdout, reason = "a benchmark's output is its figures")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 use weft_protocol::frame::{ClientFrame, ServerFrame};
+use weft_relay::{Config, Server};
 use weft_tests::bench::{Client, Cost, Figures};
 use weft_tests::e2e::{Relay, Stage};
 
@@ -60,25 +62,46 @@ struct Arguments {
     /// A relay that runs elsewhere (host:port); its cost is not measured then.
     #[arg(long)]
     relay: Option<String>,
+    /// Be the relay that is measured, at this address.
+    #[arg(long, hide = true)]
+    listen: Option<SocketAddr>,
 }
 
-/// Limits that one process with thousands of clients would meet first.
-const RAISED: [(&str, &str); 7] = [
-    ("--messages-per-second", "1000000"),
-    ("--messages-burst", "1000000"),
-    ("--bytes-per-second", "4000000000"),
-    ("--bytes-burst", "4000000000"),
-    ("--connections-per-ip-max", "20000"),
-    ("--token-requests-per-minute", "1000000"),
-    ("--room-peers-max", "51"),
-];
+/// The relay with the limits raised that one process with thousands of clients would meet first; every check stays on.
+fn raised(listen: SocketAddr) -> Config {
+    let mut config = Config {
+        listen,
+        connections_max: 20_000,
+        connections_per_ip_max: 20_000,
+        token_requests_per_minute: 1_000_000,
+        ..Config::default()
+    };
+    config.settings.messages_per_second = 1_000_000;
+    config.settings.messages_burst = 1_000_000;
+    config.settings.bytes_per_second = 4_000_000_000;
+    config.settings.bytes_burst = 4_000_000_000;
+    config.settings.room_peers_max = 51;
+    config
+}
+
+/// Runs that relay in this process, on one thread, until it is killed.
+fn serve(listen: SocketAddr) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(async {
+        let server = Server::bind(raised(listen)).await?;
+        println!("weft-relay listening on ws://{}", server.local_addr());
+        server.run(std::future::pending()).await;
+        Ok(())
+    })
+}
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(listen) = arguments.listen {
+        return serve(listen);
+    }
     let stage = Stage::open()?;
-    let flags: Vec<String> =
-        RAISED.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
-    println!("limits raised: {}", flags.join(" "));
+    println!("the relay runs on one thread, with raised limits: {:?}", raised(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let program = std::env::current_exe().context("this program does not know where it is")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let wanted = |what: What| arguments.what.is_none_or(|one| one == what);
     for what in [What::FanOut, What::Rooms, What::Idle] {
@@ -88,7 +111,9 @@ fn main() -> Result<()> {
         // A fresh process for each, so that none inherits the other's memory.
         let own = match &arguments.relay {
             Some(_) => None,
-            None => Some(Relay::start(&stage.root().join(format!("relay-{}.log", what as u8)), 0, &flags)?),
+            None => {
+                Some(Relay::start_program(&program, &stage.root().join(format!("relay-{}.log", what as u8)), 0, &[])?)
+            }
         };
         let address = match (&own, &arguments.relay) {
             (Some(relay), _) => relay.address().to_owned(),
