@@ -176,22 +176,16 @@ impl Files {
             if !self.work.has_room() {
                 return;
             }
-            let wants = self.shown.paths.get(&key);
-            if let (Some(at), Some(wants)) = (&at, wants)
-                && at != wants
-            {
-                moving.push(at.clone());
-            }
             let inside = at.as_ref().is_some_and(|at| moving.iter().any(|folder| is_under(at, folder)));
             match if inside { Step::Blocked { by: None } } else { self.step(key, cx) } {
                 Step::Blocked { by } => blocked.extend(by),
                 Step::Done | Step::Acting | Step::Stalled(_) => {
                     self.work.folders.remove(&key);
+                    let wants = self.shown.paths.get(&key);
+                    moving.extend(at.filter(|at| wants.is_some_and(|wants| wants != at)));
                 }
             }
         }
-        moving
-            .retain(|at| self.records.at(at).is_some_and(|key| self.shown.paths.get(&key).is_some_and(|to| to != at)));
         let keys: Vec<Key> = self.work.todo.iter().copied().collect();
         for key in keys {
             if !self.work.has_room() {
@@ -299,20 +293,15 @@ impl Files {
         if let Some(other) = self.records.at(path).filter(|other| *other != key) {
             return Some(Step::Blocked { by: Some(other) });
         }
-        let mut above = path.parent();
-        while let Some(folder) = above {
-            let other = self.records.at(&folder);
-            let known = other.and_then(|other| self.records.brief(other));
-            if known.is_some_and(|known| known.kind != Kind::Folder) {
-                return Some(Step::Blocked { by: other });
-            }
-            if self.work.busy_paths.contains(&folder) && known.is_none() {
-                // The folder is being made; the write would make it as well.
-                return None;
-            }
-            above = folder.parent();
+        // What is above must be there, as the folder that belongs there: a folder that a write made in passing would be
+        // in the way of the one that is to be moved there.
+        let above = path.parent()?;
+        let other = self.records.at(&above);
+        match other.and_then(|other| self.records.brief(other)) {
+            Some(known) if known.kind == Kind::Folder => None,
+            Some(_) => Some(Step::Blocked { by: other }),
+            None => Some(Step::Blocked { by: None }),
         }
-        None
     }
 
     /// At the right path: is the right thing there?
@@ -546,9 +535,7 @@ impl Files {
         self.take_in(vec![seen], cx);
         let after = self.records.whole(done.key, cx.tx);
         let content = |record: &Option<Record>| record.as_ref().and_then(|one| one.now.as_ref()).map(|now| now.hash);
-        if content(&before) == content(&after)
-            && !self.gone.contains(done.key)
-            && self.records.at(&path) == Some(done.key)
+        if content(&before) == content(&after) && !self.gone.contains(done.key) && self.records.at(&path) == Some(done.key)
         {
             // Nothing was learnt: what is in the way is elsewhere.
             self.work.back_off(done.key, cx.now);
