@@ -257,6 +257,9 @@ impl Files {
                 Step::Acting
             }
             (Some(path), known) => {
+                if self.take_over_folder(key, &path, cx) {
+                    return self.step(key, cx);
+                }
                 if let Some(by) = self.in_the_way(key, &path) {
                     return by;
                 }
@@ -279,6 +282,32 @@ impl Files {
                 }
             }
         }
+    }
+
+    /// Two folders became one, and the other's is where this one belongs: they change places, so that what is in the
+    /// one that is not shown any more can follow and it can go.
+    fn take_over_folder(&mut self, key: Key, path: &RelPath, cx: &Cx<'_, '_>) -> bool {
+        let Some(other) = self.records.at(path).filter(|other| *other != key) else { return false };
+        let is_folder = |known: &super::record::Brief| known.kind == Kind::Folder;
+        let both = self.tree.entries.get(&key.id).is_some_and(|entry| entry.kind == Kind::Folder)
+            && self.records.brief(other).is_some_and(is_folder);
+        if !both || self.shown.paths.contains_key(&other) || self.work.busy_keys.contains(&other) {
+            return false;
+        }
+        let (Some(mut theirs), mine) = (self.records.whole(other, cx.tx), self.records.whole(key, cx.tx)) else {
+            return false;
+        };
+        self.records.remove(other, cx.tx);
+        self.gone.remove(other);
+        if let Some(mine) = mine {
+            self.records.remove(key, cx.tx);
+            self.records.put(other, &mine, cx.tx);
+            self.work.add([other]);
+        }
+        theirs.path = path.clone();
+        self.records.put(key, &theirs, cx.tx);
+        self.work.add([key]);
+        true
     }
 
     fn busy_below(&self, folder: &RelPath) -> bool {
@@ -535,7 +564,9 @@ impl Files {
         self.take_in(vec![seen], cx);
         let after = self.records.whole(done.key, cx.tx);
         let content = |record: &Option<Record>| record.as_ref().and_then(|one| one.now.as_ref()).map(|now| now.hash);
-        if content(&before) == content(&after) && !self.gone.contains(done.key) && self.records.at(&path) == Some(done.key)
+        if content(&before) == content(&after)
+            && !self.gone.contains(done.key)
+            && self.records.at(&path) == Some(done.key)
         {
             // Nothing was learnt: what is in the way is elsewhere.
             self.work.back_off(done.key, cx.now);
