@@ -241,6 +241,8 @@ pub struct Files {
     changes: u64,
     waiting: receive::Waiting,
     log_counter: u64,
+    /// The simulator's: enter edits at the newest heads, as if the disk had them.
+    ignores_base: bool,
 }
 
 impl Files {
@@ -268,6 +270,7 @@ impl Files {
             changes: 0,
             waiting: receive::Waiting::default(),
             log_counter: 0,
+            ignores_base: false,
         };
         for (key, value) in record::rows(read, Table::Files) {
             if let Some((id, state)) = record::load_text(&key, &value) {
@@ -292,6 +295,10 @@ impl Files {
     pub fn set_folding(&mut self, fold: bool) {
         self.fold = fold;
         self.moved = true;
+    }
+    /// Enters edits at the newest heads instead of those that are on disk: shows the simulator what the base is for.
+    pub(crate) fn ignore_base(&mut self) {
+        self.ignores_base = true;
     }
     /// A new incarnation: changes are made by new actors from now on.
     pub fn set_chain(&mut self, chain: ChainId) {

@@ -495,6 +495,12 @@ impl Files {
         new: &str,
         cx: &mut Cx<'_, '_>,
     ) -> Option<(OnDisk, (text::Style, String))> {
+        if self.ignores_base {
+            let (version, heads) = self.current(key)?;
+            let base = OnDisk { version, heads, ..record.now.clone()? };
+            let text = self.text_at(key.id, &base, cx)?;
+            return Some((base, text));
+        }
         let mut best: Option<(usize, OnDisk, (text::Style, String))> = None;
         for base in [record.now.as_ref(), record.pending.as_ref()].into_iter().flatten() {
             let Some(old) = self.text_at(key.id, base, cx) else { continue };

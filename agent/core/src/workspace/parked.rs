@@ -75,7 +75,6 @@ impl Parked {
         self.bytes -= taken.iter().map(Bytes::len).sum::<usize>();
         taken
     }
-
 }
 
 #[cfg(test)]

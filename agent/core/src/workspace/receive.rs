@@ -93,7 +93,7 @@ impl Workspace {
         };
         let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
         let held = self.frontier.seq(&chain);
-        if seq <= held {
+        if seq <= held && self.dedupes {
             if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
             }
@@ -108,7 +108,10 @@ impl Workspace {
             self.parked.park_gap(Place { chain, seq }, envelope);
             return None;
         }
-        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link) {
+        if seq > held
+            && prev
+                != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link)
+        {
             self.reject("wrong link");
             return None;
         }
