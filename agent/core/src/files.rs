@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::content::{Content, Manifest};
-use crate::disk::{FolderAction, RelPath, Seen};
+use crate::disk::{FolderAction, RelPath};
 use crate::id::{ChainId, DeviceId, FileId, VersionHash, WorkspaceId};
 use crate::store::{Read, Table, Tx};
 
@@ -229,8 +229,8 @@ pub struct Files {
     moved: bool,
     work: Work,
     gone: Gone,
-    /// Looks at paths where an action is under way; taken in when it has ended.
-    deferred: BTreeMap<RelPath, Seen>,
+    /// Paths that were looked at while an action was under way there; looked at again when it has ended.
+    deferred: BTreeSet<RelPath>,
     halt: Option<Halt>,
     /// Inline versions that came or were published in this call.
     fresh: BTreeMap<VersionHash, Bytes>,
@@ -261,7 +261,7 @@ impl Files {
             moved: true,
             work: Work::default(),
             gone: Gone::default(),
-            deferred: BTreeMap::new(),
+            deferred: BTreeSet::new(),
             halt: None,
             fresh: BTreeMap::new(),
             draft: Draft::default(),

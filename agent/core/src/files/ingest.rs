@@ -109,7 +109,7 @@ impl Files {
         let mut replaced: BTreeSet<Key> = BTreeSet::new();
         for one in seen {
             if self.work.is_busy(&one.path) {
-                self.deferred.insert(one.path.clone(), one);
+                self.deferred.insert(one.path);
                 continue;
             }
             let at = self.records.at(&one.path);

@@ -470,20 +470,11 @@ impl Files {
                 self.outputs.push_back(FilesOutput::Look(vec![done.path.clone()]));
             }
         }
-        if let Some(seen) = self.deferred.remove(&done.path) {
-            self.take_in(vec![seen], &mut cx);
-        }
-        if let What::Move { to } = &done.what
-            && let Some(seen) = self.deferred.remove(to)
-        {
-            self.take_in(vec![seen], &mut cx);
-        }
-        if !self.deferred.is_empty() && self.work.folders_moving == 0 {
-            let free: Vec<RelPath> = self.deferred.keys().filter(|path| !self.work.is_busy(path)).cloned().collect();
-            let seen: Vec<Seen> = free.iter().filter_map(|path| self.deferred.remove(path)).collect();
-            if !seen.is_empty() {
-                self.take_in(seen, &mut cx);
-            }
+        // What was seen there meanwhile may be from before the action: look again.
+        let free: Vec<RelPath> = self.deferred.iter().filter(|path| !self.work.is_busy(path)).cloned().collect();
+        if !free.is_empty() {
+            self.deferred.retain(|path| !free.contains(path));
+            self.outputs.push_back(FilesOutput::Look(free));
         }
         self.work.add([done.key]);
         self.settle(&mut cx);
