@@ -4,7 +4,7 @@
 
 use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::identity::LocalIdentity;
-use weft_agent_core::invite::InviteLink;
+use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::setup::{Setup, Watermark};
 use weft_agent_core::store::Read;
 use weft_agent_core::time::Timestamp;
