@@ -134,12 +134,13 @@ impl Code {
     /// The WebSocket close code: 1009 and 1012 where RFC 6455 and its registry have one, else 4000 plus the number.
     #[must_use]
     pub const fn close_code(self) -> u16 {
-        let number = self.number();
-        match self {
-            Code::TooLarge => 1009,
-            Code::Draining => 1012,
-            _ if number > NUMBER_MAX => CLOSE_CODE_BASE,
-            _ => CLOSE_CODE_BASE + number,
+        const TOO_LARGE: u16 = Code::TooLarge.number();
+        const DRAINING: u16 = Code::Draining.number();
+        match self.number() {
+            TOO_LARGE => 1009,
+            DRAINING => 1012,
+            number if number > NUMBER_MAX => CLOSE_CODE_BASE,
+            number => CLOSE_CODE_BASE + number,
         }
     }
 
@@ -157,10 +158,10 @@ impl Code {
 
 impl core::fmt::Display for Code {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Code::Unknown(number) => write!(f, "unknown({number})"),
-            known => f.write_str(known.name()),
+        if let Code::Unknown(number) = self {
+            return write!(f, "unknown({number})");
         }
+        f.write_str(self.name())
     }
 }
 

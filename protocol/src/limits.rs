@@ -44,6 +44,13 @@ pub const MESSAGES_PER_SECOND: u32 = 100;
 /// Messages that may come at once after silence: reconnecting asks, answers and fetches in a burst.
 pub const MESSAGES_BURST: u32 = 200;
 
+/// What one `Join` counts for in messages: the relay verifies a signature for it, about 50 microseconds.
+pub const JOIN_COST_MESSAGES: u32 = 4;
+
+/// Debt of a rate limit beyond which a frame is refused by name instead of reading being paused, in milliseconds. It
+/// stands only against whoever feeds frames past the pause.
+pub const RATE_DEBT_MS_MAX: u64 = 2_000;
+
 /// Bytes a second from one connection, as back-pressure on reading.
 pub const BYTES_PER_SECOND: u32 = 16 << 20;
 
