@@ -70,9 +70,15 @@ fn setup(identity: LocalIdentity, watermark: Watermark) -> Setup {
 }
 
 /// A machine that is not in any store yet, with its id; made before its store's place is known.
-pub(crate) fn create(identity: LocalIdentity, now: Timestamp, name: &str, relays: Vec<String>) -> (WorkspaceId, Box<dyn Machine + Send>) {
-    let workspace = Workspace::create(setup(identity, Watermark::default()), now, name, relays);
-    (workspace.id(), Box::new(workspace))
+pub(crate) fn create(
+    identity: LocalIdentity,
+    now: Timestamp,
+    name: &str,
+    relays: Vec<String>,
+) -> Result<(WorkspaceId, Box<dyn Machine + Send>), String> {
+    let workspace = Workspace::create(setup(identity, Watermark::default()), now, name, relays)
+        .map_err(|error| error.to_string())?;
+    Ok((workspace.id(), Box::new(workspace)))
 }
 
 /// A machine that asks to be let in.
