@@ -322,7 +322,8 @@ impl Files {
     /// Figures for `weft status`.
     #[must_use]
     pub fn figures(&self) -> FilesFigures {
-        let files = self.tree.entries.values().filter(|entry| entry.kind != entry::Kind::Folder && entry.lives()).count();
+        let files =
+            self.tree.entries.values().filter(|entry| entry.kind != entry::Kind::Folder && entry.lives()).count();
         FilesFigures {
             files: files as u64,
             document_bytes: self.documents.stored_bytes,
@@ -394,7 +395,10 @@ impl Files {
             .shown
             .clashes
             .iter()
-            .filter(|(key, path)| old.clashes.get(key) != Some(path) && self.records.brief(**key).is_none_or(|known| Some(&known.path) != self.shown.paths.get(key)))
+            .filter(|(key, path)| {
+                old.clashes.get(key) != Some(path)
+                    && self.records.brief(**key).is_none_or(|known| Some(&known.path) != self.shown.paths.get(key))
+            })
             .filter_map(|(key, path)| {
                 let shown_as = self.shown.paths.get(key)?.clone();
                 Some(LogEvent::Clash { path: path.clone(), shown_as })

@@ -10,11 +10,11 @@ mod cut;
 mod genesis;
 mod make;
 
+pub(crate) use body::read_url;
 pub use body::{
     EPOCH_PARENTS_MAX, EpochGrant, OpBody, Policy, RECIPIENTS_MAX, RELAYS_MAX, REVOKED_MAX, SIGNED_HEADER_BYTES_MAX,
     SLOTS_PER_WELCOME_MAX, URL_BYTES_MAX, WrappedSlot,
 };
-pub(crate) use body::read_url;
 pub use cut::{CUT_CHAINS_MAX, ChainPoint, Cut};
 pub use genesis::{FORMAT_VERSION, Genesis, SUITE};
 pub use make::{OpSigner, ops};

@@ -209,7 +209,8 @@ impl AnswerOpener {
         self.make_room(&part);
         self.counter += 1;
         let counter = self.counter;
-        let assembly = self.answers.entry(part.answer).or_insert_with(|| Assembly { count: part.count, ..<_>::default() });
+        let assembly =
+            self.answers.entry(part.answer).or_insert_with(|| Assembly { count: part.count, ..<_>::default() });
         if assembly.count != part.count {
             return Err(AnswerError::Malformed);
         }

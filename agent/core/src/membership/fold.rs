@@ -314,7 +314,8 @@ impl<'a> Fold<'a> {
             let Some(body) = self.body(*index) else { continue };
             let Some(grant) = body.epoch() else { continue };
             let (id, op) = (grant.id(&workspace), self.id(Some(*index)));
-            let covers = rotations.iter().all(|rotation| rotation == index || self.before(Some(*rotation), Some(*index)));
+            let covers =
+                rotations.iter().all(|rotation| rotation == index || self.before(Some(*rotation), Some(*index)));
             let embedded = matches!(body, OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Fork { .. });
             let lobby = embedded || grant.parents.is_empty();
             let facts = EpochFacts { op, grant: grant.clone(), depth: 1, covers, lobby };

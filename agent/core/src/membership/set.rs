@@ -161,9 +161,9 @@ impl OpSet {
     #[must_use]
     pub fn descends(&self, heads: &[OpId], older: &[OpId]) -> bool {
         let Some(closure) = self.closure(heads) else { return false };
-        older.iter().all(|id| {
-            *id == self.genesis.op_id() || self.index.get(id).is_some_and(|index| closure.contains(*index))
-        })
+        older
+            .iter()
+            .all(|id| *id == self.genesis.op_id() || self.index.get(id).is_some_and(|index| closure.contains(*index)))
     }
     /// Whether an op's author had the role for it where it stands. (In a larger set it may still not count.)
     #[must_use]

@@ -48,7 +48,9 @@ pub enum OpenError {
     #[error("this database has format {0}, which this version of weft does not know: upgrade weft")]
     Format(u8),
     /// A row that cannot be read.
-    #[error("the database is damaged at {0}: restore it from a backup, or remove it and join again; peers have your files")]
+    #[error(
+        "the database is damaged at {0}: restore it from a backup, or remove it and join again; peers have your files"
+    )]
     Damaged(&'static str),
     /// The device in the database is another one.
     #[error("this database belongs to another device; join the workspace afresh instead of copying it")]

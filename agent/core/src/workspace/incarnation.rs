@@ -42,7 +42,9 @@ impl Workspace {
         let next = incarnation.max(self.own.chain.incarnation) + 1;
         if next > INCARNATIONS_MAX {
             self.reborn = true;
-            self.problem("This device was restored from backups too often: run `weft leave` here and join again.".into());
+            self.problem(
+                "This device was restored from backups too often: run `weft leave` here and join again.".into(),
+            );
             return;
         }
         let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
