@@ -10,6 +10,8 @@
 pub(crate) mod address;
 pub(crate) mod backoff;
 mod http;
+#[cfg(test)]
+mod live;
 pub(crate) mod queue;
 mod session;
 pub(crate) mod token;

@@ -132,11 +132,6 @@ impl Store {
         self.db.execute_batch(&steps).map_err(failed)
     }
 
-    /// Whether `create` or `join` ever wrote here.
-    pub(crate) fn is_empty(&self) -> bool {
-        Table::ALL.iter().all(|table| self.scan(*table, &[], None, 1).is_empty())
-    }
-
     /// Applies a batch inside the running transaction, which it begins if there is none.
     pub(crate) fn apply(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         let result = self.try_apply(batch);

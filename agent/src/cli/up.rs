@@ -1,6 +1,7 @@
 //! `weft up`: everything for a first share in one command.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::client::Client;
 use super::status::{ask_one, list, number, summary, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, share};
-use crate::daemon::wire::Request;
+use crate::daemon::wire::{Failure, Request};
 
 /// `weft up`.
 pub(crate) fn run(context: &Context, up: &Up) -> Ended {
@@ -47,11 +48,11 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         term::say("\nSyncing. Ctrl-C ends.");
     }
     sync_until_interrupted(context, &mut client, &dir)?;
-    goodbye(context, &mut client, &dir, was_running)
+    goodbye(&mut client, &dir, was_running)
 }
 
 /// A live line on a terminal, a line at every change elsewhere.
-fn sync_until_interrupted(context: &Context, client: &mut Client, dir: &std::path::Path) -> Result<(), crate::daemon::wire::Failure> {
+fn sync_until_interrupted(context: &Context, client: &mut Client, dir: &Path) -> Result<(), Failure> {
     let interrupted = term::interrupted()?;
     let mut last = String::new();
     loop {
@@ -77,7 +78,7 @@ fn sync_until_interrupted(context: &Context, client: &mut Client, dir: &std::pat
 }
 
 /// Names what is still open, and ends the agent if this command began it and nobody wants it to go on.
-fn goodbye(context: &Context, client: &mut Client, dir: &std::path::Path, was_running: bool) -> Ended {
+fn goodbye(client: &mut Client, dir: &Path, was_running: bool) -> Ended {
     let open = client.ask(&Request::Invites { dir: dir.to_path_buf() })?;
     let open = open.as_array().map_or(0, Vec::len) as u64;
     let workspace = ask_one(client, dir)?;

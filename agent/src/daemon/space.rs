@@ -112,11 +112,6 @@ impl Shared {
         inner.relays = relays;
         inner.lan = lan;
     }
-    /// The URL of the relay that this agent serves itself.
-    pub(crate) fn set_own(&self, own: Option<String>) {
-        self.lock().own = own;
-        self.redial();
-    }
     /// Somebody of this workspace was found on the network.
     pub(crate) fn neighbour(&self, urls: &[String]) {
         let mut inner = self.lock();

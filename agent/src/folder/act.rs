@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use weft_agent_core::disk::{Expect, FolderAction, NewContent, Outcome, RelPath, Seen, Stat};
 use weft_agent_core::id::{VersionHash, WorkspaceId};
-use weft_agent_core::store::{Read, Write};
+use weft_agent_core::store::Read;
 
 use super::at;
 use super::ignore::TEMP_PREFIX;
@@ -397,21 +397,20 @@ fn rename(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str, flags: RenameFlags
     }
 }
 
-/// Rows that a look inside an action makes are kept by the caller.
-pub(crate) fn collect(into: &mut Vec<Write>) -> impl FnMut(Vec<Write>) -> bool + '_ {
-    |rows| {
-        into.extend(rows);
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
     use std::fs;
     use weft_agent_core::disk::{FileBytes, Found};
-    use weft_agent_core::store::MemoryStore;
+    use weft_agent_core::store::{MemoryStore, Write};
+
+    fn collect(into: &mut Vec<Write>) -> impl FnMut(Vec<Write>) -> bool + '_ {
+        |rows| {
+            into.extend(rows);
+            true
+        }
+    }
 
     const W: WorkspaceId = WorkspaceId([3; 32]);
 

@@ -19,8 +19,8 @@ use crate::blob;
 
 /// What a look found.
 pub(crate) enum Looked {
-    /// This, with rows of pieces that must be stored before it is told.
-    Found { found: Found, known: Option<Known>, rows: Vec<Write> },
+    /// This. The rows of its pieces, if it is large, were given out before.
+    Found { found: Found, known: Option<Known> },
     /// Somebody is writing it: look again later.
     Busy,
     /// Neither file, folder nor link, or a link whose target is not text: not carried.
@@ -37,7 +37,7 @@ pub(crate) fn look(
     path: &RelPath,
     rows: &mut Rows<'_>,
 ) -> io::Result<Looked> {
-    let absent = || Looked::Found { found: Found::Absent, known: None, rows: Vec::new() };
+    let absent = || Looked::Found { found: Found::Absent, known: None };
     let dir = match at::open_parent(root, path) {
         Ok(dir) => dir,
         Err(error) if is_absence(&error) => return Ok(absent()),
@@ -46,13 +46,12 @@ pub(crate) fn look(
     let Some(meta) = at::meta(&dir, path.name())? else { return Ok(absent()) };
     match meta.kind {
         FileType::Directory => {
-            Ok(Looked::Found { found: Found::Folder, known: Some(Known::Folder), rows: Vec::new() })
+            Ok(Looked::Found { found: Found::Folder, known: Some(Known::Folder) })
         }
         FileType::Symlink => match at::read_link(&dir, path.name())? {
             Some(target) => Ok(Looked::Found {
                 found: Found::Symlink { target: target.clone() },
                 known: Some(Known::Symlink(target)),
-                rows: Vec::new(),
             }),
             None => Ok(Looked::NotCarried),
         },
@@ -97,7 +96,7 @@ fn look_file(dir: &OwnedFd, workspace: &WorkspaceId, path: &RelPath, rows: &mut 
     // The core keeps the stat across restarts; a young one must not be trusted then either.
     let told = if racy { Stat { mtime_ns: 0, ctime_ns: 0, ..after.stat } } else { after.stat };
     let known = Known::File { hash, executable: Some(executable), stat: (!racy).then_some(after.stat) };
-    Ok(Looked::Found { found: Found::File { bytes, executable, stat: told }, known: Some(known), rows: Vec::new() })
+    Ok(Looked::Found { found: Found::File { bytes, executable, stat: told }, known: Some(known) })
 }
 
 /// Whether bytes are text to people: UTF-8 without a NUL.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the file names every replica that is in use; a workspace is listed once, and so is a folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weft_agent_core::id::WorkspaceId;
@@ -53,9 +53,6 @@ impl Registry {
     }
     pub(crate) fn save(&self, home: &Home) -> anyhow::Result<()> {
         Ok(durable::replace(&home.registry_file(), &serde_json::to_vec_pretty(self)?)?)
-    }
-    pub(crate) fn by_path(&self, path: &Path) -> Option<&Entry> {
-        self.workspaces.iter().find(|entry| entry.path == path)
     }
     pub(crate) fn by_id(&mut self, workspace: &WorkspaceId) -> Option<&mut Entry> {
         self.workspaces.iter_mut().find(|entry| entry.id().as_ref() == Some(workspace))
