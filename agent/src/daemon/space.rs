@@ -180,14 +180,34 @@ impl Shared {
         }
     }
 
+    /// Waits until the workspace runs; an error says why it does not.
+    async fn started(&self, patience: Duration) -> Result<(), Failure> {
+        let running = async {
+            let mut every = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                every.tick().await;
+                let inner = self.lock();
+                if inner.current.is_some() {
+                    return Ok(());
+                }
+                if let Some(why) = &inner.problem {
+                    return Err(Failure::attention(why.clone()));
+                }
+            }
+        };
+        let late = || Failure::attention("the workspace is still starting; try again in a moment");
+        tokio::time::timeout(patience, running).await.map_err(|_| late())?
+    }
+
     /// Asks the machine.
     pub(crate) async fn ask(&self, command: Command, patience: Duration) -> Result<Reply, Failure> {
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (sender, answer) = oneshot::channel();
+        self.started(patience).await?;
         {
             let mut inner = self.lock();
             let Some(current) = &inner.current else {
-                let why = inner.problem.clone().unwrap_or_else(|| "it is just starting; try again".to_owned());
+                let why = inner.problem.clone().unwrap_or_else(|| "the workspace stopped; try again".to_owned());
                 return Err(Failure::attention(why));
             };
             current.inbox.command(Task::Input(Input::Command(request, command)));
