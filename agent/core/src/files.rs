@@ -34,6 +34,7 @@ mod journal;
 mod names;
 mod plan;
 mod projection;
+mod rebase;
 mod receive;
 mod record;
 mod renames;
@@ -45,6 +46,7 @@ mod tree;
 pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
 pub use journal::{decode_log, encode_log};
 pub use names::{VersionHasher, actor_prefix, version_hash};
+pub(crate) use rebase::forget;
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};
 

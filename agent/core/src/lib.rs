@@ -24,6 +24,8 @@ pub mod secret;
 pub mod setup;
 pub mod sign;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod time;
 mod vault;
 pub mod workspace;

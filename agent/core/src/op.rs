@@ -8,6 +8,7 @@
 mod body;
 mod cut;
 mod genesis;
+mod list;
 mod make;
 
 pub(crate) use body::read_url;
@@ -17,6 +18,7 @@ pub use body::{
 };
 pub use cut::{CUT_CHAINS_MAX, ChainPoint, Cut};
 pub use genesis::{FORMAT_VERSION, Genesis, SUITE};
+pub use list::{OPS_PER_ENVELOPE_MAX, ops_from_bytes, ops_to_bytes};
 pub use make::{OpSigner, ops};
 
 use bytes::Bytes;

@@ -120,10 +120,13 @@ pub struct Write {
     pub value: Option<Bytes>,
 }
 
+/// Keys written and not handed out yet; `None` removes.
+type Overlay = BTreeMap<(Table, Vec<u8>), Option<Bytes>>;
+
 /// What one handled input writes, over what the store holds: reads through it see its own writes.
 pub struct Tx<'a> {
     read: &'a dyn Read,
-    writes: RefCell<BTreeMap<(Table, Vec<u8>), Option<Bytes>>>,
+    writes: RefCell<Overlay>,
 }
 
 impl<'a> Tx<'a> {

@@ -128,6 +128,11 @@ impl Files {
                 Found::File { .. } | Found::Symlink { .. } => {
                     let Some(look) = self.look(one, cx) else { continue };
                     match at {
+                        Some(key) if kind_at == Some(look.kind) && self.is_foreign(key, &look, cx) => {
+                            self.records.remove(key, cx.tx);
+                            self.work.add([key]);
+                            new.push(look);
+                        }
                         Some(key) if kind_at == Some(look.kind) => {
                             self.gone.remove(key);
                             known.push((key, look));
@@ -172,6 +177,21 @@ impl Files {
         for (key, look) in known {
             self.take_edit(key, look, cx);
         }
+    }
+
+    /// Whether what is there is another file than the one we were about to put there for the first time: somebody was
+    /// quicker. After a crash it may also be that file, written and edited.
+    fn is_foreign(&mut self, key: Key, look: &Look, cx: &mut Cx<'_, '_>) -> bool {
+        if self.records.brief(key).is_none_or(|known| known.hash.is_some()) {
+            return false;
+        }
+        let Some(pending) = self.records.whole(key, cx.tx).and_then(|record| record.pending) else { return true };
+        if pending.hash == look.hash {
+            return false;
+        }
+        let new = look.inline().and_then(|bytes| text::split(bytes));
+        let (Some((_, new)), Some((_, old))) = (new, self.text_at(key.id, &pending, cx)) else { return true };
+        weight(&diff(&old, &new)) * 2 >= old.chars().count()
     }
 
     /// The folder at this path; made in the tree if it is new there.

@@ -168,5 +168,10 @@ mod tests {
 
 #[cfg(test)]
 mod golden {
-    pub(super) const NAMES: [&str; 4] = ["", "", "", ""];
+    pub(super) const NAMES: [&str; 4] = [
+        "a5d4a247ab8c46e362b9c4e3663afb913a984811a13fb4233ccdecd334ce8cbc",
+        "2842dadce1e463d1d98ca4fbcefc9c22",
+        "bf680eaf2efcfc411c7317a5a2b550e1",
+        "b67b223453670a396020a519b67daa41",
+    ];
 }

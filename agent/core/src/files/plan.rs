@@ -176,22 +176,16 @@ impl Files {
             if !self.work.has_room() {
                 return;
             }
-            let wants = self.shown.paths.get(&key);
-            if let (Some(at), Some(wants)) = (&at, wants)
-                && at != wants
-            {
-                moving.push(at.clone());
-            }
             let inside = at.as_ref().is_some_and(|at| moving.iter().any(|folder| is_under(at, folder)));
             match if inside { Step::Blocked { by: None } } else { self.step(key, cx) } {
                 Step::Blocked { by } => blocked.extend(by),
                 Step::Done | Step::Acting | Step::Stalled(_) => {
                     self.work.folders.remove(&key);
+                    let wants = self.shown.paths.get(&key);
+                    moving.extend(at.filter(|at| wants.is_some_and(|wants| wants != at)));
                 }
             }
         }
-        moving
-            .retain(|at| self.records.at(at).is_some_and(|key| self.shown.paths.get(&key).is_some_and(|to| to != at)));
         let keys: Vec<Key> = self.work.todo.iter().copied().collect();
         for key in keys {
             if !self.work.has_room() {
@@ -263,6 +257,9 @@ impl Files {
                 Step::Acting
             }
             (Some(path), known) => {
+                if self.take_over_folder(key, &path, cx) {
+                    return self.step(key, cx);
+                }
                 if let Some(by) = self.in_the_way(key, &path) {
                     return by;
                 }
@@ -287,6 +284,32 @@ impl Files {
         }
     }
 
+    /// Two folders became one, and the other's is where this one belongs: they change places, so that what is in the
+    /// one that is not shown any more can follow and it can go.
+    fn take_over_folder(&mut self, key: Key, path: &RelPath, cx: &Cx<'_, '_>) -> bool {
+        let Some(other) = self.records.at(path).filter(|other| *other != key) else { return false };
+        let is_folder = |known: &super::record::Brief| known.kind == Kind::Folder;
+        let both = self.tree.entries.get(&key.id).is_some_and(|entry| entry.kind == Kind::Folder)
+            && self.records.brief(other).is_some_and(is_folder);
+        if !both || self.shown.paths.contains_key(&other) || self.work.busy_keys.contains(&other) {
+            return false;
+        }
+        let (Some(mut theirs), mine) = (self.records.whole(other, cx.tx), self.records.whole(key, cx.tx)) else {
+            return false;
+        };
+        self.records.remove(other, cx.tx);
+        self.gone.remove(other);
+        if let Some(mine) = mine {
+            self.records.remove(key, cx.tx);
+            self.records.put(other, &mine, cx.tx);
+            self.work.add([other]);
+        }
+        theirs.path = path.clone();
+        self.records.put(key, &theirs, cx.tx);
+        self.work.add([key]);
+        true
+    }
+
     fn busy_below(&self, folder: &RelPath) -> bool {
         self.work.busy_paths.iter().any(|path| is_under(path, folder))
     }
@@ -299,20 +322,15 @@ impl Files {
         if let Some(other) = self.records.at(path).filter(|other| *other != key) {
             return Some(Step::Blocked { by: Some(other) });
         }
-        let mut above = path.parent();
-        while let Some(folder) = above {
-            let other = self.records.at(&folder);
-            let known = other.and_then(|other| self.records.brief(other));
-            if known.is_some_and(|known| known.kind != Kind::Folder) {
-                return Some(Step::Blocked { by: other });
-            }
-            if self.work.busy_paths.contains(&folder) && known.is_none() {
-                // The folder is being made; the write would make it as well.
-                return None;
-            }
-            above = folder.parent();
+        // What is above must be there, as the folder that belongs there: a folder that a write made in passing would be
+        // in the way of the one that is to be moved there.
+        let above = path.parent()?;
+        let other = self.records.at(&above);
+        match other.and_then(|other| self.records.brief(other)) {
+            Some(known) if known.kind == Kind::Folder => None,
+            Some(_) => Some(Step::Blocked { by: other }),
+            None => Some(Step::Blocked { by: None }),
         }
-        None
     }
 
     /// At the right path: is the right thing there?

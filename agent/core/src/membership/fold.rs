@@ -144,10 +144,8 @@ impl<'a> Fold<'a> {
         for index in &self.counting {
             match self.body(*index) {
                 Some(OpBody::Welcome { invite, admission, .. }) => {
-                    let role = self.set.get(invite).and_then(|op| match op.body() {
-                        OpBody::Invite { role, .. } => Some(*role),
-                        _other => None,
-                    });
+                    let invited = self.set.get(invite).map(crate::op::SignedOp::body);
+                    let role = if let Some(OpBody::Invite { role, .. }) = invited { Some(*role) } else { None };
                     let (cert, name, label) = (admission.cert(), admission.name(), admission.label());
                     let entry = Entry { cert, name, label, role, invite: Some(*invite) };
                     admissions.push((Some(*index), entry));

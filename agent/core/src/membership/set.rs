@@ -59,6 +59,9 @@ pub(super) struct Node {
     pub(super) standing: Option<Standing>,
 }
 
+/// By which op a signing key came in (`None`: the genesis), and the key.
+type Introduced = (Option<usize>, [u8; 32]);
+
 /// The ops of one workspace.
 pub struct OpSet {
     genesis: Genesis,
@@ -66,7 +69,7 @@ pub struct OpSet {
     index: BTreeMap<OpId, usize>,
     heads: BTreeSet<OpId>,
     /// Where each device's signing key was introduced; `None` stands for the genesis.
-    keys: BTreeMap<DeviceId, Vec<(Option<usize>, [u8; 32])>>,
+    keys: BTreeMap<DeviceId, Vec<Introduced>>,
     parked: BTreeMap<OpId, SignedOp>,
     waiting: BTreeMap<OpId, BTreeSet<OpId>>,
     parked_bytes: usize,

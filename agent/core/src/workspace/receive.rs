@@ -221,7 +221,17 @@ impl Workspace {
                 Ok(Opened::Nothing)
             }
             Kind::Unknown { critical: true, .. } => Err("of a kind this version does not know: upgrade weft".into()),
-            _ => Ok(Opened::Nothing),
+            Kind::Checkpoint
+            | Kind::Presence
+            | Kind::Beacon
+            | Kind::Query
+            | Kind::Answer
+            | Kind::Enough
+            | Kind::Credit
+            | Kind::Want
+            | Kind::Have
+            | Kind::KeyPacket
+            | Kind::Unknown { .. } => Ok(Opened::Nothing),
         }
     }
 

@@ -99,18 +99,17 @@ impl Workspace {
         }
         let tries = state.ask.map_or(0, |ask| ask.tries + 1);
         let wait = (ASK_AGAIN_MS << tries.min(5)).min(ASK_AGAIN_MS_MAX);
-        state.ask = Some(Ask { nonce, tries, next_mono: now.after_ms(wait) });
+        state.ask = Some(Ask { tries, next_mono: now.after_ms(wait) });
         self.publish_message(link, room, epoch, &Message::Query { nonce, statement, all });
     }
 
     /// Somebody entered: it will ask. If we do not hear it, we do.
     pub(super) fn ask_later(&mut self, now: Timestamp, link: LinkId, room: RoomId) {
         let wait = ASK_AGAIN_MS + self.jitter(ASK_AGAIN_MS);
-        let nonce = self.nonce();
         if let Some(state) = self.links.room_mut(link, &room)
             && state.ask.is_none()
         {
-            state.ask = Some(Ask { nonce, tries: 0, next_mono: now.after_ms(wait) });
+            state.ask = Some(Ask { tries: 0, next_mono: now.after_ms(wait) });
         }
     }
 

@@ -128,7 +128,7 @@ fn world_has_written(world: &World, mark: &str) -> bool {
 #[test]
 fn replicas_converge_and_lose_nothing() {
     let only: Option<u64> = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in only.map_or(1..=150, |seed| seed..=seed) {
+    for seed in only.map_or(1..=300, |seed| seed..=seed) {
         let result = std::panic::catch_unwind(|| run(seed));
         if let Err(error) = result {
             eprintln!("seed {seed} failed");

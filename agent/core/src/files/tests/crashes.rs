@@ -111,7 +111,8 @@ fn refusals_block_nothing() {
         ],
     };
     content.documents.splice(0..0, bad.documents);
-    let refused = world.replicas[1].receive(world.replicas[0].identity.chain, &content);
+    let author = world.replicas[0].identity.chain;
+    let refused = world.replicas[1].receive(author, &content);
     assert_eq!(refused.len(), 3);
     assert_eq!(refused[0].why, Refused::UnknownDocument);
     assert_eq!(refused[2].why, Refused::Unfounded);

@@ -443,7 +443,9 @@ impl World {
     /// All folders are the same, and nothing waits.
     pub(super) fn assert_equal(&self) {
         for other in 1..self.replicas.len() {
-            assert_eq!(self.picture(0), self.picture(other), "replica 0 and {other}");
+            let (one, two) = (self.picture(0), self.picture(other));
+            let differing: Vec<_> = one.keys().chain(two.keys()).filter(|at| one.get(*at) != two.get(*at)).collect();
+            assert!(differing.is_empty(), "replica 0 and {other}: {differing:?} in {one:?} and {two:?}");
         }
         for replica in &self.replicas {
             assert!(replica.files.settled(), "something is still to be done");
