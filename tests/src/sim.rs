@@ -7,7 +7,16 @@
 pub mod dice;
 pub mod disk;
 pub mod folder;
+pub mod host;
 pub mod machine;
+pub mod oracle;
 pub mod plan;
 pub mod profile;
+pub mod relay;
+pub mod run;
+pub mod sabotage;
+#[cfg(test)]
+pub(crate) mod toy;
 pub mod wire;
+pub mod witness;
+pub mod world;

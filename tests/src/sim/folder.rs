@@ -38,8 +38,8 @@ pub enum Ready {
     Symlink(String),
 }
 
-/// One path of an action that has no outcome yet: what was there before.
-pub type Undo = Vec<(RelPath, Option<Node>)>;
+/// The paths of an action that has no outcome yet: what was there before, and the stat of what it left there.
+pub type Undo = Vec<(RelPath, Option<Node>, Stat)>;
 
 /// A folder.
 #[derive(Debug, Clone, Default)]
@@ -170,7 +170,7 @@ impl Folder {
             FolderAction::MakeFolder { path } => {
                 let before = self.nodes.get(path).cloned();
                 if self.make_folder(path) {
-                    (Acted::Done(Stat::default()), vec![(path.clone(), before)])
+                    (Acted::Done(Stat::default()), vec![(path.clone(), before, self.stat(path))])
                 } else if before.is_some() {
                     (Acted::Differs(path.clone()), Undo::new())
                 } else {
@@ -202,7 +202,7 @@ impl Folder {
                     }
                     None => return failed("a piece is missing"),
                 }
-                (Acted::Done(self.stat(path)), vec![(path.clone(), before)])
+                (Acted::Done(self.stat(path)), vec![(path.clone(), before, self.stat(path))])
             }
             FolderAction::Move { from, to, expect } => {
                 if !self.matches(from, expect, hasher) || self.nodes.contains_key(to) {
@@ -222,7 +222,7 @@ impl Folder {
                     return (Acted::Done(Stat::default()), Undo::new());
                 }
                 let before = self.nodes.remove(path);
-                (Acted::Done(Stat::default()), vec![(path.clone(), before)])
+                (Acted::Done(Stat::default()), vec![(path.clone(), before, self.stat(path))])
             }
             FolderAction::SetExecutable { path, executable } => {
                 if self.set_executable(path, *executable, now_us) {
@@ -233,20 +233,17 @@ impl Folder {
             }
         }
     }
-    /// A crash before the action was synced: what was there before is there again.
+    /// A crash before the action was synced: what was there before is there again, unless a user changed it since.
     pub fn undo(&mut self, undo: Undo) {
-        for (path, before) in undo {
-            match before {
-                // Its folder may have gone meanwhile; then so has the file.
-                Some(node) if path.parent().is_none_or(|parent| self.nodes.get(&parent) == Some(&Node::Folder)) => {
-                    self.nodes.insert(path, node);
-                }
-                Some(_) => {}
-                None if self.inside(&path).next().is_none() => {
-                    self.nodes.remove(&path);
-                }
-                None => {}
+        for (path, before, left) in undo {
+            let at_home = path.parent().is_none_or(|parent| self.nodes.get(&parent) == Some(&Node::Folder));
+            if self.stat(&path) != left || !at_home || self.inside(&path).next().is_some() {
+                continue;
             }
+            match before {
+                Some(node) => self.nodes.insert(path, node),
+                None => self.nodes.remove(&path),
+            };
         }
     }
     /// The stat of a file; zero for anything else.

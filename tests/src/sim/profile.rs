@@ -145,7 +145,9 @@ impl Profile {
                 span_ms: 20_000,
                 ..base
             },
-            "crowd" => Profile { hosts: [6, 8, 10][count(0, 2)], late: 2, edits: count(10, 20), cuts: count(0, 2), ..base },
+            "crowd" => {
+                Profile { hosts: [6, 8, 10][count(0, 2)], late: 2, edits: count(10, 20), cuts: count(0, 2), ..base }
+            }
             "bridge" => Profile {
                 hosts: count(3, 4),
                 relays: 2,

@@ -82,6 +82,11 @@ impl<F> Pipe<F> {
             self.left = Some(pick % (self.in_flight + 1));
         }
     }
+    /// Whether it has not broken.
+    #[must_use]
+    pub fn whole(&self) -> bool {
+        self.left.is_none()
+    }
     /// Bytes that wait at the sender.
     #[must_use]
     pub fn waiting_bytes(&self) -> u64 {

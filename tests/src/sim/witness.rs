@@ -45,6 +45,8 @@ pub struct Marker {
 pub struct Witness {
     /// Markers by number.
     pub markers: Vec<Marker>,
+    /// Connections that a relay closed because their queue was full.
+    pub overflows: u64,
     nonces: BTreeMap<[u8; 24], [u8; 32]>,
     envelopes: BTreeMap<Vec<u8>, ([u8; 32], u32)>,
     /// The first thing that broke.
@@ -119,7 +121,7 @@ pub fn markers(bytes: &[u8]) -> Vec<usize> {
     let mut rest = bytes;
     while let Some(at) = find(rest, CANARY.as_bytes()) {
         rest = rest.get(at + CANARY.len()..).unwrap_or_default();
-        let number = rest.get(..6).and_then(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
+        let number: Option<usize> = rest.get(..6).and_then(|digits| core::str::from_utf8(digits).ok()?.parse().ok());
         found.extend(number);
     }
     found.sort_unstable();
