@@ -1,12 +1,23 @@
 //! What travels between an agent and a relay, by direction.
 //!
 //! A frame is one binary WebSocket message: a small CBOR header that the relay reads, and for some kinds opaque bytes
-//! behind it that it never looks into. Spec: docs/protocol.md#frames.
+//! behind it that it never looks into. The codecs are in `frame/`.
+//!
+//! Invariant: a frame has one encoding; a payload is a slice of the message it came in (never copied by decoding), and
+//! the bytes of a `Deliver` do not depend on who receives them, so one encoding is shared by a whole room.
+//! Spec: docs/protocol.md#frames.
+
+mod client;
+mod header;
+mod server;
 
 use bytes::Bytes;
 
 use crate::code::Code;
 use crate::id::{ConnectionKey, RelayDevice, RoomId};
+
+pub use self::header::FrameError;
+pub use self::server::deliver;
 
 crate::byte_id!(
     /// A peer in a room, as named by the relay it is connected to: unique among all relays of a fabric, never reused.

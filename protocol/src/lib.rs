@@ -8,7 +8,9 @@
 //! never a panic) and accepts exactly one encoding of each value.
 //! Spec: docs/protocol.md.
 
+pub mod admission;
 pub mod cbor;
 pub mod code;
 pub mod frame;
 pub mod id;
+pub mod limits;

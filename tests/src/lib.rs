@@ -1,2 +1,7 @@
-//! Tests that need more than one part: the simulator, and what the end-to-end tests share.
+//! Tests of the whole: what the crates promise together.
+//!
+//! [`e2e`] drives the real binaries over real sockets and folders; [`sim`] runs the very cores that ship in a seeded
+//! world of virtual time.
+
+pub mod e2e;
 pub mod sim;

@@ -12,7 +12,6 @@ pub mod machine;
 pub mod oracle;
 pub mod plan;
 pub mod profile;
-pub mod relay;
 pub mod run;
 pub mod sabotage;
 #[cfg(test)]

@@ -1,1 +1,32 @@
-//! x
+//! What a relay decides, without sockets, clocks or randomness of its own.
+//!
+//! [`Relay`] is the machine: connections prove themselves, join rooms and have frames passed on. Its contract is
+//!
+//! ```text
+//! handle(now_ms, input)        one mutation ...
+//! poll_output() -> Option      ... drained to None before the next
+//! poll_timeout() -> Option     when to send Input::Wake
+//! ```
+//!
+//! It is made of one concern a file: [`room`] (who is where), [`queue`] (what a slow client may owe), [`bucket`] (rates),
+//! `connection` (handshake, session, deadlines), and stands beside two small ones that act before a connection exists:
+//! [`gate`] (connections an address) and [`replay`] (a JWT is used once). The shell `weft-relay` and the simulator run this
+//! same code.
+//!
+//! Invariant: nothing here reads a payload, a clock or a socket, and the same inputs give the same outputs.
+//! Spec: docs/protocol.md.
+
+pub mod bucket;
+mod connection;
+mod draw;
+pub mod gate;
+pub mod io;
+pub mod queue;
+mod relay;
+pub mod replay;
+pub mod room;
+pub mod settings;
+
+pub use self::io::{Admission, ConnId, Input, Output};
+pub use self::relay::{Figures, Relay};
+pub use self::settings::Settings;

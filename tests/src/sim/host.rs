@@ -11,7 +11,7 @@ use weft_agent_core::workspace::input::{Input, Token};
 use super::disk::Disk;
 use super::folder::{Folder, Undo};
 use super::machine::Known;
-use super::relay::ConnId;
+use super::world::ConnId;
 
 /// Where a host's member is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use weft_agent_core::store::{Read, Table};
 use super::folder::{Folder, Node};
 use super::host::{Host, Phase};
 use super::machine::Machine;
-use super::relay::Relay;
 use super::witness::{Fate, Violation, hex, markers};
 use super::world::World;
 
@@ -20,7 +19,7 @@ fn broken(oracle: &'static str, detail: String) -> Verdict {
 }
 
 /// Whether every member says that nothing is left to do, and no shell has anything under way.
-pub fn settled<M, R>(world: &World<M, R>) -> bool {
+pub fn settled<M>(world: &World<M>) -> bool {
     world.hosts.iter().all(|host| match host.phase {
         Phase::Outside | Phase::Joining => host.link.is_none(),
         Phase::Left => true,
@@ -32,7 +31,7 @@ pub fn settled<M, R>(world: &World<M, R>) -> bool {
 }
 
 /// What a host that is not settled says of itself.
-pub fn unsettled<M, R>(world: &World<M, R>) -> String {
+pub fn unsettled<M>(world: &World<M>) -> String {
     let mut lines = Vec::new();
     for (index, host) in world.hosts.iter().enumerate() {
         let Some(status) = &host.status else {
@@ -63,7 +62,7 @@ pub fn unsettled<M, R>(world: &World<M, R>) -> String {
 ///
 /// # Errors
 /// The first that does not hold.
-pub fn check<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
+pub fn check<M: Machine>(world: &World<M>) -> Verdict {
     healthy(world)?;
     same_folders(world)?;
     nothing_lost(world)?;
@@ -73,7 +72,7 @@ pub fn check<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
 }
 
 /// Nobody has a problem, refused anything, or waits for anybody.
-fn healthy<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
+fn healthy<M: Machine>(world: &World<M>) -> Verdict {
     for (index, host) in world.active() {
         let Some(status) = &host.status else {
             return broken("healthy", format!("host {index} gives no status"));
@@ -89,7 +88,7 @@ fn healthy<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
 }
 
 /// All members' folders are the same, byte for byte.
-fn same_folders<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
+fn same_folders<M: Machine>(world: &World<M>) -> Verdict {
     let mut hosts = world.active();
     let Some((first_index, first)) = hosts.next() else { return Ok(()) };
     for (index, host) in hosts {
@@ -132,7 +131,7 @@ fn describe(node: Option<&Node>) -> String {
 }
 
 /// Every marker that a member's user wrote and nobody removed is somewhere in the folder.
-fn nothing_lost<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
+fn nothing_lost<M: Machine>(world: &World<M>) -> Verdict {
     let Some((_, host)) = world.active().next() else { return Ok(()) };
     let mut found = BTreeSet::new();
     for (_, node) in host.folder.iter() {
@@ -154,7 +153,7 @@ fn nothing_lost<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
 }
 
 /// All members hold the same rows of a table.
-fn same_rows<M: Machine, R: Relay>(world: &World<M, R>, oracle: &'static str, table: Table, limit: usize) -> Verdict {
+fn same_rows<M: Machine>(world: &World<M>, oracle: &'static str, table: Table, limit: usize) -> Verdict {
     let rows = |host: &Host<M>| -> BTreeMap<Vec<u8>, [u8; 32]> {
         let rows = host.disk.store.scan(table, &[], None, limit);
         rows.into_iter().map(|(key, value)| (key, *blake3::hash(&value).as_bytes())).collect()
@@ -175,7 +174,7 @@ fn same_rows<M: Machine, R: Relay>(world: &World<M, R>, oracle: &'static str, ta
 }
 
 /// All members see the same members, and exactly those who joined and did not leave.
-fn same_members<M: Machine, R: Relay>(world: &World<M, R>) -> Verdict {
+fn same_members<M: Machine>(world: &World<M>) -> Verdict {
     let wanted = world.active().count();
     for (index, host) in world.active() {
         let members = host.status.as_ref().map(|status| status.members.len()).unwrap_or_default();

@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::machine::Machine;
 use super::oracle;
 use super::plan::Case;
-use super::relay::Relay;
 use super::sabotage::Sabotage;
 use super::witness::Violation;
 use super::world::World;
@@ -40,8 +39,8 @@ pub struct Figures {
 ///
 /// # Errors
 /// What broke.
-pub fn run<M: Machine, R: Relay>(case: &Case, sabotage: Sabotage, trace: bool) -> Result<Figures, Violation> {
-    match catch_unwind(AssertUnwindSafe(|| run_inside::<M, R>(case, sabotage, trace))) {
+pub fn run<M: Machine>(case: &Case, sabotage: Sabotage, trace: bool) -> Result<Figures, Violation> {
+    match catch_unwind(AssertUnwindSafe(|| run_inside::<M>(case, sabotage, trace))) {
         Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -51,8 +50,8 @@ pub fn run<M: Machine, R: Relay>(case: &Case, sabotage: Sabotage, trace: bool) -
     }
 }
 
-fn run_inside<M: Machine, R: Relay>(case: &Case, sabotage: Sabotage, trace: bool) -> Result<Figures, Violation> {
-    let mut world = World::<M, R>::new(case.clone(), sabotage, trace);
+fn run_inside<M: Machine>(case: &Case, sabotage: Sabotage, trace: bool) -> Result<Figures, Violation> {
+    let mut world = World::<M>::new(case.clone(), sabotage, trace);
     let end_us = (case.events.iter().map(|event| event.at_ms).max().unwrap_or(0) + 100) * 1000;
     advance(&mut world, end_us)?;
     world.heal();
@@ -83,7 +82,7 @@ fn run_inside<M: Machine, R: Relay>(case: &Case, sabotage: Sabotage, trace: bool
     })
 }
 
-fn advance<M: Machine, R: Relay>(world: &mut World<M, R>, until_us: u64) -> Result<(), Violation> {
+fn advance<M: Machine>(world: &mut World<M>, until_us: u64) -> Result<(), Violation> {
     world.run_until(until_us);
     match world.witness.violation.take() {
         Some(violation) => Err(violation),
@@ -92,7 +91,7 @@ fn advance<M: Machine, R: Relay>(world: &mut World<M, R>, until_us: u64) -> Resu
 }
 
 /// Once settled, nothing but beacons and pings moves, and everything stays as it is.
-fn quiet<M: Machine, R: Relay>(world: &mut World<M, R>) -> Result<(), Violation> {
+fn quiet<M: Machine>(world: &mut World<M>) -> Result<(), Violation> {
     let before = world.traffic;
     let until_us = world.now_us + QUIET_MS * 1000;
     advance(world, until_us)?;
@@ -111,7 +110,7 @@ fn quiet<M: Machine, R: Relay>(world: &mut World<M, R>) -> Result<(), Violation>
 
 /// The smallest case found that breaks the same oracle: events are deleted as long as it still does.
 #[must_use]
-pub fn shrink<M: Machine, R: Relay>(case: &Case, sabotage: Sabotage, oracle: &'static str) -> Case {
+pub fn shrink<M: Machine>(case: &Case, sabotage: Sabotage, oracle: &'static str) -> Case {
     let mut best = case.clone();
     let mut chunk = best.events.len().div_ceil(2).max(1);
     loop {
@@ -121,7 +120,7 @@ pub fn shrink<M: Machine, R: Relay>(case: &Case, sabotage: Sabotage, oracle: &'s
             let mut candidate = best.clone();
             let to = (from + chunk).min(candidate.events.len());
             candidate.events.drain(from..to);
-            let fails = run::<M, R>(&candidate, sabotage, false).is_err_and(|violation| violation.oracle == oracle);
+            let fails = run::<M>(&candidate, sabotage, false).is_err_and(|violation| violation.oracle == oracle);
             if fails {
                 best = candidate;
                 shrunk = true;

@@ -76,6 +76,11 @@ impl<F> Pipe<F> {
             }
         }
     }
+    /// Throws away what waits at the sender.
+    pub fn discard(&mut self) {
+        self.waiting.iter_mut().for_each(VecDeque::clear);
+        self.waiting_bytes = 0;
+    }
     /// Breaks: of the frames in flight, `pick` says how many still arrive.
     pub fn cut(&mut self, pick: u64) {
         if self.left.is_none() {

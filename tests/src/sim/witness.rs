@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use weft_protocol::frame::ClientFrame;
 
 /// Stands in every marker, file name, member name and workspace name: if it is in bytes that a relay sees, something
 /// was not sealed. Seven bytes: random bytes hold it once in 2^56.
@@ -80,11 +81,16 @@ impl Witness {
             marker.fate = Fate::Excused;
         }
     }
-    /// A relay saw this.
-    pub fn relayed(&mut self, payload: &Bytes) {
-        if find(payload, CANARY.as_bytes()).is_some() {
-            self.fail("plaintext", || format!("{} bytes that a relay saw hold the canary", payload.len()));
+    /// A relay saw this frame.
+    pub fn relayed(&mut self, frame: &Bytes) {
+        if find(frame, CANARY.as_bytes()).is_some() {
+            self.fail("plaintext", || format!("{} bytes that a relay saw hold the canary", frame.len()));
         }
+        let Ok(ClientFrame::Publish { payload, .. } | ClientFrame::Send { payload, .. }) =
+            ClientFrame::decode(frame.clone())
+        else {
+            return;
+        };
         // ver1 suite1 class1, then: classes 0 and 1 tag4 nonce24; classes 3 and 4 nonce24. Class 2 is HPKE.
         let at = match payload.get(2) {
             Some(0 | 1) => 7,
@@ -92,7 +98,7 @@ impl Witness {
             _ => return,
         };
         let Some(nonce) = payload.get(at..).and_then(|rest| rest.first_chunk::<24>()) else { return };
-        let hash = *blake3::hash(payload).as_bytes();
+        let hash = *blake3::hash(&payload).as_bytes();
         if *self.nonces.entry(*nonce).or_insert(hash) != hash {
             self.fail("nonce", || format!("one nonce over two messages (class {:?})", payload.get(2)));
         }
@@ -148,6 +154,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weft_protocol::id::RoomId;
+
     use super::*;
 
     /// Markers are found wherever they stand, and a canary in a relay's bytes is a violation.
@@ -167,12 +175,14 @@ mod tests {
     #[test]
     fn a_nonce_is_for_one_message() {
         let mut witness = Witness::default();
-        let mut message = vec![0; 100];
-        witness.relayed(&Bytes::from(message.clone()));
-        witness.relayed(&Bytes::from(message.clone()));
+        let frame = |last: u8| {
+            let payload = Bytes::from([vec![0; 100], vec![last]].concat());
+            ClientFrame::Publish { room: RoomId([1; 32]), payload }.encode()
+        };
+        witness.relayed(&frame(0));
+        witness.relayed(&frame(0));
         assert_eq!(witness.violation, None);
-        message[90] = 1;
-        witness.relayed(&Bytes::from(message));
+        witness.relayed(&frame(1));
         assert_eq!(witness.violation.map(|violation| violation.oracle), Some("nonce"));
     }
 

@@ -17,17 +17,16 @@ use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::command::{Command, RequestId};
 use weft_agent_core::workspace::input::Token;
 use weft_agent_core::workspace::output::Rank;
-use weft_protocol::frame::{ClientFrame, ServerFrame};
+use weft_relay_core::{Relay, Settings};
 
 use super::dice::Dice;
 use super::host::Host;
 use super::machine::Machine;
 use super::plan::Case;
-use super::relay::{ConnId, Relay};
 use super::sabotage::Sabotage;
 use super::witness::Witness;
 
-pub use network::Conn;
+pub use network::{Conn, ConnId};
 
 /// Steps in one run that mean it will not end.
 const STEPS_MAX: u64 = 2_000_000;
@@ -40,8 +39,11 @@ enum Step {
     Dial { host: usize, boot: u64, relay: usize, twin: bool },
     PumpUp(ConnId),
     PumpDown(ConnId),
-    Up(ConnId, ClientFrame),
-    Down(ConnId, ServerFrame),
+    Up(ConnId, Bytes),
+    Down(ConnId, Bytes),
+    Unpause(ConnId),
+    Ping(ConnId),
+    RelayWake { relay: usize, boot: u64 },
     Opened(ConnId),
     ClientGone(ConnId),
     RelayGone(ConnId),
@@ -70,15 +72,17 @@ pub struct Traffic {
 }
 
 /// A relay in the world.
-pub struct RelaySeat<R> {
+pub struct RelaySeat {
     /// The core, while it runs.
-    pub core: Option<R>,
+    pub core: Option<Relay>,
     /// Counts starts.
     pub boot: u64,
+    /// When it is woken, in virtual microseconds.
+    wake_us: Option<u64>,
 }
 
 /// The world.
-pub struct World<M, R> {
+pub struct World<M> {
     /// What it runs.
     pub case: Case,
     /// Defences that are off.
@@ -88,7 +92,7 @@ pub struct World<M, R> {
     /// The hosts.
     pub hosts: Vec<Host<M>>,
     /// The relays.
-    pub relays: Vec<RelaySeat<R>>,
+    pub relays: Vec<RelaySeat>,
     /// What was seen.
     pub witness: Witness,
     /// Frames sent so far.
@@ -110,7 +114,7 @@ pub struct World<M, R> {
     trace: bool,
 }
 
-impl<M: Machine, R: Relay> World<M, R> {
+impl<M: Machine> World<M> {
     /// A world at its first instant.
     #[must_use]
     pub fn new(case: Case, sabotage: Sabotage, trace: bool) -> Self {
@@ -124,7 +128,7 @@ impl<M: Machine, R: Relay> World<M, R> {
             })
             .collect();
         let relays =
-            (0..case.profile.relays).map(|_| RelaySeat { core: Some(R::start(keys.bytes32())), boot: 0 }).collect();
+            (0..case.profile.relays).map(|_| RelaySeat { core: Some(Relay::new(Settings::default(), keys.bytes32())), boot: 0, wake_us: None }).collect();
         let mut world = Self {
             sabotage,
             now_us: 0,
@@ -187,6 +191,9 @@ impl<M: Machine, R: Relay> World<M, R> {
             Step::PumpDown(conn) => self.pump_down(conn),
             Step::Up(conn, frame) => self.up(conn, frame),
             Step::Down(conn, frame) => self.down(conn, frame),
+            Step::Unpause(conn) => self.unpause(conn),
+            Step::Ping(conn) => self.ping(conn),
+            Step::RelayWake { relay, boot } => self.relay_wake(relay, boot),
             Step::Opened(conn) => self.opened(conn),
             Step::ClientGone(conn) => self.client_gone(conn),
             Step::RelayGone(conn) => self.relay_gone(conn),

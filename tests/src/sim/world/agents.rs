@@ -11,7 +11,6 @@ use weft_agent_core::workspace::output::Output;
 use super::{Step, World};
 use crate::sim::host::{Job, Phase};
 use crate::sim::machine::{Machine, Start};
-use crate::sim::relay::Relay;
 use crate::sim::witness::CANARY;
 
 /// Actions in the folder without an outcome that one machine may have asked for.
@@ -21,7 +20,7 @@ const BATCHES_MAX: usize = 4096;
 /// How long an invite is good, in milliseconds: longer than any clock is off.
 const INVITE_MS: u64 = 30 * 24 * 3_600_000;
 
-impl<M: Machine, R: Relay> World<M, R> {
+impl<M: Machine> World<M> {
     /// The first host founds the workspace.
     pub(super) fn found(&mut self) {
         if let Some(host) = self.hosts.first_mut() {
@@ -268,7 +267,7 @@ fn summary(text: &str) -> String {
     }
 }
 
-impl<M: Machine, R: Relay> World<M, R> {
+impl<M: Machine> World<M> {
     /// Whether every other member holds all envelopes of this host's chains that it holds itself.
     pub(super) fn peers_hold_all_of(&self, index: usize) -> bool {
         let Some(host) = self.hosts.get(index) else { return false };

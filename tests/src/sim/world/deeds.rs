@@ -11,7 +11,6 @@ use crate::sim::dice::Dice;
 use crate::sim::folder::Node;
 use crate::sim::machine::Machine;
 use crate::sim::plan::Deed;
-use crate::sim::relay::Relay;
 use crate::sim::witness::{CANARY, markers};
 
 /// Few names, so that hosts often choose the same: plain, differing in letter case, composed and decomposed Unicode.
@@ -20,7 +19,7 @@ const NAMES: [&str; 10] =
 const FOLDERS: [&str; 4] = ["", "x/", "x/y/", "z/"];
 const WORDS: [&str; 8] = ["one", "two", "three", "fünf", "- [ ] task", "# head", "日", ""];
 
-impl<M: Machine, R: Relay> World<M, R> {
+impl<M: Machine> World<M> {
     /// A user does something; nothing, if there is nothing to do it to.
     pub(super) fn deed(&mut self, index: usize, deed: Deed, pick: u64) {
         let mut dice = Dice::new(pick, "deed", 0);

@@ -7,10 +7,9 @@ use crate::sim::folder::Node;
 use crate::sim::host::{Backup, Phase};
 use crate::sim::machine::Machine;
 use crate::sim::plan::What;
-use crate::sim::relay::Relay;
 use crate::sim::witness::markers;
 
-impl<M: Machine, R: Relay> World<M, R> {
+impl<M: Machine> World<M> {
     /// An event of the plan is due.
     pub(super) fn plan(&mut self, index: usize) {
         let Some(event) = self.case.events.get(index).copied() else { return };

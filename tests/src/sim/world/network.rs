@@ -1,16 +1,28 @@
-//! Connections between agents and relays.
+//! Connections between agents and relays, and the relays' cores.
 //!
 //! Spec: docs/simulation.md#network.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use weft_agent_core::workspace::input::{Input, LinkId, LinkKind, LinkUp};
 use weft_agent_core::workspace::output::Rank;
+use weft_protocol::admission::Audience;
+use weft_protocol::admission::proof::sign_connect;
+use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, ServerFrame};
 use weft_protocol::id::{ConnectionKey, RelayDevice};
+use weft_protocol::limits::PING_AFTER_MS;
+use weft_relay_core as core_relay;
+use weft_relay_core::{Admission, Settings};
 
 use super::{Step, World};
 use crate::sim::machine::Machine;
-use crate::sim::relay::{ConnId, Effect, Hello, Relay};
 use crate::sim::wire::Pipe;
+
+/// One connection at one relay, never reused in a world.
+pub type ConnId = u64;
 
 /// The shell reports a link as drained when less than this waits, in bytes.
 const DRAINED_BYTES: u64 = 256 * 1024;
@@ -27,16 +39,25 @@ pub struct Conn {
     relay_boot: u64,
     client_open: bool,
     relay_open: bool,
-    hello: Hello,
-    queue_bytes: u64,
+    /// The core was told of it.
+    linked: bool,
+    key: SigningKey,
+    token: String,
+    nonce: [u8; 32],
     unreported: u64,
-    up: Pipe<ClientFrame>,
-    down: Pipe<ServerFrame>,
+    paused_until_ms: u64,
+    held_back: VecDeque<Bytes>,
+    up: Pipe<Bytes>,
+    down: Pipe<Bytes>,
 }
 
-impl<M: Machine, R: Relay> World<M, R> {
-    fn audience(relay: usize) -> String {
-        format!("relay{relay}:8787")
+fn number(id: ConnId) -> core_relay::ConnId {
+    core_relay::ConnId(id)
+}
+
+impl<M: Machine> World<M> {
+    fn audience(relay: usize) -> Option<Audience> {
+        Audience::from_url(&Self::url(relay)).ok()
     }
 
     /// Tries to connect; again after a while if that fails.
@@ -59,14 +80,7 @@ impl<M: Machine, R: Relay> World<M, R> {
         let (latency_us, bytes_per_s) = (place.latency_us, place.bytes_per_s);
         self.serial += 1;
         let id: ConnId = self.serial;
-        let mut device = [0; 16];
-        device.copy_from_slice(blake3::hash(format!("{index}@{relay}").as_bytes()).as_bytes().split_at(16).0);
-        let hello = Hello {
-            connection: ConnectionKey(self.keys.bytes32()),
-            device: RelayDevice(device),
-            audience: Self::audience(relay),
-            nonce: self.keys.bytes32(),
-        };
+        let key = SigningKey::from_bytes(&self.keys.bytes32());
         let conn = Conn {
             host: index,
             boot,
@@ -74,9 +88,13 @@ impl<M: Machine, R: Relay> World<M, R> {
             relay_boot,
             client_open: true,
             relay_open: false,
-            hello,
-            queue_bytes: 4 << 20,
+            linked: false,
+            key,
+            token: format!("token-{id}"),
+            nonce: [0; 32],
             unreported: 0,
+            paused_until_ms: 0,
+            held_back: VecDeque::new(),
             up: Pipe::new(latency_us, bytes_per_s),
             down: Pipe::new(latency_us, bytes_per_s),
         };
@@ -85,120 +103,197 @@ impl<M: Machine, R: Relay> World<M, R> {
             host.conns.insert(relay, id);
         }
         self.note(|| format!("h{index} dials r{relay}: connection {id}"));
-        // TCP, TLS, token, upgrade, challenge: about four round trips until the relay has admitted it.
-        self.after(7 * latency_us + 1_000, Step::Opened(id));
+        // TCP, TLS, token and upgrade: about three round trips until the relay challenges it.
+        self.after(6 * latency_us + 1_000, Step::Opened(id));
     }
 
-    /// The relay has admitted a connection.
+    /// The relay has accepted a connection whose token is good.
     pub(super) fn opened(&mut self, id: ConnId) {
-        let now_ms = self.now_us / 1000;
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Some(seat) = self.relays.get_mut(conn.relay) else { return };
-        let broken = !conn.up.whole() || seat.boot != conn.relay_boot;
-        let Some(core) = seat.core.as_mut().filter(|_| !broken && conn.client_open) else {
+        let Some(seat) = self.relays.get(conn.relay) else { return };
+        let broken = !conn.up.whole() || seat.boot != conn.relay_boot || !conn.client_open;
+        let Some(audience) = Self::audience(conn.relay).filter(|_| !broken) else {
             self.client_gone(id);
             return;
         };
         conn.relay_open = true;
-        core.open(now_ms, id, conn.hello.clone());
+        let identity = *blake3::hash(format!("{}@{}", conn.host, conn.relay).as_bytes()).as_bytes();
+        let mut device = [0; 16];
+        device.copy_from_slice(identity.split_at(16).0);
+        let connection = ConnectionKey(conn.key.verifying_key().to_bytes());
+        let admission = Admission { identity, device: RelayDevice(device), connection, audience };
+        let token = conn.token.clone();
         let relay = conn.relay;
-        self.relay_effects(relay);
+        self.relay_feed(relay, core_relay::Input::ConnectionOpened { conn: number(id), admission, token });
     }
 
-    /// What a relay's core wants done, now.
-    fn relay_effects(&mut self, relay: usize) {
-        while let Some(effect) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()).and_then(Relay::poll) {
-            match effect {
-                Effect::Send(receivers, frame) => {
-                    let bytes = server_bytes(&frame);
-                    for id in receivers {
-                        let Some(conn) = self.conns.get_mut(&id) else { continue };
-                        if !conn.relay_open {
-                            continue;
-                        }
-                        conn.down.push(Rank::Control, bytes, frame.clone());
-                        if conn.down.waiting_bytes() > conn.queue_bytes {
-                            // The slow consumer is closed; it reconnects and reconciles.
-                            self.witness.overflows += 1;
-                            self.relay_closes(id);
-                        } else {
-                            self.pump_down(id);
-                        }
+    /// One input to a relay that runs, and everything it asks for.
+    fn relay_feed(&mut self, relay: usize, input: core_relay::Input) {
+        let now_ms = self.now_us / 1000;
+        let Some(core) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()) else { return };
+        core.handle(now_ms, input);
+        let (mut left, mut touched) = (Vec::new(), Vec::new());
+        while let Some(output) =
+            self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()).and_then(core_relay::Relay::poll_output)
+        {
+            match output {
+                core_relay::Output::Send { conn, frame } => {
+                    self.relay_sends(conn.0, frame);
+                    touched.push(conn.0);
+                }
+                core_relay::Output::FanOut { frame, conns } => {
+                    for conn in conns {
+                        self.relay_sends(conn.0, frame.clone());
+                        touched.push(conn.0);
                     }
                 }
-                Effect::Close(id, why) => {
-                    self.note(|| format!("r{relay} closes connection {id}: {why}"));
-                    self.relay_closes(id);
+                core_relay::Output::Pause { conn, until_ms } => {
+                    if let Some(conn) = self.conns.get_mut(&conn.0) {
+                        conn.paused_until_ms = until_ms;
+                    }
+                    self.at(until_ms * 1000, Step::Unpause(conn.0));
+                }
+                core_relay::Output::VerifyToken { .. } => {}
+                core_relay::Output::Close { conn, code, discard_queue } => {
+                    self.note(|| format!("r{relay} closes connection {}: {code:?}", conn.0));
+                    if code == Code::Resync {
+                        self.witness.overflows += 1;
+                    }
+                    left.push((conn.0, discard_queue));
                 }
             }
         }
+        for id in touched {
+            self.pump_down(id);
+        }
+        for (id, discard) in left {
+            self.relay_closed(id, discard);
+        }
+        let Some(seat) = self.relays.get_mut(relay) else { return };
+        let Some(at_ms) = seat.core.as_ref().and_then(core_relay::Relay::poll_timeout) else { return };
+        let at_us = (at_ms * 1000).max(self.now_us);
+        if seat.wake_us.is_none_or(|queued_us| queued_us > at_us) {
+            seat.wake_us = Some(at_us);
+            let boot = seat.boot;
+            self.at(at_us, Step::RelayWake { relay, boot });
+        }
     }
 
-    fn relay_closes(&mut self, id: ConnId) {
-        let now_ms = self.now_us / 1000;
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !conn.relay_open {
+    pub(super) fn relay_wake(&mut self, relay: usize, boot: u64) {
+        let Some(seat) = self.relays.get_mut(relay) else { return };
+        if seat.boot != boot || seat.wake_us != Some(self.now_us) {
             return;
         }
+        seat.wake_us = None;
+        self.relay_feed(relay, core_relay::Input::Wake);
+    }
+
+    fn relay_sends(&mut self, id: ConnId, frame: Bytes) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && conn.relay_open
+        {
+            conn.down.push(Rank::Control, frame.len() as u64, frame);
+        }
+    }
+
+    /// The relay's core closed a connection, and has forgotten it.
+    fn relay_closed(&mut self, id: ConnId, discard_queue: bool) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.relay_open = false;
-        let (relay, at_us) = (conn.relay, conn.down.last_arrival_us());
+        if discard_queue {
+            conn.down.discard();
+        }
+        let at_us = conn.down.last_arrival_us().max(conn.down.next_pull_us().unwrap_or(0));
         // A broken connection does not carry the close either; the client notices in its own time.
         if conn.down.whole() {
-            self.at(at_us.max(self.now_us), Step::ClientGone(id));
+            self.at(at_us, Step::ClientGone(id));
         }
-        if let Some(core) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()) {
-            core.close(now_ms, id);
-        }
-        self.relay_effects(relay);
     }
 
     /// A frame reached a relay.
-    pub(super) fn up(&mut self, id: ConnId, frame: ClientFrame) {
+    pub(super) fn up(&mut self, id: ConnId, frame: Bytes) {
         let now_ms = self.now_us / 1000;
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if !conn.up.arrive() || !conn.relay_open {
             return;
         }
-        if let ClientFrame::Publish { payload, .. } | ClientFrame::Send { payload, .. } = &frame {
-            self.digest.update(payload);
-            self.witness.relayed(payload);
+        if conn.paused_until_ms > now_ms || !conn.held_back.is_empty() {
+            conn.held_back.push_back(frame);
+            return;
         }
+        self.take_in(id, frame);
+    }
+
+    fn take_in(&mut self, id: ConnId, frame: Bytes) {
+        let Some(conn) = self.conns.get(&id) else { return };
         let relay = conn.relay;
-        if let Some(core) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()) {
-            core.frame(now_ms, id, frame);
+        self.digest.update(&frame);
+        self.witness.relayed(&frame);
+        self.relay_feed(relay, core_relay::Input::FrameReceived { conn: number(id), frame });
+    }
+
+    /// The relay reads again from a connection that was above its rate.
+    pub(super) fn unpause(&mut self, id: ConnId) {
+        let now_ms = self.now_us / 1000;
+        while let Some(conn) = self.conns.get_mut(&id)
+            && conn.relay_open
+            && conn.paused_until_ms <= now_ms
+            && let Some(frame) = conn.held_back.pop_front()
+        {
+            self.take_in(id, frame);
         }
-        self.relay_effects(relay);
     }
 
     /// A frame reached an agent.
-    pub(super) fn down(&mut self, id: ConnId, frame: ServerFrame) {
+    pub(super) fn down(&mut self, id: ConnId, frame: Bytes) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (host, boot, link) = (conn.host, conn.boot, LinkId(id));
         if !conn.down.arrive() || !conn.client_open || !self.runs(host, boot) {
             return;
         }
+        let Ok(frame) = ServerFrame::decode(frame) else {
+            self.witness.fail("relay", || format!("a relay sent host {host} what is no frame"));
+            return;
+        };
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(audience) = Self::audience(conn.relay) else { return };
         match frame {
+            ServerFrame::Challenge { nonce } => {
+                conn.nonce = nonce;
+                let prove = ClientFrame::Prove {
+                    audience: audience.as_str().to_owned(),
+                    connection: ConnectionKey(conn.key.verifying_key().to_bytes()),
+                    signature: sign_connect(&conn.key, &audience, &nonce, &conn.token),
+                };
+                let bytes = prove.encode();
+                conn.up.push(Rank::Control, bytes.len() as u64, bytes);
+                self.pump_up(id);
+            }
             ServerFrame::Welcome { queue_bytes, frame_bytes_max, .. } => {
-                conn.queue_bytes = u64::from(queue_bytes);
+                conn.linked = true;
                 let lan = self.case.profile.lan && conn.relay + 1 == self.case.profile.relays;
                 let up = LinkUp {
                     link,
                     kind: if lan { LinkKind::Lan } else { LinkKind::Relay },
                     url: Self::url(conn.relay),
-                    audience: conn.hello.audience.clone(),
-                    connection: conn.hello.connection,
-                    nonce: conn.hello.nonce,
+                    audience: audience.as_str().to_owned(),
+                    connection: ConnectionKey(conn.key.verifying_key().to_bytes()),
+                    nonce: conn.nonce,
                     queue_bytes,
                     frame_bytes_max,
                 };
+                self.after(PING_AFTER_MS * 1000, Step::Ping(id));
                 self.feed(host, Input::LinkUp(up));
             }
             ServerFrame::Error { code, ref message, .. } => {
-                let detail = format!("a relay refused host {host}: {code:?} {message}");
-                self.witness.fail("relay", || detail);
+                // The first two are races that nobody can prevent; the others say that an honest agent erred.
+                if !matches!(code, Code::Replaced | Code::NoSuchPeer | Code::NotInRoom) {
+                    let detail = format!("a relay refused host {host}: {code:?} {message}");
+                    self.witness.fail("relay", || detail);
+                }
+                self.feed(host, Input::Frame { link, frame });
             }
-            ServerFrame::Challenge { .. } | ServerFrame::Pong { .. } | ServerFrame::Refreshed { .. } => {}
+            ServerFrame::Pong { .. } | ServerFrame::Refreshed { .. } => {}
             ServerFrame::Joined { .. }
             | ServerFrame::PeerJoined { .. }
             | ServerFrame::PeerLeft { .. }
@@ -206,6 +301,18 @@ impl<M: Machine, R: Relay> World<M, R> {
             | ServerFrame::Resync { .. }
             | ServerFrame::Restarting { .. } => self.feed(host, Input::Frame { link, frame }),
         }
+    }
+
+    /// The shell keeps an idle connection alive.
+    pub(super) fn ping(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !conn.client_open {
+            return;
+        }
+        let bytes = ClientFrame::Ping { number: id }.encode();
+        conn.up.push(Rank::Control, bytes.len() as u64, bytes);
+        self.pump_up(id);
+        self.after(PING_AFTER_MS * 1000, Step::Ping(id));
     }
 
     /// An agent sends.
@@ -218,9 +325,9 @@ impl<M: Machine, R: Relay> World<M, R> {
         if conn.host != index || !conn.client_open {
             return;
         }
-        let bytes = client_bytes(&frame);
-        conn.unreported += bytes;
-        conn.up.push(rank, bytes, frame);
+        let frame = frame.encode();
+        conn.unreported += frame.len() as u64;
+        conn.up.push(rank, frame.len() as u64, frame);
         if conn.up.waiting_bytes() > AGENT_QUEUE_BYTES_MAX {
             self.witness.fail("limits", || format!("host {index} queues more than {AGENT_QUEUE_BYTES_MAX} bytes"));
         }
@@ -267,20 +374,25 @@ impl<M: Machine, R: Relay> World<M, R> {
         let now_ms = self.now_us / 1000;
         let jitter_us = self.network.below(300);
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let mut arrivals = Vec::new();
-        while let Some(arrival) = conn.down.pull(self.now_us, jitter_us) {
-            arrivals.push(arrival);
+        let (mut arrivals, mut bytes) = (Vec::new(), 0);
+        while let Some((at_us, frame)) = conn.down.pull(self.now_us, jitter_us) {
+            bytes += frame.len();
+            arrivals.push((at_us, frame));
         }
-        let (again, waiting, relay) = (conn.down.next_pull_us(), conn.down.waiting_bytes(), conn.relay);
-        let open = conn.relay_open;
+        let (again, relay, open) = (conn.down.next_pull_us(), conn.relay, conn.relay_open);
+        let frames = arrivals.len();
         for (at_us, frame) in arrivals {
             self.at(at_us, Step::Down(id, frame));
         }
         if let Some(at_us) = again {
             self.at(at_us, Step::PumpDown(id));
         }
-        if open && let Some(core) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()) {
-            core.drained(now_ms, id, waiting);
+        if open
+            && frames > 0
+            && let Some(core) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut())
+        {
+            // Asks for nothing, so there is nothing to drain.
+            core.handle(now_ms, core_relay::Input::QueueDrained { conn: number(id), bytes, frames });
         }
     }
 
@@ -307,6 +419,7 @@ impl<M: Machine, R: Relay> World<M, R> {
         conn.client_open = false;
         conn.up.cut(pick);
         let (index, boot, relay) = (conn.host, conn.boot, conn.relay);
+        let linked = conn.linked;
         self.after(1_000, Step::RelayGone(id));
         if !self.runs(index, boot) {
             return;
@@ -317,22 +430,20 @@ impl<M: Machine, R: Relay> World<M, R> {
             host.conns.remove(&relay);
             self.after(delay_us, Step::Dial { host: index, boot, relay, twin: false });
         }
-        self.feed(index, Input::LinkDown { link: LinkId(id) });
+        if linked {
+            self.feed(index, Input::LinkDown { link: LinkId(id) });
+        }
     }
 
     /// The relay notices that a connection is gone.
     pub(super) fn relay_gone(&mut self, id: ConnId) {
-        let now_ms = self.now_us / 1000;
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if !conn.relay_open {
             return;
         }
         conn.relay_open = false;
         let relay = conn.relay;
-        if let Some(core) = self.relays.get_mut(relay).and_then(|seat| seat.core.as_mut()) {
-            core.close(now_ms, id);
-        }
-        self.relay_effects(relay);
+        self.relay_feed(relay, core_relay::Input::ConnectionClosed { conn: number(id) });
     }
 
     /// Every connection of a host breaks with its agent.
@@ -351,6 +462,7 @@ impl<M: Machine, R: Relay> World<M, R> {
     pub(super) fn relay_stop(&mut self, relay: usize) {
         let Some(seat) = self.relays.get_mut(relay) else { return };
         seat.core = None;
+        seat.wake_us = None;
         seat.boot += 1;
         let theirs: Vec<ConnId> = self
             .conns
@@ -371,34 +483,9 @@ impl<M: Machine, R: Relay> World<M, R> {
         if let Some(seat) = self.relays.get_mut(relay)
             && seat.core.is_none()
         {
-            seat.core = Some(R::start(seed));
+            seat.core = Some(core_relay::Relay::new(Settings::default(), seed));
             self.note(|| format!("r{relay} starts"));
         }
     }
 }
 
-/// About how many bytes a frame has on the wire.
-fn client_bytes(frame: &ClientFrame) -> u64 {
-    match frame {
-        ClientFrame::Publish { payload, .. } => 44 + payload.len() as u64,
-        ClientFrame::Send { payload, .. } => 62 + payload.len() as u64,
-        ClientFrame::Prove { .. } | ClientFrame::Join { .. } | ClientFrame::Refresh { .. } => 180,
-        ClientFrame::Leave { .. } | ClientFrame::Ping { .. } => 44,
-    }
-}
-
-fn server_bytes(frame: &ServerFrame) -> u64 {
-    match frame {
-        ServerFrame::Deliver { payload, .. } => 62 + payload.len() as u64,
-        ServerFrame::Joined { peers, .. } => 62 + 36 * peers.len() as u64,
-        ServerFrame::Challenge { .. }
-        | ServerFrame::Welcome { .. }
-        | ServerFrame::PeerJoined { .. }
-        | ServerFrame::PeerLeft { .. }
-        | ServerFrame::Resync { .. }
-        | ServerFrame::Refreshed { .. }
-        | ServerFrame::Restarting { .. }
-        | ServerFrame::Error { .. }
-        | ServerFrame::Pong { .. } => 80,
-    }
-}

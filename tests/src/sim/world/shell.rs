@@ -11,9 +11,8 @@ use super::{Step, World};
 use crate::sim::folder::{Node, Ready, Undo};
 use crate::sim::host::{Job, Phase, Told};
 use crate::sim::machine::{Known, Machine};
-use crate::sim::relay::Relay;
 
-impl<M: Machine, R: Relay> World<M, R> {
+impl<M: Machine> World<M> {
     /// An fsync starts, unless one is under way: it takes what is written so far.
     pub(super) fn flush_soon(&mut self, index: usize) {
         let (low, high) = self.case.profile.fsync_us;

@@ -1,0 +1,168 @@
+//! Turning the outbox into envelopes.
+//!
+//! Invariant: an envelope is sealed once, and only when nobody can have seen another one under its number: the watermark
+//! does not contradict the database, and a peer said on this connection how far it holds our chain (or no other device
+//! ever held anything of it). Why: sealing settles number, epoch and nonce for ever.
+//! Spec: docs/sync.md#sealing.
+
+use bytes::Bytes;
+use weft_protocol::cbor::to_bytes;
+use weft_protocol::frame::ClientFrame;
+
+use super::Workspace;
+use super::links::BULK_QUEUED_BYTES_MAX;
+use super::outbox::Batch;
+use super::output::Rank;
+use super::receive::Held;
+use crate::content::{Content, Item};
+use crate::envelope::{self, Draft, Kind};
+use crate::files::inspect_change;
+use crate::frontier::Tip;
+use crate::id::{ChangeHash, EpochId, Link, Place};
+use crate::store::{Table, Tx};
+use crate::time::Timestamp;
+use crate::vault::Location;
+
+/// Plain bytes put into one envelope together.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Envelopes sealed in one go, so that a large import does not keep the machine from anything else.
+const SEALED_AT_ONCE_MAX: usize = 16;
+/// More than this sealed in one go is not pushed to everybody: peers pull it, each at its own speed.
+const LIVE_BYTES_MAX: usize = 512 * 1024;
+
+impl Workspace {
+    /// The epoch to seal under now.
+    pub(super) fn sealing_epoch(&self) -> Option<EpochId> {
+        self.vault.keyring.sealing_epoch(&self.membership)
+    }
+
+    /// Whether no other device ever stated to hold anything of our chains.
+    fn is_lone(&self) -> bool {
+        let me = self.my_device();
+        !self.peers.values().any(|peer| peer.frontier.iter().any(|(chain, _)| chain.device == me))
+    }
+
+    fn may_seal(&self) -> bool {
+        self.is_active()
+            && !self.paused
+            && !self.reborn
+            && (self.links.0.values().any(|link| link.reconciled) || self.is_lone())
+    }
+
+    /// Whether something waits that could be sealed at once.
+    fn has_work(&self) -> bool {
+        !self.outbox.is_empty() && self.may_seal()
+    }
+
+    pub(super) fn sealing_deadline(&self) -> Option<u64> {
+        (self.has_work() && self.sealing_epoch().is_some()).then_some(self.last_mono)
+    }
+
+    /// Stores content that was taken in here.
+    pub(super) fn enqueue_content(&mut self, _now: Timestamp, content: Content, tx: &Tx<'_>) {
+        let batch = Batch::Content(content);
+        let order = self.outbox.push(&batch, tx);
+        if let Batch::Content(content) = batch {
+            self.vault.index(&content, &Location::Unsealed(order), tx);
+            self.vault.remember(Location::Unsealed(order), std::sync::Arc::new(content));
+        }
+    }
+
+    /// Seals what may be sealed, and sends it to those who are there.
+    pub(super) fn seal(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if !self.has_work() {
+            return;
+        }
+        let Some(epoch) = self.sealing_epoch() else {
+            self.mint_soon(now);
+            return;
+        };
+        let mut live = Vec::new();
+        let mut live_bytes = 0;
+        for _ in 0..SEALED_AT_ONCE_MAX {
+            let Some((orders, batch)) = self.outbox.front(BATCH_BYTES_MAX, tx) else { break };
+            let Some(sealed) = self.seal_batch(epoch, &batch, tx) else { break };
+            self.outbox.remove(&orders, tx);
+            live_bytes += sealed.len();
+            if live_bytes <= LIVE_BYTES_MAX {
+                live.push(sealed);
+            }
+        }
+        self.vault.forget_unsealed();
+        let rooms = self.links.peopled_rooms();
+        let busy = self.links.0.values().any(|link| link.queued_bytes > 4 * BULK_QUEUED_BYTES_MAX);
+        if live_bytes <= LIVE_BYTES_MAX && !busy {
+            for envelope in live {
+                for (link, room, room_epoch) in &rooms {
+                    if *room_epoch == epoch {
+                        let payload = envelope.clone();
+                        self.send(*link, Rank::Live, ClientFrame::Publish { room: *room, payload });
+                    }
+                }
+            }
+            self.beacon_soon(now);
+        } else {
+            self.send_beacons(now);
+        }
+    }
+
+    /// Seals one batch as the next envelope of our chain, and stores it.
+    fn seal_batch(&mut self, epoch: EpochId, batch: &Batch, tx: &Tx<'_>) -> Option<Bytes> {
+        let (kind, body, changes) = match batch {
+            Batch::Content(content) => (Kind::Content, to_bytes(content), change_hashes(content)),
+            Batch::Ops(ops) => (Kind::Ops, to_bytes(ops), Vec::new()),
+        };
+        let place = Place { chain: self.own.chain, seq: self.own.tip.map_or(1, |tip| tip.seq + 1) };
+        let op_heads = self.ops.seal_heads();
+        let draft = Draft {
+            kind,
+            epoch: self.vault.keyring.get(&epoch)?,
+            chain: place.chain,
+            seq: place.seq,
+            prev: self.own.tip.map_or(self.own_first_link(), |tip| tip.link),
+            op_heads: op_heads.clone(),
+            body: &body,
+            leaf_changes: &changes,
+        };
+        let sealed = match envelope::seal(&draft, &self.id, &self.identity.device, &mut self.rng) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.problem(format!("A change could not be sealed and stays on this computer: {error}"));
+                return None;
+            }
+        };
+        let bytes = sealed.sealed.bytes().clone();
+        let held = Held { link: sealed.link, kind: kind.number(), refused: String::new(), op_heads };
+        tx.put(Table::Envelopes, place.to_bytes(), bytes.clone());
+        tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
+        let tip = Tip { seq: place.seq, link: sealed.link };
+        self.own.tip = Some(tip);
+        self.set_tip(place.chain, tip, tx);
+        if let Batch::Content(content) = batch {
+            self.vault.index(content, &Location::Sealed(place), tx);
+        }
+        Some(bytes)
+    }
+
+    /// What the first envelope of our chain names as its predecessor: nothing, or the end of the incarnation before.
+    fn own_first_link(&self) -> Link {
+        let chain = self.own.chain;
+        (1..chain.incarnation)
+            .rev()
+            .find_map(|incarnation| self.frontier.tip(&crate::id::ChainId { device: chain.device, incarnation }))
+            .map_or(Link([0; 32]), |tip| tip.link)
+    }
+}
+
+/// The hashes of all changes, in order, as the header's digest has them.
+fn change_hashes(content: &Content) -> Vec<ChangeHash> {
+    content
+        .documents
+        .iter()
+        .flat_map(|(_, items)| items)
+        .filter_map(|item| match item {
+            Item::Change(bytes) => inspect_change(bytes).ok().map(|facts| facts.hash),
+            Item::Version { .. } | Item::Founded { .. } => None,
+        })
+        .collect()
+}

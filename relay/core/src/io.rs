@@ -1,0 +1,123 @@
+//! What goes into a relay and what comes out.
+
+use bytes::Bytes;
+use weft_protocol::admission::Audience;
+use weft_protocol::code::Code;
+use weft_protocol::id::{ConnectionKey, RelayDevice};
+
+/// A connection, as numbered by the shell; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// What a relay token says: verified by the shell, which holds the signing keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Who: a hash of the DID, so that no DID stays in memory.
+    pub identity: [u8; 32],
+    /// Which of their devices.
+    pub device: RelayDevice,
+    /// The key the token is bound to.
+    pub connection: ConnectionKey,
+    /// The audience the token was given for.
+    pub audience: Audience,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A client connected and showed a token that the shell verified; it is challenged next.
+    ConnectionOpened {
+        /// Its number.
+        conn: ConnId,
+        /// What its token says.
+        admission: Admission,
+        /// The token itself; its hash is part of the proof.
+        token: String,
+    },
+    /// One whole binary message.
+    FrameReceived {
+        /// From whom.
+        conn: ConnId,
+        /// The message.
+        frame: Bytes,
+    },
+    /// A message that is no frame: text, or too large to be read.
+    Unreadable {
+        /// From whom.
+        conn: ConnId,
+        /// What it was.
+        code: Code,
+    },
+    /// Some bytes came, if not a whole frame.
+    Alive {
+        /// From whom.
+        conn: ConnId,
+    },
+    /// The connection is gone.
+    ConnectionClosed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Frames left the queue for the socket.
+    QueueDrained {
+        /// Whose.
+        conn: ConnId,
+        /// Their bytes.
+        bytes: usize,
+        /// How many.
+        frames: usize,
+    },
+    /// Answers [`Output::VerifyToken`].
+    TokenVerified {
+        /// Whose.
+        conn: ConnId,
+        /// What the token says, or why it is none.
+        result: Result<Admission, Code>,
+    },
+    /// The time of `poll_timeout` has come.
+    Wake,
+    /// Stop: tell everybody, then close in waves.
+    Drain,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Queue a frame for one client.
+    Send {
+        /// To whom.
+        conn: ConnId,
+        /// The message.
+        frame: Bytes,
+    },
+    /// Queue one frame for several clients: the same bytes for each.
+    FanOut {
+        /// The message.
+        frame: Bytes,
+        /// To whom.
+        conns: Vec<ConnId>,
+    },
+    /// Read nothing more from a client before `until_ms`: it is above its rate.
+    Pause {
+        /// Whom.
+        conn: ConnId,
+        /// Until when.
+        until_ms: u64,
+    },
+    /// Verify a token; answer with [`Input::TokenVerified`].
+    VerifyToken {
+        /// Whose.
+        conn: ConnId,
+        /// The token.
+        token: String,
+    },
+    /// Close a client. The machine has forgotten it already.
+    Close {
+        /// Whom.
+        conn: ConnId,
+        /// Why; gives the WebSocket close code.
+        code: Code,
+        /// Whether what is queued is to be thrown away (a slow consumer) instead of written first.
+        discard_queue: bool,
+    },
+}

@@ -1,0 +1,104 @@
+//! Rooms entered and left, frames passed on.
+
+use weft_protocol::admission::proof::{ProofError, verify_room};
+use weft_protocol::code::Code;
+use weft_protocol::frame::{ClientFrame, Peer, PeerId, ServerFrame, deliver};
+use weft_protocol::id::RoomId;
+
+use super::Relay;
+use crate::io::ConnId;
+use crate::room::Entered;
+
+const NOT_IN_ROOM: &str = "join the room first";
+
+impl Relay {
+    pub(super) fn frame(&mut self, conn: ConnId, frame: ClientFrame) {
+        match frame {
+            ClientFrame::Prove { .. } => self.refuse(conn, Code::Malformed, None, "Prove is sent once"),
+            ClientFrame::Join { room, key, proof } => self.join(conn, room, &key, &proof),
+            ClientFrame::Leave { room } => {
+                if self.connections.get_mut(&conn).is_some_and(|c| c.rooms.remove(&room)) {
+                    self.leave_room(conn, room);
+                } else {
+                    self.refuse(conn, Code::NotInRoom, Some(room), NOT_IN_ROOM);
+                }
+            }
+            ClientFrame::Publish { room, payload } => {
+                let Some((from, others)) = self.rooms.others(&room, conn) else {
+                    return self.refuse(conn, Code::NotInRoom, Some(room), NOT_IN_ROOM);
+                };
+                if !others.is_empty() {
+                    self.figures.delivered += others.len() as u64;
+                    self.fan_out(deliver(&room, &from, &payload), others);
+                }
+            }
+            ClientFrame::Send { room, to, payload } => match self.rooms.one(&room, conn, &to) {
+                None => self.refuse(conn, Code::NotInRoom, Some(room), NOT_IN_ROOM),
+                Some((_, None)) => self.refuse(conn, Code::NoSuchPeer, Some(room), "that peer has left the room"),
+                Some((from, Some(receiver))) => {
+                    self.figures.delivered += 1;
+                    self.send(receiver, deliver(&room, &from, &payload));
+                }
+            },
+            ClientFrame::Refresh { token } => self.refresh(conn, token),
+            ClientFrame::Ping { number } => self.send(conn, ServerFrame::Pong { number }.encode()),
+        }
+    }
+
+    fn join(&mut self, conn: ConnId, room: RoomId, key: &[u8; 32], proof: &[u8; 64]) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if self.draining {
+            let message = "the relay is about to stop: connect again later or elsewhere";
+            return self.refuse(conn, Code::Draining, Some(room), message);
+        }
+        let admission = &connection.admission;
+        match verify_room(&room, key, &admission.audience, &connection.nonce, &admission.connection, proof) {
+            Ok(()) => {}
+            Err(ProofError::RoomKey) => {
+                let message = "the room id is not the hash of the room key";
+                return self.refuse(conn, Code::BadRoomProof, Some(room), message);
+            }
+            Err(_) => {
+                let message = "the room proof does not verify for this audience, nonce and connection";
+                return self.refuse(conn, Code::BadRoomProof, Some(room), message);
+            }
+        }
+        if !connection.rooms.contains(&room) && connection.rooms.len() >= self.settings.rooms_per_connection_max {
+            let message = "this connection is in as many rooms as it may: leave one first";
+            return self.refuse(conn, Code::TooManyRooms, Some(room), message);
+        }
+        let (identity, device) = (admission.identity, admission.device);
+        let draws = &mut self.draws;
+        let name = || PeerId(draws.half());
+        match self.rooms.enter(room, conn, identity, device, self.settings.room_peers_max, name) {
+            Entered::Full => {
+                let message = "the room holds as many peers as this relay allows";
+                self.refuse(conn, Code::RoomFull, Some(room), message);
+            }
+            Entered::In { you, others, replaced, again } => {
+                connection.rooms.insert(room);
+                let conns: Vec<ConnId> = others.iter().map(|m| m.conn).collect();
+                let peers = others.iter().map(|m| m.peer).collect();
+                self.send(conn, ServerFrame::Joined { room, you, peers }.encode());
+                if let Some(old) = replaced {
+                    if let Some(older) = self.connections.get_mut(&old.conn) {
+                        older.rooms.remove(&room);
+                    }
+                    let message = "a newer connection of this device took the place in the room";
+                    self.refuse(old.conn, Code::Replaced, Some(room), message);
+                    self.fan_out(ServerFrame::PeerLeft { room, peer: old.peer.peer }.encode(), conns.clone());
+                }
+                if !again {
+                    let peer = Peer { peer: you, device };
+                    self.fan_out(ServerFrame::PeerJoined { room, peer }.encode(), conns);
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave_room(&mut self, conn: ConnId, room: RoomId) {
+        if let Some((peer, others)) = self.rooms.leave(&room, conn) {
+            self.fan_out(ServerFrame::PeerLeft { room, peer }.encode(), others);
+        }
+    }
+}
