@@ -343,7 +343,7 @@ mod tests {
     use crate::sim::folder::{Folder, Node};
     use crate::sim::oracle;
     use crate::sim::plan::{Case, Deed, What};
-        use crate::sim::sabotage::Sabotage;
+    use crate::sim::sabotage::Sabotage;
     use crate::sim::witness::{Fate, markers};
     use crate::sim::world::World;
 

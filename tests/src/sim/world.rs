@@ -127,8 +127,9 @@ impl<M: Machine> World<M> {
                 Host::new(identity, keys.below(1 << 40), 1_790_000_000_000 + keys.below(5_000))
             })
             .collect();
-        let relays =
-            (0..case.profile.relays).map(|_| RelaySeat { core: Some(Relay::new(Settings::default(), keys.bytes32())), boot: 0, wake_us: None }).collect();
+        let relays = (0..case.profile.relays)
+            .map(|_| RelaySeat { core: Some(Relay::new(Settings::default(), keys.bytes32())), boot: 0, wake_us: None })
+            .collect();
         let mut world = Self {
             sabotage,
             now_us: 0,

@@ -488,4 +488,3 @@ impl<M: Machine> World<M> {
         }
     }
 }
-
