@@ -41,7 +41,10 @@ pub trait Machine: Sized {
     /// A new identity file, for a member of that name on a device of that label.
     fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8>;
     /// Founds a workspace.
-    fn create(start: &Start<'_>, now: Timestamp, name: &str, relays: Vec<String>) -> Self;
+    ///
+    /// # Errors
+    /// The identity cannot be read, or lacks its root.
+    fn create(start: &Start<'_>, now: Timestamp, name: &str, relays: Vec<String>) -> Result<Self, String>;
     /// Begins to join by a link.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 //!
 //! Each oracle is one function over the world. Spec: docs/simulation.md#oracles.
 
+mod documents;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_agent_core::store::{Read, Table};
@@ -66,6 +68,7 @@ pub fn check<M: Machine>(world: &World<M>) -> Verdict {
     healthy(world)?;
     same_folders(world)?;
     nothing_lost(world)?;
+    documents::same(world)?;
     same_rows(world, "ops", Table::Ops, usize::MAX)?;
     same_rows(world, "frontier", Table::Envelopes, usize::MAX)?;
     same_members(world)

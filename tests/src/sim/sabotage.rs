@@ -13,6 +13,9 @@ pub struct Sabotage {
     pub blind_writes: bool,
 }
 
+/// The names `--sabotage` takes.
+pub const NAMES: [&str; 3] = ["early-persisted", "no-watermark", "blind-writes"];
+
 impl Sabotage {
     /// The switches by name, for `--sabotage`.
     #[must_use]
@@ -23,6 +26,18 @@ impl Sabotage {
             "no-watermark" => Some(Self { no_watermark: true, ..none }),
             "blind-writes" => Some(Self { blind_writes: true, ..none }),
             _ => None,
+        }
+    }
+
+    /// The profile in which the missing defence shows soonest.
+    #[must_use]
+    pub fn profile(self) -> &'static str {
+        if self.no_watermark {
+            "backups"
+        } else if self.early_persisted {
+            "crashy"
+        } else {
+            "split"
         }
     }
 }

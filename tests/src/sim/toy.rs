@@ -172,13 +172,13 @@ impl Machine for Toy {
     fn identity(dice: &mut Dice, _name: &str, _label: &str) -> Vec<u8> {
         vec![dice.any() as u8]
     }
-    fn create(start: &Start<'_>, _now: Timestamp, _name: &str, _relays: Vec<String>) -> Self {
+    fn create(start: &Start<'_>, _now: Timestamp, _name: &str, _relays: Vec<String>) -> Result<Self, String> {
         let mut toy = Self::new(start);
         toy.persist(Lines::from([(b"\0".to_vec(), 2)]));
-        toy
+        Ok(toy)
     }
     fn join(start: &Start<'_>, now: Timestamp, _link: &str) -> Result<Self, String> {
-        let mut toy = Self::create(start, now, "", Vec::new());
+        let mut toy = Self::create(start, now, "", Vec::new())?;
         toy.out.push_back(Output::Admitted { name: String::new() });
         Ok(toy)
     }

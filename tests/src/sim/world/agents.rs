@@ -50,7 +50,7 @@ impl<M: Machine> World<M> {
         let machine = match (&host.link, fresh) {
             (_, false) => M::open(&start, now, &host.disk.store),
             (Some(link), true) => M::join(&start, now, link),
-            (None, true) => Ok(M::create(&start, now, &format!("{CANARY}-workspace"), urls)),
+            (None, true) => M::create(&start, now, &format!("{CANARY}-workspace"), urls),
         };
         match machine {
             Ok(machine) => host.machine = Some(machine),
