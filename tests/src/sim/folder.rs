@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use weft_agent_core::disk::{Expect, FolderAction, Outcome, RelPath, Seen, Stat};
+use weft_agent_core::disk::{Expect, FolderAction, RelPath, Stat};
 use weft_agent_core::id::VersionHash;
 
 /// What is at a path.
@@ -252,17 +252,6 @@ impl Folder {
         match self.nodes.get(path) {
             Some(Node::File { stat, .. }) => *stat,
             Some(Node::Symlink(_) | Node::Folder) | None => Stat::default(),
-        }
-    }
-}
-
-impl Acted {
-    /// As the core hears it.
-    pub fn outcome(self, look: impl FnOnce(&RelPath) -> Seen) -> Outcome {
-        match self {
-            Acted::Done(stat) => Outcome::Done(stat),
-            Acted::Differs(path) => Outcome::Differs(look(&path)),
-            Acted::Failed(why) => Outcome::Failed(why),
         }
     }
 }

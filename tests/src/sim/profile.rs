@@ -124,7 +124,7 @@ impl Profile {
             "crashy" => Profile {
                 crashes: count(1, 4),
                 cuts: count(0, 1),
-                fsync_us: (1_000, [8_000, 60_000, 600_000][count(0, 2)]),
+                fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
                 deaf: 50,
                 ..base
             },
@@ -145,9 +145,7 @@ impl Profile {
                 span_ms: 20_000,
                 ..base
             },
-            "crowd" => {
-                Profile { hosts: [6, 8, 10][count(0, 2)], late: 2, edits: count(10, 20), cuts: count(0, 2), ..base }
-            }
+            "crowd" => Profile { hosts: 6 + 2 * count(0, 2), late: 2, edits: count(10, 20), cuts: count(0, 2), ..base },
             "bridge" => Profile {
                 hosts: count(3, 4),
                 relays: 2,

@@ -163,19 +163,13 @@ impl<M: Machine> World<M> {
         let before = String::from_utf8_lossy(&self.content(index, &path)).into_owned();
         let mut lines: Vec<String> = before.split('\n').map(str::to_owned).collect();
         let at = dice.index(lines.len());
-        match deed {
-            Deed::DropLine => {
-                lines.remove(at);
-            }
-            Deed::Replace => {
-                let new = self.line(index, dice);
-                if let Some(line) = lines.get_mut(at) {
-                    *line = new;
-                }
-            }
-            _ => {
-                let new = self.line(index, dice);
-                lines.insert(at, new);
+        if deed == Deed::DropLine {
+            lines.remove(at);
+        } else {
+            let new = self.line(index, dice);
+            match lines.get_mut(at) {
+                Some(line) if deed == Deed::Replace => *line = new,
+                Some(_) | None => lines.insert(at, new),
             }
         }
         self.write(index, &path, Bytes::from(lines.join("\n")))

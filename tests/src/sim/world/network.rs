@@ -26,7 +26,7 @@ pub type ConnId = u64;
 
 /// The shell reports a link as drained when less than this waits, in bytes.
 const DRAINED_BYTES: u64 = 256 * 1024;
-/// What the shell may send before it reports again how much waits, in bytes.
+/// What the core may believe to be waiting beyond what does before the shell tells it, in bytes.
 const REPORT_BYTES: u64 = 64 * 1024;
 /// Bytes that may wait in an agent's shell for one link: bulk in a socket and an envelope or two of each rank.
 const AGENT_QUEUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -44,11 +44,20 @@ pub struct Conn {
     key: SigningKey,
     token: String,
     nonce: [u8; 32],
-    unreported: u64,
+    /// Bytes that the core believes to be waiting.
+    believed: u64,
     paused_until_ms: u64,
     held_back: VecDeque<Bytes>,
     up: Pipe<Bytes>,
     down: Pipe<Bytes>,
+}
+
+impl Conn {
+    /// Whether the core believes in so much more than what waits that it must be told.
+    fn overestimated(&self) -> bool {
+        let waiting = self.up.waiting_bytes();
+        waiting < DRAINED_BYTES && self.believed >= waiting + REPORT_BYTES
+    }
 }
 
 fn number(id: ConnId) -> core_relay::ConnId {
@@ -92,7 +101,7 @@ impl<M: Machine> World<M> {
             key,
             token: format!("token-{id}"),
             nonce: [0; 32],
-            unreported: 0,
+            believed: 0,
             paused_until_ms: 0,
             held_back: VecDeque::new(),
             up: Pipe::new(latency_us, bytes_per_s),
@@ -326,7 +335,7 @@ impl<M: Machine> World<M> {
             return;
         }
         let frame = frame.encode();
-        conn.unreported += frame.len() as u64;
+        conn.believed += frame.len() as u64;
         conn.up.push(rank, frame.len() as u64, frame);
         if conn.up.waiting_bytes() > AGENT_QUEUE_BYTES_MAX {
             self.witness.fail("limits", || format!("host {index} queues more than {AGENT_QUEUE_BYTES_MAX} bytes"));
@@ -343,7 +352,7 @@ impl<M: Machine> World<M> {
             arrivals.push(arrival);
         }
         let again = conn.up.next_pull_us();
-        let report = conn.unreported >= REPORT_BYTES && conn.up.waiting_bytes() < DRAINED_BYTES;
+        let report = conn.overestimated();
         for (at_us, frame) in arrivals {
             self.at(at_us, Step::Up(id, frame));
         }
@@ -360,10 +369,10 @@ impl<M: Machine> World<M> {
     pub(super) fn drained(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (host, boot, queued_bytes) = (conn.host, conn.boot, conn.up.waiting_bytes());
-        if conn.unreported < REPORT_BYTES || queued_bytes >= DRAINED_BYTES || !conn.client_open {
+        if !conn.overestimated() || !conn.client_open {
             return;
         }
-        conn.unreported = 0;
+        conn.believed = queued_bytes;
         if self.runs(host, boot) {
             self.feed(host, Input::LinkDrained { link: LinkId(id), queued_bytes });
         }
