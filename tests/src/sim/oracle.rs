@@ -6,6 +6,8 @@ mod documents;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weft_agent_core::id::RootKey;
+use weft_agent_core::membership::Role;
 use weft_agent_core::store::{Read, Table};
 
 use super::folder::{Folder, Node};
@@ -176,13 +178,26 @@ fn same_rows<M: Machine>(world: &World<M>, oracle: &'static str, table: Table, l
     Ok(())
 }
 
-/// All members see the same members, and exactly those who joined and did not leave.
+/// All members see the same members: those who joined, and of those who left at most the ones whose word of it reached
+/// nobody.
 fn same_members<M: Machine>(world: &World<M>) -> Verdict {
-    let wanted = world.active().count();
+    let seen = |host: &Host<M>| -> Vec<(RootKey, String, Role)> {
+        let members = host.status.as_ref().map(|status| status.members.as_slice()).unwrap_or_default();
+        let mut seen: Vec<_> = members.iter().map(|member| (member.root, member.name.clone(), member.role)).collect();
+        seen.sort();
+        seen
+    };
+    let present = world.active().count();
+    let left = world.hosts.iter().filter(|host| host.phase == Phase::Left).count();
+    let mut first: Option<Vec<(RootKey, String, Role)>> = None;
     for (index, host) in world.active() {
-        let members = host.status.as_ref().map(|status| status.members.len()).unwrap_or_default();
-        if members != wanted {
-            return broken("members", format!("host {index} sees {members} members, there are {wanted}"));
+        let members = seen(host);
+        if members.len() < present || members.len() > present + left {
+            let count = members.len();
+            return broken("members", format!("host {index} sees {count} members; {present} joined, {left} left"));
+        }
+        if *first.get_or_insert_with(|| members.clone()) != members {
+            return broken("members", format!("host {index} sees other members than the first: {members:?}"));
         }
     }
     Ok(())
