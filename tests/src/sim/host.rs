@@ -68,6 +68,8 @@ pub struct Host<M> {
     pub boot: u64,
     /// Where its member is.
     pub phase: Phase,
+    /// Whether the running agent was let in, so that its folder may be touched.
+    pub admitted: bool,
     /// The identity file.
     pub identity: Vec<u8>,
     /// The link it joins by.
@@ -120,6 +122,7 @@ impl<M> Host<M> {
             machine: None,
             boot: 0,
             phase: Phase::Outside,
+            admitted: false,
             identity,
             link: None,
             disk: Disk::default(),
@@ -152,6 +155,7 @@ impl<M> Host<M> {
     pub fn halt(&mut self) {
         self.machine = None;
         self.boot += 1;
+        self.admitted = false;
         self.known.clear();
         self.dirty.clear();
         self.missed = false;

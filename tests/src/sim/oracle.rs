@@ -29,7 +29,7 @@ pub fn settled<M>(world: &World<M>) -> bool {
         Phase::Left => true,
         Phase::Active => {
             let idle = host.jobs.is_empty() && host.told.is_empty() && host.dirty.is_empty() && !host.missed;
-            idle && host.status.as_ref().is_some_and(|status| status.settled)
+            idle && host.admitted && host.status.as_ref().is_some_and(|status| status.settled)
         }
     })
 }

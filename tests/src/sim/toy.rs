@@ -175,18 +175,18 @@ impl Machine for Toy {
     fn create(start: &Start<'_>, _now: Timestamp, _name: &str, _relays: Vec<String>) -> Result<Self, String> {
         let mut toy = Self::new(start);
         toy.persist(Lines::from([(b"\0".to_vec(), 2)]));
+        toy.out.push_back(Output::Admitted { name: String::new() });
         Ok(toy)
     }
     fn join(start: &Start<'_>, now: Timestamp, _link: &str) -> Result<Self, String> {
-        let mut toy = Self::create(start, now, "", Vec::new())?;
-        toy.out.push_back(Output::Admitted { name: String::new() });
-        Ok(toy)
+        Self::create(start, now, "", Vec::new())
     }
     fn open(start: &Start<'_>, _now: Timestamp, read: &dyn Read) -> Result<Self, String> {
         let mut toy = Self::new(start);
         for (key, value) in read.scan(Table::Meta, &[], None, usize::MAX) {
             toy.lines.insert(key, u64::from_be_bytes(value[..].try_into().unwrap()));
         }
+        toy.out.push_back(Output::Admitted { name: String::new() });
         Ok(toy)
     }
     fn workspace(&self) -> WorkspaceId {

@@ -64,9 +64,6 @@ impl<M: Machine> World<M> {
         self.note(|| format!("h{index} starts{}", if fresh { " afresh" } else { "" }));
         self.drain(index);
         self.ask(index, Command::Status);
-        if self.hosts.get(index).is_some_and(|host| host.phase == Phase::Active) {
-            self.job(index, Job::Scan);
-        }
         let relays = self.case.seats.get(index).map(|seat| seat.relays.clone()).unwrap_or_default();
         for relay in relays {
             let delay_us = self.network.between(100, 20_000);
@@ -167,7 +164,7 @@ impl<M: Machine> World<M> {
                 if host.jobs.len() > ACTIONS_MAX {
                     self.witness.fail("limits", || format!("host {index}: more than {ACTIONS_MAX} actions under way"));
                 }
-                if host.phase == Phase::Joining {
+                if !host.admitted {
                     self.witness.fail("early", || format!("host {index} touched its folder before it was admitted"));
                 }
                 self.job(index, Job::Act(action, what));
@@ -189,9 +186,11 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// From now on the folder may be touched.
     fn admitted(&mut self, index: usize) {
         let Some(host) = self.hosts.get_mut(index) else { return };
-        if host.phase == Phase::Joining {
+        if !host.admitted {
+            host.admitted = true;
             host.phase = Phase::Active;
             self.note(|| format!("h{index} is admitted"));
             self.job(index, Job::Scan);
@@ -201,9 +200,6 @@ impl<M: Machine> World<M> {
     fn reply(&mut self, index: usize, request: RequestId, reply: Reply) {
         match reply {
             Reply::Status(status) => {
-                if matches!(status.state, State::Active | State::Halted | State::Paused) {
-                    self.admitted(index);
-                }
                 if let Some(host) = self.hosts.get_mut(index) {
                     // A crash took the admission back.
                     if status.state == State::Joining && host.phase == Phase::Active {
@@ -237,6 +233,9 @@ impl<M: Machine> World<M> {
     /// Asks every running host for its status.
     pub fn ask_all(&mut self) {
         for index in 0..self.hosts.len() {
+            if let Some(host) = self.hosts.get_mut(index) {
+                host.status = None;
+            }
             self.ask(index, Command::Status);
         }
     }

@@ -9,7 +9,7 @@ use weft_agent_core::workspace::input::{Input, Token};
 
 use super::{Step, World};
 use crate::sim::folder::{Node, Ready, Undo};
-use crate::sim::host::{Job, Phase, Told};
+use crate::sim::host::{Job, Told};
 use crate::sim::machine::{Known, Machine};
 
 impl<M: Machine> World<M> {
@@ -252,7 +252,7 @@ impl<M: Machine> World<M> {
         }
         let Some(host) = self.hosts.get_mut(index) else { return };
         let paths: Vec<RelPath> = core::mem::take(&mut host.dirty).into_iter().collect();
-        if !paths.is_empty() && host.phase == Phase::Active {
+        if !paths.is_empty() && host.admitted {
             self.job(index, Job::Look { paths, only_changes: true });
         }
     }
@@ -260,7 +260,7 @@ impl<M: Machine> World<M> {
     pub(super) fn slow_scan(&mut self, index: usize, boot: u64) {
         if self.runs(index, boot)
             && let Some(host) = self.hosts.get_mut(index)
-            && host.phase == Phase::Active
+            && host.admitted
         {
             host.missed = false;
             self.job(index, Job::Scan);
