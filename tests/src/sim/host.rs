@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weft_agent_core::disk::{FolderAction, RelPath};
 use weft_agent_core::files::ActionId;
+use weft_agent_core::membership::Role;
 use weft_agent_core::setup::Watermark;
 use weft_agent_core::workspace::command::Status;
 use weft_agent_core::workspace::input::{Input, Token};
@@ -68,6 +69,8 @@ pub struct Host<M> {
     pub boot: u64,
     /// Where its member is.
     pub phase: Phase,
+    /// The role it was invited with.
+    pub role: Role,
     /// Whether the running agent was let in, so that its folder may be touched.
     pub admitted: bool,
     /// The identity file.
@@ -122,6 +125,7 @@ impl<M> Host<M> {
             machine: None,
             boot: 0,
             phase: Phase::Outside,
+            role: Role::Writer,
             admitted: false,
             identity,
             link: None,

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use weft_agent_core::disk::RelPath;
+use weft_agent_core::membership::Role;
 use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::command::{Command, RequestId};
 use weft_agent_core::workspace::input::Token;
@@ -105,7 +106,9 @@ pub struct World<M> {
     queue: BTreeMap<(u64, u64), Step>,
     serial: u64,
     requests: u64,
-    invites: BTreeMap<(usize, RequestId), usize>,
+    /// Who asked for a link, for whom, with which role and how many uses.
+    invites: BTreeMap<(usize, RequestId), (usize, Role, u32)>,
+    spare_links: Vec<String>,
     network: Dice,
     disks: Dice,
     keys: Dice,
@@ -144,6 +147,7 @@ impl<M: Machine> World<M> {
             serial: 0,
             requests: 0,
             invites: BTreeMap::new(),
+            spare_links: Vec::new(),
             network: Dice::new(seed, "network", 0),
             disks: Dice::new(seed, "disk", 0),
             keys,

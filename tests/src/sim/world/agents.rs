@@ -25,6 +25,7 @@ impl<M: Machine> World<M> {
     pub(super) fn found(&mut self) {
         if let Some(host) = self.hosts.first_mut() {
             host.phase = Phase::Active;
+            host.role = Role::Owner;
         }
         self.start(0);
     }
@@ -209,13 +210,9 @@ impl<M: Machine> World<M> {
                 }
             }
             Reply::Invite { link, .. } => {
-                let Some(joiner) = self.invites.remove(&(index, request)) else { return };
-                let Some(host) = self.hosts.get_mut(joiner) else { return };
-                if host.phase == Phase::Outside {
-                    host.link = Some(link);
-                    host.phase = Phase::Joining;
-                    self.start(joiner);
-                }
+                let Some((joiner, role, uses)) = self.invites.remove(&(index, request)) else { return };
+                self.spare_links.extend((1..uses).map(|_| link.clone()));
+                self.join(joiner, link, role);
             }
             Reply::Refused(why) => self.witness.fail("refused", || format!("host {index}: {why}")),
             Reply::Done | Reply::Invites(_) | Reply::Flushed { .. } | Reply::Log(_) => {}
@@ -240,20 +237,42 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// A member who may invite makes a link for `joiner`; again in two seconds, until there is one.
+    /// A member who may invite makes a link for `joiner`, or an open one is used again; once more in two seconds, until
+    /// there is one.
     pub(super) fn invite(&mut self, joiner: usize, pick: u64) {
         if self.hosts.get(joiner).is_none_or(|host| host.phase != Phase::Outside) {
             return;
         }
+        if pick.is_multiple_of(3)
+            && let Some(link) = self.spare_links.pop()
+        {
+            self.join(joiner, link, Role::Writer);
+            return;
+        }
         self.after(2_000_000, Step::Invite { joiner, pick });
-        // The founder may always; others only if their role lets them, and all here are writers.
-        if self.hosts.first().is_some_and(|host| host.machine.is_some()) {
-            let expires_wall_ms = self.timestamp(0).wall_ms + INVITE_MS;
-            let command = Command::Invite { role: Role::Writer, expires_wall_ms, uses: 1, lan: Vec::new() };
-            self.requests += 1;
-            let request = RequestId(self.requests);
-            self.invites.insert((0, request), joiner);
-            self.feed(0, Input::Command(request, command));
+        let may = |host: &crate::sim::host::Host<M>| host.admitted && host.role >= Role::Admin;
+        let inviters: Vec<usize> =
+            self.hosts.iter().enumerate().filter(|(_, host)| may(host)).map(|(index, _)| index).collect();
+        let Some(inviter) = inviters.get((pick / 16 % inviters.len().max(1) as u64) as usize).copied() else { return };
+        // Only an owner makes admins.
+        let role = if inviter == 0 && pick.is_multiple_of(4) { Role::Admin } else { Role::Writer };
+        let uses = if role == Role::Writer { 1 + (pick / 256 % 3) as u32 } else { 1 };
+        let expires_wall_ms = self.timestamp(inviter).wall_ms + INVITE_MS;
+        let command = Command::Invite { role, expires_wall_ms, uses, lan: Vec::new() };
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.invites.insert((inviter, request), (joiner, role, uses));
+        self.feed(inviter, Input::Command(request, command));
+    }
+
+    fn join(&mut self, joiner: usize, link: String, role: Role) {
+        if let Some(host) = self.hosts.get_mut(joiner)
+            && host.phase == Phase::Outside
+        {
+            host.link = Some(link);
+            host.role = role;
+            host.phase = Phase::Joining;
+            self.start(joiner);
         }
     }
 }
