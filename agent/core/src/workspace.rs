@@ -93,12 +93,15 @@ pub struct Workspace {
     rng: ChaCha20Rng,
     phase: Phase,
     paused: bool,
-    ops: OpSet,
+    /// `None` until we are let in.
+    ops: Option<OpSet>,
     membership: Arc<Membership>,
     vault: Vault,
     own: Own,
     /// A restored backup was found out: a new incarnation begins once peers were heard.
     reborn: bool,
+    /// A batch cannot be sealed; nothing behind it may overtake it.
+    stuck: bool,
     frontier: Frontier,
     outbox: outbox::Outbox,
     files: Files,
@@ -118,6 +121,8 @@ pub struct Workspace {
     rejected: BTreeMap<String, u64>,
     problems: VecDeque<String>,
     scanned: bool,
+    /// Ops or keys came; what follows from them is still to be done.
+    news: bool,
     /// Monotonic time of the last input.
     last_mono: u64,
     effects: Effects,
@@ -135,7 +140,9 @@ impl Workspace {
         self.last_mono = now.mono_ms;
         let tx = Tx::new(read);
         self.dispatch(now, input, &tx);
+        self.settle_news(now, &tx);
         self.run_deadlines(now, &tx);
+        self.settle_news(now, &tx);
         self.drain_files(now, &tx);
         self.seal(now, &tx);
         self.plan_pulls(now);

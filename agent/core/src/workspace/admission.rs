@@ -11,17 +11,19 @@ use weft_protocol::id::RoomId;
 use super::birth::{GENESIS, JOINING};
 use super::input::LinkId;
 use super::links::{Purpose, Route};
-use super::outbox::OpsBody;
+use super::outbox::{Batch, OpsBody};
 use super::output::{Output, Rank};
+use super::receive::op_key;
 use super::{Phase, Workspace};
 use crate::epoch::RoomKey;
 use crate::hash::h;
 use crate::id::{DeviceId, OpId};
 use crate::invite::{InviteSecret, KnockKeys};
-use crate::invite_link::InviteLink;
-use crate::knock::{self, Answer, AnswerOpener, Knock, KnockSecret};
-use crate::membership::{OpSet, Role};
-use crate::op::OpBody;
+use crate::identity::LocalIdentity;
+use crate::invite_link::{InviteLink, LINK_OPS_MAX, LINK_URLS_MAX};
+use crate::knock::{self, Answer, AnswerError, AnswerOpener, Knock, KnockError, Refusal, ReplyKey};
+use crate::membership::{OpSet, Role, evaluate};
+use crate::op::{OpSigner, ops};
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
 
@@ -37,20 +39,22 @@ const KNOCK_AGAIN_MS_MAX: u64 = 60_000;
 /// What we need while we wait to be let in.
 pub(super) struct Joining {
     link: InviteLink,
-    secret: KnockSecret,
+    reply: ReplyKey,
     opener: AnswerOpener,
     next_mono: u64,
     tries: u32,
 }
 
 impl Joining {
-    pub(super) fn new(link: InviteLink, now: Timestamp, rng: &mut ChaCha20Rng) -> Self {
-        let secret = KnockSecret::generate(rng);
-        let opener = AnswerOpener::new(&link, &secret);
-        Self { link, secret, opener, next_mono: now.after_ms(KNOCK_AGAIN_MS), tries: 0 }
+    pub(super) fn new(link: InviteLink, identity: &LocalIdentity, now: Timestamp, rng: &mut ChaCha20Rng) -> Self {
+        let reply = ReplyKey::generate(rng);
+        let mut kems = vec![identity.device.kem_secret().clone()];
+        kems.extend(identity.root.as_ref().map(|root| root.kem_secret().clone()));
+        let opener = AnswerOpener::new(link.clone(), reply.clone(), identity.device.id(), kems);
+        Self { link, reply, opener, next_mono: now.after_ms(KNOCK_AGAIN_MS), tries: 0 }
     }
     pub(super) fn room(&self) -> RoomKey {
-        self.link.keys().room()
+        self.link.keys().knock.room
     }
     pub(super) fn invite(&self) -> OpId {
         self.link.invite()
@@ -75,7 +79,7 @@ impl Workspace {
         open.sort_by_key(|(id, invite)| (std::cmp::Reverse(invite.expires_wall_ms), **id));
         open.into_iter()
             .take(max)
-            .map(|(id, invite)| (*id, KnockKeys::from_knock(&self.id, &invite.knock).room()))
+            .map(|(id, invite)| (*id, KnockKeys::new(&self.id, &invite.knock).room))
             .collect()
     }
 
@@ -85,9 +89,12 @@ impl Workspace {
         joining.tries += 1;
         let wait = (KNOCK_AGAIN_MS << joining.tries.min(5)).min(KNOCK_AGAIN_MS_MAX);
         joining.next_mono = now.after_ms(wait);
-        match knock::make_knock(&joining.link, &self.identity, &joining.secret, &mut self.rng) {
-            Ok(payload) => self.send(link, Rank::Control, ClientFrame::Publish { room, payload }),
-            Err(error) => self.problem(format!("This link cannot be used: {error}")),
+        match knock::make_knock(&joining.link, &self.identity, &joining.reply, &mut self.rng) {
+            Some(sealed) => {
+                let payload = sealed.into_bytes();
+                self.send(link, Rank::Control, ClientFrame::Publish { room, payload });
+            }
+            None => self.problem("This link cannot be used: ask for a new one.".into()),
         }
     }
 
@@ -103,25 +110,32 @@ impl Workspace {
     pub(super) fn at_the_door(&mut self, now: Timestamp, route: Route, invite: OpId, payload: &[u8], tx: &Tx<'_>) {
         if let Phase::Joining(joining) = &mut self.phase {
             match joining.opener.push(payload) {
-                Ok(Some(answer)) => self.admitted(now, answer, tx),
+                Ok(Some(answer)) => self.admitted(answer, tx),
                 Ok(None) => {}
-                Err(error) => self.reject(error.reason()),
+                Err(error) => match knock::open_refusal(&joining.link, &joining.reply, payload) {
+                    Some(refusal) => self.problem(refusal.advice().into()),
+                    // Other joiners are answered in this room too.
+                    None if error == AnswerError::NotForUs => {}
+                    None => self.reject(&error.to_string()),
+                },
             }
             return;
         }
         let Some(facts) = self.membership.invites.get(&invite) else { return };
-        let keys = KnockKeys::from_knock(&self.id, &facts.knock);
-        let knock = match knock::open_knock(&self.id, &invite, facts, &keys, payload) {
+        let keys = KnockKeys::new(&self.id, &facts.knock);
+        let knock = match knock::open_knock(&self.id, invite, facts, &keys, payload) {
             Ok(knock) => knock,
-            Err(error) => return self.reject(error.reason()),
+            // Answers to other joiners pass here too.
+            Err(KnockError::NotAKnock) => return,
+            Err(error) => return self.reject(&error.to_string()),
         };
         let mine = self.membership.role_of(&self.my_device());
         if mine.is_none_or(|role| role < Role::Writer) || self.knocks.0.len() >= KNOCKS_MAX {
             return;
         }
-        let joiner = knock.device();
-        self.knocks.0.retain(|pending| pending.knock.device() != joiner);
-        let issued_here = facts.issuer == self.my_device();
+        let joiner = device_of(&knock);
+        self.knocks.0.retain(|pending| device_of(&pending.knock) != joiner);
+        let issued_here = facts.issuer == self.identity.root_public.sign;
         let delay = if issued_here { 0 } else { self.door_slot(&joiner) };
         self.knocks.0.push(Pending { due_mono: now.after_ms(delay), route, invite, knock });
     }
@@ -174,54 +188,51 @@ impl Workspace {
 
     /// Welcomes a joiner, or answers again if it was welcomed before and did not hear it.
     fn answer_knock(&mut self, now: Timestamp, pending: Pending, tx: &Tx<'_>) {
-        let Some(invite) = self.membership.invites.get(&pending.invite) else { return };
-        let joiner = pending.knock.device();
+        let Some(invite) = self.membership.invites.get(&pending.invite).cloned() else { return };
+        let keys = KnockKeys::new(&self.id, &invite.knock);
+        let joiner = device_of(&pending.knock);
         let known = self.membership.devices.get(&joiner).is_some_and(|device| device.active);
         if !known {
             let refusal = if !invite.open {
-                Some("This link was revoked. Ask for a new one.")
+                Some(Refusal::Revoked)
             } else if invite.expires_wall_ms <= now.wall_ms {
-                Some("This link has expired. Ask for a new one.")
+                Some(Refusal::Expired)
             } else if invite.used >= invite.uses {
-                Some("This link was used as often as it may be. Ask for a new one.")
+                Some(Refusal::UsedUp)
             } else {
                 None
             };
             if let Some(refusal) = refusal {
-                let payload = knock::make_refusal(&self.id, &pending.invite, &pending.knock, refusal, &mut self.rng);
-                if let Ok(payload) = payload {
-                    self.answer_door(pending.route, payload);
-                }
+                let reply_key = &pending.knock.reply_key;
+                let sealed = knock::make_refusal(&self.id, pending.invite, &keys, reply_key, refusal, &mut self.rng);
+                sealed.into_iter().for_each(|sealed| self.answer_door(pending.route, sealed.into_bytes()));
                 return;
             }
         }
         let Some(epoch) = self.sealing_epoch() else {
-            // A new epoch is about to be minted; the joiner gets that one.
+            // A new epoch is about to be minted; the joiner knocks again and gets that one.
             self.mint_soon(now);
-            let due_mono = now.after_ms(500);
-            self.knocks.0.push(Pending { due_mono, ..pending });
             return;
         };
         if !known {
-            let Some(secrets) = self.vault.keyring.get(&epoch) else { return };
-            let slot = match knock::welcome_slot(secrets, &pending.knock, &mut self.rng) {
-                Ok(slot) => slot,
-                Err(error) => return self.reject(error.reason()),
-            };
-            let admission = pending.knock.admission().clone();
-            let body = OpBody::Welcome { invite: pending.invite, admission, slots: vec![slot] };
-            if self.issue(now, body, tx).is_none() {
+            let Some(epoch) = self.vault.keyring.get(&epoch).cloned() else { return };
+            let Some(heads) = self.ops.as_ref().map(OpSet::heads) else { return };
+            let signer = OpSigner::Device(&self.identity.device);
+            let author = ops::Author { workspace: self.id, parents: heads, signer, wall_ms: now.wall_ms };
+            let admission = pending.knock.admission.clone();
+            let welcome =
+                ops::welcome(&author, pending.invite, admission, invite.role, &epoch, &mut self.rng);
+            let Some(welcome) = welcome else { return self.reject("unsound key in a knock") };
+            self.publish_op(&welcome, tx);
+            if !self.knows(&welcome.id()) {
                 return;
             }
         }
-        let Some(secrets) = self.vault.keyring.get(&epoch) else { return };
-        let Some(genesis) = tx_genesis(tx) else { return };
-        let ops: Vec<_> = self.ops.all().map(|op| op.bytes().clone()).collect();
-        let parts =
-            knock::make_answer(&self.id, &pending.invite, &pending.knock, &genesis, &ops, secrets, &mut self.rng);
+        let Some(set) = self.ops.as_ref() else { return };
+        let parts = knock::make_answer(set, pending.invite, &keys, &pending.knock.reply_key, &mut self.rng);
         match parts {
-            Ok(parts) => parts.into_iter().for_each(|payload| self.answer_door(pending.route, payload)),
-            Err(error) => self.reject(error.reason()),
+            Some(parts) => parts.into_iter().for_each(|sealed| self.answer_door(pending.route, sealed.into_bytes())),
+            None => self.problem("The membership history is too long to be sent to a joiner.".into()),
         }
     }
 
@@ -229,39 +240,25 @@ impl Workspace {
         self.send(route.link, Rank::Control, ClientFrame::Send { room: route.room, to: route.peer, payload });
     }
 
-    /// We are in: what the answer brought becomes ours, if it is what the link promised.
-    fn admitted(&mut self, now: Timestamp, answer: Answer, tx: &Tx<'_>) {
-        let (genesis, ops, epoch) = match answer {
-            Answer::Admitted { genesis, ops, epoch } => (genesis, ops, epoch),
-            Answer::Refused(why) => return self.problem(why),
-        };
-        let Phase::Joining(joining) = &self.phase else { return };
-        let mut set = OpSet::new(genesis.clone());
-        let mut rows = Vec::new();
-        for op in ops {
-            for op in set.insert(op) {
-                rows.push(op);
-            }
+    /// We are in: what the answer brought becomes ours. The opener has checked that it is what the link promised.
+    fn admitted(&mut self, answer: Answer, tx: &Tx<'_>) {
+        let Answer { ops, welcome, epoch } = answer;
+        for (order, op) in (0..).zip(ops.ops()) {
+            tx.put(Table::Ops, op_key(order, &op.id()), op.bytes().clone());
         }
-        let membership = set.evaluate();
-        let promised = set.contains(&joining.link.invite());
-        let inside = membership.devices.get(&self.my_device()).is_some_and(|device| device.active);
-        if !promised || !inside {
-            return self.reject("answer of another workspace than the link's");
-        }
-        for op in rows {
-            tx.put(Table::Ops, op.id().0, op.bytes().to_vec());
-        }
-        tx.put(Table::Meta, GENESIS, genesis.bytes().to_vec());
+        tx.put(Table::Meta, GENESIS, ops.genesis().bytes().to_vec());
         tx.delete(Table::Meta, JOINING);
-        self.name = genesis.workspace_name().to_owned();
-        self.ops = set;
-        self.membership = membership;
+        if let Some(welcome) = ops.get(&welcome) {
+            // Whoever welcomed us may be gone before it tells the others: we can.
+            self.outbox.push(&Batch::Ops(OpsBody(vec![welcome.bytes().clone()])), tx);
+        }
+        self.name = ops.genesis().workspace_name().to_owned();
+        self.membership = evaluate(&ops);
+        self.ops = Some(ops);
         self.phase = Phase::Active;
         self.problems.clear();
         self.keep_epoch(epoch, tx);
         self.effects.push(Output::Admitted { name: self.name.clone() });
-        self.membership_changed(now, tx);
     }
 
     /// Makes an invite; the link.
@@ -279,20 +276,22 @@ impl Workspace {
             return Err(format!("A {} cannot invite a {}.", role_name(mine), role_name(role)));
         }
         let secret = InviteSecret::generate(&mut self.rng);
-        let keys = secret.keys(&self.id);
-        let body = OpBody::Invite {
-            sign: keys.sign_public(),
-            knock: keys.knock().clone(),
-            role,
-            expires_wall_ms,
-            uses: u64::from(uses),
-            approval: false,
-        };
-        let op = self.issue(now, body, tx).ok_or("The invite does not count here: ask an admin to invite.")?;
+        let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
+        let signer = OpSigner::Device(&self.identity.device);
+        let author = ops::Author { workspace: self.id, parents: heads, signer, wall_ms: now.wall_ms };
+        let op = ops::invite(&author, &secret, role, expires_wall_ms, uses, false);
+        self.publish_op(&op, tx);
+        if !self.membership.invites.get(&op.id()).is_some_and(|invite| invite.open) {
+            return Err("The invite does not count here: ask an admin to invite.".into());
+        }
+        let mut op_heads = vec![op.id()];
+        op_heads.extend(self.named_heads().into_iter().filter(|head| *head != op.id()));
+        op_heads.truncate(LINK_OPS_MAX);
         let mut urls = self.relays.urls();
         urls.extend(lan.iter().cloned());
-        urls.truncate(crate::message::ADDRESSES_MAX);
-        let link = InviteLink::new(self.id, secret, op.id(), self.my_device(), urls, &self.name);
+        urls.truncate(LINK_URLS_MAX);
+        let (workspace, inviter, name) = (self.id, self.my_device(), self.name.clone());
+        let link = InviteLink { workspace, secret, op_heads, inviter, urls, name };
         tx.put(Table::Invites, op.id().0, link.to_text().as_bytes().to_vec());
         Ok((op.id(), link))
     }
@@ -309,13 +308,6 @@ pub(crate) fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn tx_genesis(tx: &Tx<'_>) -> Option<bytes::Bytes> {
-    crate::store::Read::get(tx, Table::Meta, GENESIS)
-}
-
-/// Ops as an envelope's body carries them.
-impl From<Vec<bytes::Bytes>> for OpsBody {
-    fn from(ops: Vec<bytes::Bytes>) -> Self {
-        Self(ops)
-    }
+fn device_of(knock: &Knock) -> DeviceId {
+    knock.admission.cert().device().id()
 }

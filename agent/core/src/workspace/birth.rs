@@ -4,6 +4,7 @@
 //! prefix of batches gives a machine that goes on from there. Spec: docs/sync.md#life.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use rand_chacha::ChaCha20Rng;
 
@@ -26,8 +27,8 @@ use crate::id::{ChainId, Link, WorkspaceId};
 use crate::identity::LocalIdentity;
 use crate::invite_link::InviteLink;
 use crate::keyring::Keyring;
-use crate::membership::OpSet;
-use crate::op::{Genesis, Policy, SignedOp};
+use crate::membership::{Membership, OpSet, evaluate};
+use crate::op::{Genesis, OpBody, OpSigner, Policy, SignedOp};
 use crate::setup::{Setup, Watermark};
 use crate::store::{MemoryStore, Read, Table, Tx};
 use crate::time::Timestamp;
@@ -77,7 +78,7 @@ struct Parts {
     rng: ChaCha20Rng,
     watermark: Watermark,
     phase: Phase,
-    ops: OpSet,
+    ops: Option<OpSet>,
     keyring: Keyring,
     frontier: Frontier,
     incarnation: u64,
@@ -88,7 +89,7 @@ impl Workspace {
         let device = parts.identity.device.id();
         let chain = ChainId { device, incarnation: parts.incarnation };
         let own = Own { chain, tip: parts.frontier.tip(&chain).copied() };
-        let membership = parts.ops.evaluate();
+        let membership = parts.ops.as_ref().map_or_else(|| nobody(parts.id), evaluate);
         Self {
             id: parts.id,
             name: parts.name,
@@ -100,6 +101,7 @@ impl Workspace {
             vault: Vault::new(parts.id, parts.keyring),
             own,
             reborn: false,
+            stuck: false,
             frontier: parts.frontier,
             outbox: Outbox::open(read),
             files: Files::open(Identity { workspace: parts.id, chain }, read),
@@ -119,6 +121,7 @@ impl Workspace {
             rejected: BTreeMap::new(),
             problems: VecDeque::new(),
             scanned: false,
+            news: false,
             last_mono: 0,
             effects: Effects::new(parts.watermark, own.watermark()),
             identity: parts.identity,
@@ -142,8 +145,8 @@ impl Workspace {
             rng,
             watermark: setup.watermark,
             phase: Phase::Active,
-            ops,
-            keyring: Keyring::new(genesis.workspace()),
+            ops: Some(ops),
+            keyring: Keyring::new(),
             frontier: Frontier::default(),
             incarnation: setup.watermark.incarnation + 1,
         };
@@ -151,6 +154,7 @@ impl Workspace {
         let tx = Tx::new(&empty);
         this.write_birth(&genesis, &tx);
         this.mint(now, &tx);
+        this.settle_news(now, &tx);
         for relay in relays {
             this.relays.set(&relay, now.wall_ms, true, &tx);
         }
@@ -165,7 +169,7 @@ impl Workspace {
     #[must_use]
     pub fn join(setup: Setup, now: Timestamp, link: &InviteLink) -> Self {
         let mut rng = seeded(&setup);
-        let joining = Joining::new(link.clone(), now, &mut rng);
+        let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
         let empty = MemoryStore::default();
         let parts = Parts {
             id: link.workspace,
@@ -174,8 +178,8 @@ impl Workspace {
             rng,
             watermark: setup.watermark,
             phase: Phase::Joining(Box::new(joining)),
-            ops: OpSet::empty(link.workspace),
-            keyring: Keyring::new(link.workspace),
+            ops: None,
+            keyring: Keyring::new(),
             frontier: Frontier::default(),
             incarnation: setup.watermark.incarnation + 1,
         };
@@ -226,7 +230,7 @@ impl Workspace {
         let parts = if let Some(text) = joining {
             let text = std::str::from_utf8(&text).map_err(|_| OpenError::Damaged("joining"))?;
             let link = InviteLink::parse(text).map_err(|_| OpenError::Damaged("joining"))?;
-            let joining = Joining::new(link.clone(), now, &mut rng);
+            let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
             Parts {
                 id: link.workspace,
                 name: link.name.clone(),
@@ -234,8 +238,8 @@ impl Workspace {
                 rng,
                 watermark: setup.watermark,
                 phase: Phase::Joining(Box::new(joining)),
-                ops: OpSet::empty(link.workspace),
-                keyring: Keyring::new(link.workspace),
+                ops: None,
+                keyring: Keyring::new(),
                 frontier: Frontier::default(),
                 incarnation,
             }
@@ -251,7 +255,7 @@ impl Workspace {
                 watermark: setup.watermark,
                 phase: if left { Phase::Left } else { Phase::Active },
                 keyring: stored_keyring(genesis.workspace(), read)?,
-                ops: stored_ops(genesis, read)?,
+                ops: Some(stored_ops(genesis, read)?),
                 frontier: stored_frontier(read)?,
                 incarnation,
             }
@@ -286,19 +290,46 @@ impl Workspace {
     }
 
     /// Signs an op on top of all known ones, takes it in, and puts it into the outbox.
-    pub(super) fn issue(&mut self, now: Timestamp, body: crate::op::OpBody, tx: &Tx<'_>) -> Option<SignedOp> {
-        let op = SignedOp::make(self.id, self.ops.heads(), &self.identity.device, now.wall_ms, body);
+    pub(super) fn issue(&mut self, now: Timestamp, body: OpBody, tx: &Tx<'_>) -> Option<SignedOp> {
+        let op = self.sign_op(now, body)?;
+        self.publish_op(&op, tx);
+        self.knows(&op.id()).then_some(op)
+    }
+
+    /// Takes an op of ours in, and puts it into the outbox.
+    pub(super) fn publish_op(&mut self, op: &SignedOp, tx: &Tx<'_>) {
         let ops = OpsBody(vec![op.bytes().clone()]);
         self.outbox.push(&Batch::Ops(ops.clone()), tx);
-        self.add_ops(now, &ops, tx);
-        self.ops.contains(&op.id()).then_some(op)
+        self.take_ops(&ops, tx);
+    }
+
+    /// Signs an op on top of all known ones.
+    pub(super) fn sign_op(&self, now: Timestamp, body: OpBody) -> Option<SignedOp> {
+        let heads = self.ops.as_ref()?.heads();
+        Some(SignedOp::make(&self.id, &heads, OpSigner::Device(&self.identity.device), now.wall_ms, body))
     }
 
     /// Stores an epoch.
     pub(super) fn keep_epoch(&mut self, epoch: Epoch, tx: &Tx<'_>) {
         tx.put(Table::Epochs, epoch.id().0, epoch.to_bytes().to_vec());
         self.vault.keyring.insert(epoch);
+        self.news = true;
     }
+}
+
+/// The membership of a workspace we are not let into yet.
+fn nobody(workspace: WorkspaceId) -> Arc<Membership> {
+    Arc::new(Membership {
+        workspace,
+        name: String::new(),
+        members: BTreeMap::new(),
+        devices: BTreeMap::new(),
+        invites: BTreeMap::new(),
+        epochs: BTreeMap::new(),
+        former: BTreeMap::new(),
+        policy: Policy::default(),
+        heads: Vec::new(),
+    })
 }
 
 fn all_rows(table: Table, prefix: &[u8], read: &dyn Read) -> Vec<(Vec<u8>, bytes::Bytes)> {
@@ -314,14 +345,16 @@ fn all_rows(table: Table, prefix: &[u8], read: &dyn Read) -> Vec<(Vec<u8>, bytes
 
 fn stored_ops(genesis: Genesis, read: &dyn Read) -> Result<OpSet, OpenError> {
     let mut ops = OpSet::new(genesis);
+    let workspace = ops.workspace();
     for (_, row) in all_rows(Table::Ops, &[], read) {
-        ops.insert(SignedOp::parse(&row).map_err(|_| OpenError::Damaged("ops"))?);
+        let op = SignedOp::parse(&workspace, &row).map_err(|_| OpenError::Damaged("ops"))?;
+        ops.insert(op).map_err(|_| OpenError::Damaged("ops"))?;
     }
     Ok(ops)
 }
 
 fn stored_keyring(workspace: WorkspaceId, read: &dyn Read) -> Result<Keyring, OpenError> {
-    let mut keyring = Keyring::new(workspace);
+    let mut keyring = Keyring::new();
     for (_, row) in all_rows(Table::Epochs, &[], read) {
         keyring.insert(Epoch::from_bytes(&workspace, &row).map_err(|_| OpenError::Damaged("epochs"))?);
     }

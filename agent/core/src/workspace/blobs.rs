@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use weft_protocol::cbor::{from_bytes, to_bytes};
 
 use super::Workspace;
 use super::links::Route;
@@ -21,6 +20,8 @@ use crate::time::Timestamp;
 
 /// Pieces asked for and not come: 8 of at most 256 KiB are half of a relay's queue.
 const WINDOW: usize = 8;
+/// Pieces that nobody here has, looked at in one go.
+const UNSERVED_MAX: usize = 64;
 /// A peer that sends no piece for this long is given up for a while.
 const SILENT_MS: u64 = 10_000;
 
@@ -46,17 +47,13 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn routes_lost(&mut self, _is_live: impl Fn(Route) -> bool) {
-        // What was asked of a peer that is gone is found by its deadline.
-    }
-
     pub(super) fn pending(&self) -> usize {
         self.wanted.len()
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let asked = self.asked.values().map(|(_, deadline)| *deadline).min();
-        [asked, self.retry_mono.filter(|_| !self.queue.is_empty())].into_iter().flatten().min()
+        [asked, self.retry_mono].into_iter().flatten().min()
     }
 }
 
@@ -119,7 +116,15 @@ impl Workspace {
     /// Asks connected peers for pieces, within the window.
     pub(super) fn plan_pieces(&mut self, now: Timestamp, _tx: &Tx<'_>) {
         if !self.is_active() || self.paused || self.blobs.wanted.is_empty() {
+            self.blobs.retry_mono = None;
+            let asked = std::mem::take(&mut self.blobs.asked);
+            self.blobs.queue.extend(asked.into_keys());
             return;
+        }
+        if self.blobs.retry_mono.is_some_and(|at| at <= now.mono_ms) {
+            // Everybody here said no, or was silent: ask all again.
+            self.blobs.retry_mono = None;
+            self.blobs.absent.clear();
         }
         let connected = self.links.connected();
         let mut silent = BTreeSet::new();
@@ -139,7 +144,7 @@ impl Workspace {
         let mut unserved = VecDeque::new();
         let mut holders: Vec<DeviceId> = connected.iter().copied().collect();
         holders.sort_by_key(|device| self.links.route_to(device));
-        while room > 0 {
+        while room > 0 && unserved.len() < UNSERVED_MAX && !holders.is_empty() {
             let Some(piece) = self.blobs.queue.pop_front() else { break };
             let holder = holders.iter().find(|device| !self.blobs.absent.contains(&(**device, piece)));
             match holder {
@@ -153,11 +158,7 @@ impl Workspace {
         }
         if !unserved.is_empty() {
             self.blobs.queue.append(&mut unserved);
-            if self.blobs.retry_mono.is_none_or(|at| at <= now.mono_ms) {
-                // Everybody here said no, or was silent: ask all again in a while.
-                if self.blobs.retry_mono.is_some() {
-                    self.blobs.absent.clear();
-                }
+            if self.blobs.retry_mono.is_none() {
                 self.blobs.retry_mono = Some(now.after_ms(SILENT_MS));
             }
         }
@@ -185,16 +186,13 @@ impl Workspace {
     }
 
     /// A peer has not what we want of it.
-    pub(super) fn absent(&mut self, now: Timestamp, device: DeviceId, pieces: &[PieceId]) {
+    pub(super) fn absent(&mut self, device: DeviceId, pieces: &[PieceId]) {
         for piece in pieces {
             if self.blobs.asked.get(piece).is_some_and(|(asked, _)| *asked == device) {
                 self.blobs.asked.remove(piece);
                 self.blobs.absent.insert((device, *piece));
                 self.blobs.queue.push_back(*piece);
             }
-        }
-        if self.blobs.retry_mono.is_none() {
-            self.blobs.retry_mono = Some(now.after_ms(SILENT_MS));
         }
     }
 }
@@ -210,7 +208,5 @@ fn nested(manifest: &Manifest, read: &dyn Read) -> Option<Result<Manifest, ()>> 
         let Some(opened) = opened else { return Some(Err(())) };
         joined.extend_from_slice(&opened);
     }
-    Some(from_bytes::<Manifest>(&joined).map_err(|_| ()).and_then(|inner| {
-        if inner.depth == 0 && to_bytes(&inner) == joined { Ok(inner) } else { Err(()) }
-    }))
+    Some(piece::open_inner_manifest(manifest, &joined).map_err(|_| ()))
 }

@@ -13,10 +13,12 @@ use super::links::Route;
 use super::outbox::{Batch, OpsBody};
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, EpochId};
-use crate::key_packet;
+use crate::identity::RootSecret;
+use crate::key_packet::{KeyPacket, KeyPacketError, recipients};
+use crate::keyring::Sealing;
 use crate::membership::Role;
 use crate::message::Message;
-use crate::op::{OpBody, SignedOp};
+use crate::op::{EpochGrant, OpBody};
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
@@ -86,8 +88,11 @@ fn packet_key(id: EpochId) -> Vec<u8> {
 
 impl Workspace {
     /// The membership changed: is there still an epoch to seal under, and is each held epoch known to count?
-    pub(super) fn epochs_changed(&mut self, now: Timestamp, _tx: &Tx<'_>) {
-        if !self.is_active() || self.sealing_epoch().is_some() {
+    pub(super) fn epochs_changed(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        for parent in self.vault.keyring.open_back_links(&self.id, &self.membership) {
+            tx.put(Table::Epochs, parent.id().0, parent.to_bytes().to_vec());
+        }
+        if !self.is_active() || !self.needs_mint() {
             self.packets.mint_mono = None;
             return;
         }
@@ -98,10 +103,15 @@ impl Workspace {
         }
     }
 
+    /// Whether no epoch at all may be sealed under; one that is only lacking here comes with its key packet.
+    fn needs_mint(&self) -> bool {
+        self.vault.keyring.sealing(&self.membership) == Sealing::Mint
+    }
+
     /// Something waits to be sealed and there is no epoch for it.
     pub(super) fn mint_soon(&mut self, now: Timestamp) {
         let writer = self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer);
-        if writer {
+        if writer && self.needs_mint() {
             let at = now.after_ms(1);
             self.packets.mint_mono = Some(self.packets.mint_mono.map_or(at, |known| known.min(at)));
         }
@@ -110,8 +120,7 @@ impl Workspace {
     pub(super) fn run_epochs(&mut self, now: Timestamp, tx: &Tx<'_>) {
         if self.packets.mint_mono.is_some_and(|at| at <= now.mono_ms) {
             self.packets.mint_mono = None;
-            // Only with peers who could have minted already, or alone: an island mints its own.
-            if self.is_active() && self.sealing_epoch().is_none() {
+            if self.is_active() && self.needs_mint() {
                 self.mint(now, tx);
             }
         }
@@ -123,26 +132,27 @@ impl Workspace {
 
     /// Makes a new epoch for everybody who is active now, and hands it out.
     pub(super) fn mint(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        let parents: Vec<EpochId> = self.vault.keyring.tips(&self.membership);
         let epoch = Epoch::generate(&self.id, &mut self.rng);
-        let grant = self.vault.keyring.grant(&epoch, &parents, &self.membership, &mut self.rng);
-        let op = SignedOp::make(
-            self.id,
-            self.ops.heads(),
-            &self.identity.device,
-            now.wall_ms,
-            OpBody::Epoch(grant),
-        );
-        let packet = match key_packet::make(&epoch, &self.membership, &op, &mut self.rng) {
-            Ok(packet) => packet,
-            Err(error) => return self.problem(format!("No new key could be made: {error}")),
+        let mut parents = Vec::new();
+        for parent in self.membership.epoch_heads() {
+            let held = self.vault.keyring.get(&parent).cloned();
+            parents.extend(held.and_then(|parent| epoch.back_link(&parent, &mut self.rng)));
+        }
+        let recipients_now: Vec<DeviceId> = self.membership.active_devices().map(|(device, _)| *device).collect();
+        let grant = EpochGrant { commitments: epoch.commitments().clone(), parents, recipients: recipients_now };
+        let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
+        let recipients = recipients(&self.membership);
+        let Some(packet) = KeyPacket::make(&epoch, &recipients, &op, &mut self.rng) else {
+            return self.problem("This device cannot make a new key: it holds no content key itself.".into());
         };
+        let packet = packet.to_bytes();
         let id = epoch.id();
         self.keep_epoch(epoch, tx);
         self.packets.keep(now.wall_ms, id, packet.clone(), tx);
         let ops = OpsBody(vec![op.bytes().clone()]);
         self.outbox.push(&Batch::Ops(ops.clone()), tx);
-        self.add_ops(now, &ops, tx);
+        self.take_ops(&ops, tx);
+        self.news = true;
         self.spread_packet(id, &packet);
     }
 
@@ -157,21 +167,19 @@ impl Workspace {
 
     /// A key packet came.
     pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, tx: &Tx<'_>) {
-        let opened = match key_packet::open(&self.id, packet, &self.identity, &self.vault.keyring) {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return,
-            Err(error) => return self.reject(error.reason()),
+        let mut kems = vec![self.identity.device.kem_secret()];
+        kems.extend(self.identity.root.as_ref().map(RootSecret::kem_secret));
+        let opened = match KeyPacket::parse(packet).and_then(|packet| packet.open(&self.id, &kems)) {
+            Ok(opened) => opened,
+            Err(KeyPacketError::NotForUs) => return,
+            Err(_) => return self.reject("malformed key packet"),
         };
         if !self.packets.keep(now.wall_ms, opened.epoch.id(), packet.clone(), tx) {
             return;
         }
-        for parent in opened.parents {
-            self.keep_epoch(parent, tx);
-        }
         self.keep_epoch(opened.epoch, tx);
-        self.add_ops(now, &OpsBody(vec![opened.op]), tx);
-        self.sync_rooms(now);
-        self.retry_parked(now, tx);
+        self.take_ops(&OpsBody(vec![opened.op.bytes().clone()]), tx);
+        self.news = true;
     }
 
     /// A device states another epoch than ours: hand it what it may lack.

@@ -67,7 +67,6 @@ impl Workspace {
             self.outbox.push(&Batch::Ops(batch), tx);
         }
         if !documents.is_empty() {
-            self.files.forget_documents(now, &documents, &mut self.vault, tx);
             self.replay(now, &documents, tx);
         }
         self.effects.push(Output::Look(Vec::new()));

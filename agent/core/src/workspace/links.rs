@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use weft_protocol::admission::Audience;
 use weft_protocol::frame::PeerId;
 use weft_protocol::id::RoomId;
 
@@ -57,6 +58,7 @@ pub(super) struct Ask {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) up: LinkUp,
+    pub(super) audience: Audience,
     pub(super) rooms: BTreeMap<RoomId, Room>,
     /// Bytes the shell still holds for this link, as far as we know.
     pub(super) queued_bytes: u64,
@@ -69,8 +71,8 @@ pub(super) struct Link {
 pub(super) struct Links(pub(super) BTreeMap<LinkId, Link>);
 
 impl Links {
-    pub(super) fn up(&mut self, up: LinkUp) {
-        let link = Link { rooms: BTreeMap::new(), queued_bytes: 0, reconciled: false, up };
+    pub(super) fn up(&mut self, up: LinkUp, audience: Audience) {
+        let link = Link { rooms: BTreeMap::new(), queued_bytes: 0, reconciled: false, up, audience };
         self.0.insert(link.up.link, link);
     }
 

@@ -46,10 +46,17 @@ impl Wire for OpsBody {
     }
 }
 
+/// What is known of a batch without reading it.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    bytes: usize,
+    is_ops: bool,
+}
+
 /// The queue, by order of arrival; only sizes are in memory.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    sizes: BTreeMap<u64, usize>,
+    entries: BTreeMap<u64, Entry>,
     next: u64,
     bytes: usize,
 }
@@ -65,14 +72,14 @@ impl Outbox {
             after = Some(last.clone());
             for (key, row) in page {
                 let order = key.iter().fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
-                outbox.note(order, row.len());
+                outbox.note(order, Entry { bytes: row.len(), is_ops: row.first() == Some(&2) });
             }
         }
     }
 
-    fn note(&mut self, order: u64, bytes: usize) {
-        self.sizes.insert(order, bytes);
-        self.bytes += bytes;
+    fn note(&mut self, order: u64, entry: Entry) {
+        self.bytes += entry.bytes;
+        self.entries.insert(order, entry);
         self.next = self.next.max(order + 1);
     }
 
@@ -90,7 +97,7 @@ impl Outbox {
                 row.extend(to_bytes(ops));
             }
         }
-        self.note(order, row.len());
+        self.note(order, Entry { bytes: row.len(), is_ops: matches!(batch, Batch::Ops(_)) });
         tx.put(Table::Outbox, order.to_be_bytes(), row);
         order
     }
@@ -106,13 +113,21 @@ impl Outbox {
         }
     }
 
-    /// The first orders, of one kind, that fit into `bytes_max` together (at least one), and the batch they make.
-    pub(super) fn front(&self, bytes_max: usize, read: &dyn Read) -> Option<(Vec<u64>, Batch)> {
+    /// Whether there is anything that may be sealed: ops always, content only by a writer.
+    pub(super) fn has_any(&self, writer: bool) -> bool {
+        self.entries.values().any(|entry| writer || entry.is_ops)
+    }
+
+    /// The first orders, of one kind, that fit into `bytes_max` together (at least one), and the batch they make. Ops come
+    /// before all content, so that no content names an op that is behind it in its own chain.
+    pub(super) fn front(&self, bytes_max: usize, writer: bool, read: &dyn Read) -> Option<(Vec<u64>, Batch)> {
         let mut orders = Vec::new();
         let mut bytes = 0;
         let mut joined: Option<Batch> = None;
-        for (order, size) in &self.sizes {
-            if !orders.is_empty() && bytes + size > bytes_max {
+        let ops = self.entries.values().any(|entry| entry.is_ops);
+        let due = |entry: &Entry| if ops { entry.is_ops } else { writer };
+        for (order, entry) in self.entries.iter().filter(|(_, entry)| due(entry)) {
+            if !orders.is_empty() && bytes + entry.bytes > bytes_max {
                 break;
             }
             let Some(next) = Self::batch(*order, read) else { break };
@@ -130,7 +145,7 @@ impl Outbox {
                 _ => break,
             }
             orders.push(*order);
-            bytes += size;
+            bytes += entry.bytes;
         }
         joined.map(|batch| (orders, batch))
     }
@@ -138,8 +153,8 @@ impl Outbox {
     /// Removes what was sealed.
     pub(super) fn remove(&mut self, orders: &[u64], tx: &Tx<'_>) {
         for order in orders {
-            if let Some(size) = self.sizes.remove(order) {
-                self.bytes -= size;
+            if let Some(entry) = self.entries.remove(order) {
+                self.bytes -= entry.bytes;
             }
             tx.delete(Table::Outbox, order.to_be_bytes());
         }
@@ -147,13 +162,13 @@ impl Outbox {
 
     /// All orders, first to last.
     pub(super) fn orders(&self) -> Vec<u64> {
-        self.sizes.keys().copied().collect()
+        self.entries.keys().copied().collect()
     }
     pub(super) fn is_empty(&self) -> bool {
-        self.sizes.is_empty()
+        self.entries.is_empty()
     }
     pub(super) fn len(&self) -> usize {
-        self.sizes.len()
+        self.entries.len()
     }
     pub(super) fn bytes(&self) -> usize {
         self.bytes

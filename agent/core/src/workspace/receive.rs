@@ -14,7 +14,7 @@ use crate::envelope::{self, Kind, OpenError, VerifiedHead};
 use crate::files::{Author, actor_prefix, inspect_change};
 use crate::frontier::Tip;
 use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
-use crate::membership::Role;
+use crate::membership::{InsertError, Inserted, Role, evaluate, evaluate_at};
 use crate::op::SignedOp;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
@@ -45,6 +45,13 @@ impl Wire for Held {
     }
 }
 
+/// Key of an op in `Table::Ops`.
+pub(super) fn op_key(order: u64, id: &OpId) -> Vec<u8> {
+    let mut key = order.to_be_bytes().to_vec();
+    key.extend(id.0);
+    key
+}
+
 /// Key of a chain's tip in `Table::Meta`.
 pub(super) fn tip_key(chain: ChainId) -> Vec<u8> {
     let mut key = b"tip/".to_vec();
@@ -65,7 +72,7 @@ impl Workspace {
     }
 
     /// Tries again what something was unknown for.
-    pub(super) fn retry_parked(&mut self, now: Timestamp, tx: &Tx<'_>) {
+    fn retry_parked(&mut self, now: Timestamp, tx: &Tx<'_>) {
         for envelope in self.parked.take_unknown() {
             self.receive(now, envelope, tx);
         }
@@ -84,10 +91,10 @@ impl Workspace {
                 return None;
             }
         };
-        let (chain, seq, prev) = (head.head().chain, head.head().seq, head.head().prev);
+        let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
         let held = self.frontier.seq(&chain);
         if seq <= held {
-            if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link()) {
+            if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
             }
             return None;
@@ -101,11 +108,21 @@ impl Workspace {
             self.parked.park_gap(Place { chain, seq }, envelope);
             return None;
         }
-        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.head().prev), |tip| tip.link) {
+        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link) {
             self.reject("wrong link");
             return None;
         }
-        if !head.head().op_heads.iter().all(|op| self.ops.contains(op)) {
+        if head.header.kind == Kind::Ops {
+            // Ops stand by themselves: what the envelope names, or its very device, may be in it.
+            let body = head.clone().trust_stored().open_body(&self.vault.keyring, &envelope);
+            if let Ok(Ok(ops)) = body.map(|body| from_bytes::<OpsBody>(&body))
+                && !self.take_ops(&ops, tx)
+            {
+                self.parked.park_unknown(envelope);
+                return None;
+            }
+        }
+        if !head.header.op_heads.iter().all(|op| self.knows(op)) {
             self.parked.park_unknown(envelope);
             return None;
         }
@@ -135,7 +152,7 @@ impl Workspace {
 
     /// Stores a verified envelope, and applies it if it is accepted.
     fn hold(&mut self, now: Timestamp, head: &VerifiedHead, envelope: Bytes, tx: &Tx<'_>) {
-        let place = Place { chain: head.head().chain, seq: head.head().seq };
+        let place = Place { chain: head.header().chain, seq: head.header().seq };
         let opened = self.accept(head, &envelope, tx);
         let refused = opened.as_ref().err().cloned().unwrap_or_default();
         self.store_held(place, head, &refused, envelope, tx);
@@ -147,10 +164,9 @@ impl Workspace {
                 self.vault.remember(Location::Sealed(place), std::sync::Arc::clone(&content));
                 let refusals = self.files.handle_content(now, author, &content, &mut self.vault, tx);
                 for refusal in refusals {
-                    self.reject(refusal.reason());
+                    self.reject(&refusal.why.to_string());
                 }
             }
-            Ok(Opened::Ops(ops)) => self.add_ops(now, &ops, tx),
             Ok(Opened::Nothing) => {}
             Err(reason) => self.reject(&reason),
         }
@@ -160,9 +176,9 @@ impl Workspace {
     fn store_held(&mut self, place: Place, head: &VerifiedHead, refused: &str, envelope: Bytes, tx: &Tx<'_>) {
         let held = Held {
             link: head.link(),
-            kind: head.head().kind.number(),
+            kind: head.header().kind.to_byte(),
             refused: refused.to_owned(),
-            op_heads: head.head().op_heads.clone(),
+            op_heads: head.header().op_heads.clone(),
         };
         tx.put(Table::Envelopes, place.to_bytes(), envelope);
         tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
@@ -178,18 +194,19 @@ impl Workspace {
 
     /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
     fn accept(&mut self, head: &VerifiedHead, envelope: &[u8], read: &dyn Read) -> Result<Opened, String> {
-        let chain = head.head().chain;
-        let Some(then) = self.ops.evaluate_at(&head.head().op_heads) else { return Err("unknown heads".into()) };
+        let chain = head.header().chain;
+        let ops = self.ops.as_ref().ok_or("not a member here")?;
+        let then = evaluate_at(ops, &head.header().op_heads).ok_or("unknown heads")?;
         let role = then.role_of(&chain.device).ok_or("not a member at its heads")?;
-        if head.head().seq > 1 {
-            let place = Place { chain, seq: head.head().seq - 1 };
+        if head.header().seq > 1 {
+            let place = Place { chain, seq: head.header().seq - 1 };
             let before = self.held(place, read).map(|held| held.op_heads).unwrap_or_default();
-            if !self.ops.is_at_or_after(&head.head().op_heads, &before) {
+            if !ops.descends(&head.header().op_heads, &before) {
                 return Err("heads behind its predecessor".into());
             }
         }
         let body = || head.open_body(&self.vault.keyring, envelope).map_err(|error| error.reason().to_owned());
-        match head.head().kind {
+        match head.header().kind {
             Kind::Content => {
                 if role < Role::Writer {
                     return Err("not a writer at its heads".into());
@@ -199,8 +216,9 @@ impl Workspace {
                 Ok(Opened::Content(content))
             }
             Kind::Ops => {
-                let ops: OpsBody = from_bytes(&body()?).map_err(|_| "malformed ops")?;
-                Ok(Opened::Ops(ops))
+                // Its ops were taken in before it could be judged; each of them stands or falls by itself.
+                from_bytes::<OpsBody>(&body()?).map_err(|_| "malformed ops")?;
+                Ok(Opened::Nothing)
             }
             Kind::Unknown { critical: true, .. } => Err("of a kind this version does not know: upgrade weft".into()),
             _ => Ok(Opened::Nothing),
@@ -221,31 +239,59 @@ impl Workspace {
                 hashes.push(facts.hash);
             }
         }
-        if head.leaf_matches(&self.vault.keyring, &hashes) { Ok(()) } else { Err("change digest differs".into()) }
+        if self.leaf_matches(head, &hashes) { Ok(()) } else { Err("change digest differs".into()) }
     }
 
-    /// Ops came in an envelope, in an answer, or were made here. Returns nothing: what is new shows in the membership.
-    pub(super) fn add_ops(&mut self, now: Timestamp, ops: &OpsBody, tx: &Tx<'_>) {
-        let mut news = false;
-        for bytes in &ops.0 {
-            match SignedOp::parse(bytes) {
-                Ok(op) => {
-                    for op in self.ops.insert(op) {
-                        tx.put(Table::Ops, op.id().0, op.bytes().to_vec());
-                        news = true;
-                    }
-                }
-                Err(_) => self.reject("malformed op"),
+    fn leaf_matches(&self, head: &VerifiedHead, hashes: &[ChangeHash]) -> bool {
+        let epoch = self.vault.keyring.get(&head.header().epoch);
+        epoch.and_then(|epoch| epoch.leaf(hashes)).is_some_and(|leaf| leaf == head.header().leaf)
+    }
+
+    /// Whether an op is known here.
+    pub(super) fn knows(&self, op: &OpId) -> bool {
+        self.ops.as_ref().is_some_and(|ops| ops.contains(op))
+    }
+
+    /// Stores what is new and evaluates; what follows from it is done by `settle_news`. False if some op waits for its
+    /// parents: then its envelope must not be held yet, or the op would be forgotten by a restart.
+    pub(super) fn take_ops(&mut self, body: &OpsBody, tx: &Tx<'_>) -> bool {
+        let Some(ops) = &mut self.ops else { return false };
+        let mut added = Vec::new();
+        let mut complete = true;
+        let mut refused = Vec::new();
+        for bytes in &body.0 {
+            let before = ops.len() as u64;
+            match SignedOp::parse(&self.id, bytes).map(|op| ops.insert(op)) {
+                Ok(Ok(Inserted::Added(ids))) => added.extend((before..).zip(ids)),
+                Ok(Ok(Inserted::Known)) => {}
+                Ok(Ok(Inserted::Parked)) => complete = false,
+                Ok(Err(InsertError::Full)) => refused.push("too many ops"),
+                Ok(Err(_)) => refused.push("op of nobody known here"),
+                Err(_) => refused.push("malformed op"),
             }
         }
-        if news {
+        for (order, id) in &added {
+            if let Some(op) = ops.get(id) {
+                tx.put(Table::Ops, op_key(*order, id), op.bytes().clone());
+            }
+        }
+        if !added.is_empty() {
+            self.membership = evaluate(ops);
+            self.news = true;
+        }
+        refused.into_iter().for_each(|reason| self.reject(reason));
+        complete
+    }
+
+    /// Does what follows from new ops and keys, until nothing new comes of it.
+    pub(super) fn settle_news(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        while std::mem::take(&mut self.news) {
             self.membership_changed(now, tx);
         }
     }
 
-    /// Evaluates anew, and does what follows from it.
-    pub(super) fn membership_changed(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        self.membership = self.ops.evaluate();
+    /// Does what follows from a new membership.
+    fn membership_changed(&mut self, now: Timestamp, tx: &Tx<'_>) {
         if self.is_active() && !self.membership.devices.get(&self.my_device()).is_some_and(|device| device.active) {
             self.leave_now(now, tx);
             return;
@@ -258,6 +304,5 @@ impl Workspace {
 
 enum Opened {
     Content(Content),
-    Ops(OpsBody),
     Nothing,
 }

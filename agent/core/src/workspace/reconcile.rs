@@ -155,7 +155,7 @@ impl Workspace {
                 self.serving.credit(now.mono_ms, route, nonce, ranges, credit);
             }
             Message::Want { nonce, pieces } => self.wanted(route, nonce, pieces, tx),
-            Message::Have { absent, .. } => self.absent(now, device, &absent),
+            Message::Have { absent, .. } => self.absent(device, &absent),
             Message::KeyPacket(packet) => self.key_packet(now, &packet, tx),
         }
     }
@@ -296,7 +296,6 @@ impl Workspace {
         self.pulls.give_up(now.mono_ms, |route| links.is_live(route));
         self.serving.tidy(now.mono_ms, |route| links.is_live(route));
         self.owed.0.retain(|(_, route, _)| links.is_live(*route));
-        self.blobs.routes_lost(|route| links.is_live(route));
     }
 
     pub(super) fn run_reconcile(&mut self, now: Timestamp) {

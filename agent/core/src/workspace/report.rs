@@ -13,9 +13,9 @@ use super::command::{
 use super::links::Purpose;
 use super::output::Output;
 use super::{Phase, Workspace};
-use crate::files::LogEntry;
+use crate::files::{LogEntry, decode_log};
 use crate::frontier::Frontier;
-use crate::id::OpId;
+use crate::id::{OpId, RootKey};
 use crate::op::OpBody;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
@@ -139,16 +139,12 @@ impl Workspace {
     /// Tells the others that we go, and goes.
     fn leave(&mut self, now: Timestamp, tx: &Tx<'_>) {
         if self.is_active() {
-            let op = crate::op::SignedOp::make(
-                self.id,
-                self.ops.heads(),
-                &self.identity.device,
-                now.wall_ms,
-                OpBody::Leave,
-            );
-            let ops = super::outbox::OpsBody(vec![op.bytes().clone()]);
-            self.outbox.push(&super::outbox::Batch::Ops(ops), tx);
-            self.seal(now, tx);
+            // Not taken in here: once it counts, this device could not seal it any more.
+            if let Some(op) = self.sign_op(now, OpBody::Leave) {
+                let ops = super::outbox::OpsBody(vec![op.bytes().clone()]);
+                self.outbox.push(&super::outbox::Batch::Ops(ops), tx);
+                self.seal(now, tx);
+            }
         }
         self.leave_now(now, tx);
     }
@@ -171,9 +167,9 @@ impl Workspace {
                 id: *id,
                 role: invite.role,
                 expires_wall_ms: invite.expires_wall_ms,
-                uses: u32::try_from(invite.uses).unwrap_or(u32::MAX),
-                used: u32::try_from(invite.used).unwrap_or(u32::MAX),
-                issuer: self.device_name(&invite.issuer),
+                uses: invite.uses,
+                used: invite.used,
+                issuer: self.member_name(&invite.issuer),
                 link: tx
                     .get(Table::Invites, &id.0)
                     .and_then(|row| String::from_utf8(row.to_vec()).ok()),
@@ -181,12 +177,8 @@ impl Workspace {
             .collect()
     }
 
-    fn device_name(&self, device: &crate::id::DeviceId) -> String {
-        self.membership
-            .devices
-            .get(device)
-            .and_then(|device| self.membership.members.get(&device.root))
-            .map_or_else(|| "unknown".to_owned(), |member| member.name.clone())
+    fn member_name(&self, root: &RootKey) -> String {
+        self.membership.members.get(root).map_or_else(|| "unknown".to_owned(), |member| member.name.clone())
     }
 
     /// Everything is sealed, held by connected peers, and nothing they hold is missing.
@@ -197,7 +189,8 @@ impl Workspace {
             && self.blobs.pending() == 0
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()
-            && (self.outbox.is_empty() || self.links.connected().is_empty())
+            && self.is_active()
+            && !self.outbox.has_any(true)
             && connected.all(|peer| peer.frontier == self.frontier)
     }
 
@@ -248,7 +241,7 @@ impl Workspace {
                     PeerStatus {
                         device: *device,
                         label: facts.label.clone(),
-                        member: self.device_name(device),
+                        member: self.member_name(&facts.root),
                         connected: connected.contains(device),
                         heard_wall_ms: peer.map_or(0, |peer| peer.heard_wall_ms),
                         lacks: own.saturating_sub(theirs),
@@ -373,7 +366,7 @@ fn read_log(since_wall_ms: u64, limit: u32, read: &dyn Read) -> Vec<LogEntry> {
         let page = read.scan(Table::Log, &[], after.as_deref(), 512);
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
-        entries.extend(page.iter().filter_map(|(_, row)| LogEntry::from_row(row)));
+        entries.extend(page.iter().filter_map(|(_, row)| decode_log(row)));
         if entries.len() > 2 * limit {
             entries.drain(..entries.len() - limit);
         }

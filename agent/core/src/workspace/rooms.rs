@@ -4,9 +4,11 @@
 //! Spec: docs/sync.md#rooms.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use weft_protocol::admission::room_challenge;
+use weft_protocol::admission::Audience;
+use weft_protocol::admission::proof::sign_room;
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, Peer, PeerId};
 use weft_protocol::id::RoomId;
@@ -16,7 +18,7 @@ use super::input::{LinkId, LinkUp};
 use super::links::{Purpose, Room, Route};
 use super::output::{Output, Rank};
 use crate::envelope::{self, Draft, Kind};
-use crate::epoch::RoomKey;
+use crate::epoch::{Epoch, RoomKey};
 use crate::id::{EpochId, Link};
 use crate::message::Message;
 use crate::store::Tx;
@@ -38,8 +40,13 @@ mod class {
 
 impl Workspace {
     pub(super) fn link_up(&mut self, now: Timestamp, up: LinkUp) {
-        self.links.up(up);
-        self.sync_rooms(now);
+        match Audience::parse(&up.audience) {
+            Ok(audience) => {
+                self.links.up(up, audience);
+                self.sync_rooms(now);
+            }
+            Err(_) => self.effects.push(Output::Close { link: up.link, why: "its address is not host:port" }),
+        }
     }
 
     pub(super) fn link_down(&mut self, now: Timestamp, link: LinkId) {
@@ -53,20 +60,30 @@ impl Workspace {
         match &self.phase {
             super::Phase::Joining(joining) => {
                 let key = joining.room();
-                rooms.insert(key.id(), (Purpose::Knock(joining.invite()), key));
+                rooms.insert(key.id, (Purpose::Knock(joining.invite()), key));
             }
             super::Phase::Active => {
-                for epoch in self.vault.keyring.latest(EPOCH_ROOMS_MAX) {
-                    let key = epoch.room();
-                    rooms.insert(key.id(), (Purpose::Epoch(epoch.id()), key));
+                for epoch in self.recent_epochs(EPOCH_ROOMS_MAX) {
+                    let key = epoch.room().clone();
+                    rooms.insert(key.id, (Purpose::Epoch(epoch.id()), key));
                 }
                 for (invite, key) in self.knock_rooms(KNOCK_ROOMS_MAX) {
-                    rooms.insert(key.id(), (Purpose::Knock(invite), key));
+                    rooms.insert(key.id, (Purpose::Knock(invite), key));
                 }
             }
             super::Phase::Left => {}
         }
         rooms
+    }
+
+    /// The epochs held that count, deepest first; one that does not count yet stands behind all others.
+    fn recent_epochs(&self, max: usize) -> Vec<Arc<Epoch>> {
+        let mut epochs: Vec<&Arc<Epoch>> = self.vault.keyring.epochs().collect();
+        epochs.sort_by_key(|epoch| {
+            let facts = self.membership.epochs.get(&epoch.id());
+            (std::cmp::Reverse(facts.map(|facts| facts.depth)), epoch.id())
+        });
+        epochs.into_iter().take(max).cloned().collect()
     }
 
     /// Asks for rooms that are wanted and gives up those that are not.
@@ -87,7 +104,7 @@ impl Workspace {
                     Some(room) => room.retry_mono.is_some_and(|at| at <= now.mono_ms),
                 };
                 if due {
-                    let proof = key.sign(&room_challenge(&state.up.audience, &state.up.nonce, &state.up.connection, id));
+                    let proof = sign_room(key.signing_key(), &state.audience, &state.up.nonce, &state.up.connection);
                     let room =
                         Room { purpose: *purpose, joined: false, peers: BTreeMap::new(), ask: None, retry_mono: None };
                     state.rooms.insert(*id, room);
@@ -177,7 +194,7 @@ impl Workspace {
             Ok(head) => head,
             Err(error) => return self.reject(error.reason()),
         };
-        let device = head.head().chain.device;
+        let device = head.header.chain.device;
         let Some(known) = self.membership.devices.get(&device).filter(|known| known.active) else {
             return self.reject("unknown device");
         };
@@ -185,7 +202,7 @@ impl Workspace {
             Ok(verified) => verified,
             Err(error) => return self.reject(error.reason()),
         };
-        let kind = verified.head().kind.number();
+        let kind = verified.header().kind.to_byte();
         let body = match verified.open_body(&self.vault.keyring, payload) {
             Ok(body) => body,
             Err(error) => return self.reject(error.reason()),
@@ -206,19 +223,19 @@ impl Workspace {
 
     /// Seals an ephemeral message under the epoch of a room.
     fn seal_message(&mut self, epoch: EpochId, message: &Message) -> Option<Bytes> {
-        let epoch = self.vault.keyring.get(&epoch)?;
+        let epoch = Arc::clone(self.vault.keyring.get(&epoch)?);
         let body = message.to_body();
         let draft = Draft {
-            kind: Kind::from_number(message.kind()),
-            epoch,
+            kind: Kind::from_byte(message.kind()),
+            epoch: &epoch,
             chain: self.own.chain,
             seq: 0,
             prev: Link([0; 32]),
-            op_heads: self.ops.seal_heads(),
+            op_heads: self.named_heads(),
             body: &body,
             leaf_changes: &[],
         };
-        match envelope::seal(&draft, &self.id, &self.identity.device, &mut self.rng) {
+        match envelope::seal(draft, &self.id, &self.identity.device, &mut self.rng) {
             Ok(sealed) => Some(sealed.sealed.bytes().clone()),
             Err(error) => {
                 self.problem(format!("A message could not be sealed: {error}"));

@@ -16,9 +16,13 @@ use super::output::Rank;
 use super::receive::Held;
 use crate::content::{Content, Item};
 use crate::envelope::{self, Draft, Kind};
+use crate::envelope::OP_HEADS_MAX;
 use crate::files::inspect_change;
 use crate::frontier::Tip;
+use crate::keyring::Sealing;
 use crate::id::{ChangeHash, EpochId, Link, Place};
+use crate::membership::{OpSet, Role};
+use crate::op::OpBody;
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
 use crate::vault::Location;
@@ -33,13 +37,17 @@ const LIVE_BYTES_MAX: usize = 512 * 1024;
 impl Workspace {
     /// The epoch to seal under now.
     pub(super) fn sealing_epoch(&self) -> Option<EpochId> {
-        self.vault.keyring.sealing_epoch(&self.membership)
+        match self.vault.keyring.sealing(&self.membership) {
+            Sealing::Under(epoch) => Some(epoch),
+            Sealing::Lacking(_) | Sealing::Mint => None,
+        }
     }
 
-    /// Whether no other device ever stated to hold anything of our chains.
+    /// Whether we founded the workspace and no other device ever stated to hold anything of our chains.
     fn is_lone(&self) -> bool {
         let me = self.my_device();
-        !self.peers.values().any(|peer| peer.frontier.iter().any(|(chain, _)| chain.device == me))
+        let founder = self.ops.as_ref().is_some_and(|ops| ops.genesis().cert().device().id() == me);
+        founder && !self.peers.values().any(|peer| peer.frontier.iter().any(|(chain, _)| chain.device == me))
     }
 
     fn may_seal(&self) -> bool {
@@ -49,13 +57,25 @@ impl Workspace {
             && (self.links.0.values().any(|link| link.reconciled) || self.is_lone())
     }
 
-    /// Whether something waits that could be sealed at once.
+    fn is_writer(&self) -> bool {
+        self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer)
+    }
+
+    /// Whether something waits that could be sealed at once. A reader's edits stay here until it is promoted.
     fn has_work(&self) -> bool {
-        !self.outbox.is_empty() && self.may_seal()
+        !self.stuck && self.may_seal() && self.outbox.has_any(self.is_writer())
     }
 
     pub(super) fn sealing_deadline(&self) -> Option<u64> {
         (self.has_work() && self.sealing_epoch().is_some()).then_some(self.last_mono)
+    }
+
+    /// The op heads an envelope sealed now names. All of them are in envelopes already, or in the one being sealed: ops
+    /// leave the outbox first, and who receives an ops envelope takes in its ops before it judges it.
+    pub(super) fn named_heads(&self) -> Vec<crate::id::OpId> {
+        let mut heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
+        heads.truncate(OP_HEADS_MAX);
+        heads
     }
 
     /// Stores content that was taken in here.
@@ -77,10 +97,18 @@ impl Workspace {
             self.mint_soon(now);
             return;
         };
+        let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
+        if heads.len() > OP_HEADS_MAX {
+            // An envelope names at most so many heads: one op on top of all of them makes them one.
+            if let Some(op) = heads.first().copied() {
+                self.issue(now, OpBody::Endorse { op }, tx);
+            }
+        }
+        let writer = self.is_writer();
         let mut live = Vec::new();
         let mut live_bytes = 0;
         for _ in 0..SEALED_AT_ONCE_MAX {
-            let Some((orders, batch)) = self.outbox.front(BATCH_BYTES_MAX, tx) else { break };
+            let Some((orders, batch)) = self.outbox.front(BATCH_BYTES_MAX, writer, tx) else { break };
             let Some(sealed) = self.seal_batch(epoch, &batch, tx) else { break };
             self.outbox.remove(&orders, tx);
             live_bytes += sealed.len();
@@ -113,10 +141,10 @@ impl Workspace {
             Batch::Ops(ops) => (Kind::Ops, to_bytes(ops), Vec::new()),
         };
         let place = Place { chain: self.own.chain, seq: self.own.tip.map_or(1, |tip| tip.seq + 1) };
-        let op_heads = self.ops.seal_heads();
+        let op_heads = self.named_heads();
         let draft = Draft {
             kind,
-            epoch: self.vault.keyring.get(&epoch)?,
+            epoch: self.vault.keyring.get(&epoch)?.as_ref(),
             chain: place.chain,
             seq: place.seq,
             prev: self.own.tip.map_or(self.own_first_link(), |tip| tip.link),
@@ -124,15 +152,17 @@ impl Workspace {
             body: &body,
             leaf_changes: &changes,
         };
-        let sealed = match envelope::seal(&draft, &self.id, &self.identity.device, &mut self.rng) {
+        let sealed = match envelope::seal(draft, &self.id, &self.identity.device, &mut self.rng) {
             Ok(sealed) => sealed,
             Err(error) => {
+                // Sealing it again would fail again; what waits behind it must not overtake it.
+                self.stuck = true;
                 self.problem(format!("A change could not be sealed and stays on this computer: {error}"));
                 return None;
             }
         };
         let bytes = sealed.sealed.bytes().clone();
-        let held = Held { link: sealed.link, kind: kind.number(), refused: String::new(), op_heads };
+        let held = Held { link: sealed.link, kind: kind.to_byte(), refused: String::new(), op_heads };
         tx.put(Table::Envelopes, place.to_bytes(), bytes.clone());
         tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
         let tip = Tip { seq: place.seq, link: sealed.link };

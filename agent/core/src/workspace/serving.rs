@@ -5,10 +5,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use weft_protocol::frame::ClientFrame;
+
+use super::Workspace;
+use super::links::{BULK_QUEUED_BYTES_MAX, Route};
+use super::output::Rank;
+use super::pulls::Nonce;
 use crate::frontier::Range;
 use crate::id::{PieceId, Place};
-use crate::workspace::links::Route;
-use crate::workspace::pulls::Nonce;
+use crate::store::{Read, Table, Tx};
+use crate::time::Timestamp;
 
 /// Requests remembered in all; the oldest goes first.
 const REQUESTS_MAX: usize = 512;
@@ -125,5 +131,34 @@ impl Serving {
 
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty() && self.pieces.is_empty()
+    }
+}
+
+impl Workspace {
+    /// Sends what is due, link by link, while there is room.
+    pub(super) fn serve(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.serving.is_empty() || self.paused {
+            return;
+        }
+        let full = |links: &super::links::Links, route: Route| {
+            links.0.get(&route.link).is_none_or(|link| link.queued_bytes >= BULK_QUEUED_BYTES_MAX)
+        };
+        loop {
+            let links = &self.links;
+            let Some((route, nonce, due)) = self.serving.next(|route| links.is_live(route) && !full(links, route))
+            else {
+                break;
+            };
+            let payload = match due {
+                Due::Envelope(place) => tx.get(Table::Envelopes, &place.to_bytes()),
+                Due::Piece(piece) => tx.get(Table::Pieces, &piece.0),
+            };
+            let size = payload.as_ref().map_or(0, |payload| payload.len() as u64);
+            self.serving.taken(now.mono_ms, route, nonce, due, size);
+            if let Some(payload) = payload {
+                let frame = ClientFrame::Send { room: route.room, to: route.peer, payload };
+                self.send(route.link, Rank::Bulk, frame);
+            }
+        }
     }
 }

@@ -70,7 +70,7 @@ impl Relay {
         let (identity, device) = (admission.identity, admission.device);
         let draws = &mut self.draws;
         let name = || PeerId(draws.half());
-        match self.rooms.enter(room, conn, identity, device, self.settings.room_peers_max, name) {
+        match self.rooms.enter(room, conn, identity, device, self.settings.room_peers_max.max(1), name) {
             Entered::Full => {
                 let message = "the room holds as many peers as this relay allows";
                 self.refuse(conn, Code::RoomFull, Some(room), message);

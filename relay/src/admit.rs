@@ -1,0 +1,145 @@
+//! The decision behind `POST /v1/token`, in its order: cheap checks of the JWT, limit of the address, resolve and verify,
+//! replay.
+//!
+//! Invariant: nothing a token merely claims is acted on before the limit of its sender's address, and a JWT is
+//! remembered only once it was verified. Spec: docs/protocol.md#token.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use weft_protocol::admission::jwt::Unverified;
+use weft_protocol::admission::proof::hash;
+use weft_protocol::admission::token::{TokenAnswer, TokenRequest};
+use weft_protocol::code::Code;
+use weft_protocol::limits::{RATE_ADDRESSES_MAX, TOKEN_MS};
+use weft_relay_core::Admission;
+use weft_relay_core::gate::Site;
+use weft_relay_core::replay::{Replay, Seen};
+
+use crate::audiences::Audiences;
+use crate::did;
+use crate::tokens::Tokens;
+
+/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// Why a client was not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+}
+
+pub(crate) struct Admitter {
+    pub(crate) audiences: Audiences,
+    pub(crate) tokens: Tokens,
+    requests: DefaultKeyedRateLimiter<Site>,
+    refusals: DefaultKeyedRateLimiter<Site>,
+    replay: Mutex<Replay>,
+}
+
+impl Admitter {
+    pub(crate) fn new(audiences: Audiences, tokens: Tokens, requests_per_minute: u32) -> Self {
+        let quota = Quota::per_minute(NonZeroU32::new(requests_per_minute).unwrap_or(NonZeroU32::MIN));
+        Self {
+            audiences,
+            tokens,
+            requests: RateLimiter::keyed(quota),
+            refusals: RateLimiter::keyed(quota),
+            replay: Mutex::default(),
+        }
+    }
+
+    /// Trades a JWT and a body for a token; a refusal counts against the address too.
+    pub(crate) fn token(&self, ip: IpAddr, local: SocketAddr, jwt: &str, body: &[u8]) -> Result<TokenAnswer, Refusal> {
+        let result = self.decide(ip, local, jwt, body);
+        if result.as_ref().is_err_and(|refusal| refusal.code != Code::RateLimited) {
+            limited(&self.refusals, ip)?;
+        }
+        result
+    }
+
+    fn decide(&self, ip: IpAddr, local: SocketAddr, jwt: &str, body: &[u8]) -> Result<TokenAnswer, Refusal> {
+        let now_ms = unix_ms();
+        let now_s = now_ms / 1000;
+        let unverified = Unverified::parse(jwt).map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        let request = TokenRequest::from_json(body).map_err(|e| Refusal::new(Code::Malformed, e.to_string()))?;
+        if !self.audiences.accepts(&request.audience, local) {
+            let message = format!(
+                "this relay does not know itself as {}: dial it by its public URL, or start it with --public-url",
+                request.audience
+            );
+            return Err(Refusal::new(Code::WrongAudience, message));
+        }
+        let checked = unverified
+            .check(|aud| aud == request.audience.did_web(), now_s)
+            .map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        limited(&self.requests, ip)?;
+        did::verify(&unverified, &checked.issuer).map_err(|code| {
+            let message = if code == Code::UnknownDid {
+                "this relay resolves did:key of Ed25519, secp256k1 and P-256 only"
+            } else if code == Code::UnsupportedAlgorithm {
+                "the JWT's algorithm is not the one of the issuer's key"
+            } else {
+                "the JWT's signature is not by the key of its iss"
+            };
+            Refusal::new(code, message)
+        })?;
+        request.verify(jwt).map_err(|_| {
+            Refusal::new(Code::BadSignature, "the request's signature is not by the connection key it names")
+        })?;
+        let seen = self.replay.lock().unwrap_or_else(PoisonError::into_inner).see(&checked, now_s);
+        match seen {
+            Seen::Fresh => {}
+            Seen::Replayed => return Err(Refusal::new(Code::Replayed, "this JWT was used before: sign a new one")),
+            Seen::Full { retry_after_s } => {
+                let retry_after_ms = Some(retry_after_s * 1000);
+                let message = "too many token requests at this relay: try again later".to_owned();
+                return Err(Refusal { code: Code::RateLimited, message, retry_after_ms });
+            }
+        }
+        let identity = hash("relay-identity", &[checked.issuer.as_bytes()]);
+        let admission =
+            Admission { identity, device: request.device, connection: request.connection, audience: request.audience };
+        let token = self.tokens.issue(&admission, now_s).map_err(|code| Refusal::new(code, "the relay failed"))?;
+        Ok(TokenAnswer { token, expires_ms: TOKEN_MS, relay_time_ms: now_ms })
+    }
+
+    /// A token shown at the upgrade or in `Refresh`.
+    pub(crate) fn verify_token(&self, token: &str, local: SocketAddr) -> Result<Admission, Code> {
+        let admission = self.tokens.verify(token)?;
+        if self.audiences.accepts(&admission.audience, local) { Ok(admission) } else { Err(Code::WrongAudience) }
+    }
+
+    /// Forgets addresses that were quiet; called every now and then, and when there are too many.
+    pub(crate) fn forget_quiet(&self) {
+        for limiter in [&self.requests, &self.refusals] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+}
+
+fn limited(limiter: &DefaultKeyedRateLimiter<Site>, ip: IpAddr) -> Result<(), Refusal> {
+    if limiter.len() > RATE_ADDRESSES_MAX {
+        limiter.retain_recent();
+    }
+    limiter.check_key(&Site::of(ip)).map_err(|not_until| {
+        let wait = not_until.wait_time_from(DefaultClock::default().now());
+        let message = "too many token requests from this address: try again later".to_owned();
+        Refusal { code: Code::RateLimited, message, retry_after_ms: Some(wait.as_millis() as u64 + 1) }
+    })
+}

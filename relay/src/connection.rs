@@ -1,0 +1,113 @@
+//! One task a connection: between a WebSocket and the hub.
+//!
+//! Each turn writes one slice of what the hub has for us, then reads at most one message, so that neither a busy room nor a
+//! busy client starves the other direction. Reading rests while the client is above its rate. Every write is bounded in time, and cut off when the client is closed for reading too slowly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
+use weft_protocol::code::Code;
+use weft_protocol::limits::{FLUSH_MS_MAX, IDLE_MS_MAX};
+use weft_relay_core::{Admission, ConnId, Input};
+
+use crate::accept::Peer;
+use crate::admit::Admitter;
+use crate::hub::Hub;
+use crate::mailbox::Mailbox;
+use crate::websocket::{Received, WebSocket};
+
+/// Tells the hub that a connection is gone, however its task ends.
+struct Entered {
+    hub: Arc<Hub>,
+    conn: ConnId,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.hub.gone(self.conn);
+    }
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(
+    mut socket: WebSocket,
+    hub: Arc<Hub>,
+    admitter: Arc<Admitter>,
+    peer: Peer,
+    admission: Admission,
+    token: String,
+) {
+    let (conn, mailbox) = hub.open(admission, token);
+    let entered = Entered { hub: hub.clone(), conn };
+    tracing::debug!(conn = conn.0, "connected");
+    let ended = exchange(&mut socket, &hub, &admitter, &peer, conn, &mailbox).await;
+    // Out of the rooms before the goodbye, which may take a while.
+    drop(entered);
+    if let Some(code) = ended {
+        socket.close(code).await;
+    }
+    tracing::debug!(conn = conn.0, "gone");
+}
+
+/// Until the hub closes the connection (with its code) or the client is gone.
+async fn exchange(
+    socket: &mut WebSocket,
+    hub: &Hub,
+    admitter: &Admitter,
+    peer: &Peer,
+    conn: ConnId,
+    mailbox: &Mailbox,
+) -> Option<Code> {
+    let mut resume_reading = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(IDLE_MS_MAX / 4));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let taken = mailbox.take();
+        if let Some(until_ms) = taken.pause_until_ms {
+            resume_reading = hub.instant(until_ms);
+        }
+        if let Some(token) = taken.verify {
+            hub.input(Input::TokenVerified { conn, result: admitter.verify_token(&token, peer.local) });
+            mailbox.work.notify_one();
+        }
+        if !taken.frames.is_empty() {
+            let frames = taken.frames.len();
+            tokio::select! {
+                biased;
+                () = mailbox.cut.notified() => return mailbox.take().close,
+                sent = timeout(Duration::from_millis(FLUSH_MS_MAX), socket.send(taken.frames)) => match sent {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(conn = conn.0, %error, "a client's socket broke");
+                        return None;
+                    }
+                    Err(_) => return Some(Code::Idle),
+                },
+            }
+            hub.input(Input::QueueDrained { conn, bytes: taken.bytes, frames });
+        }
+        if let Some(code) = taken.close {
+            return Some(code);
+        }
+        let more = !mailbox.is_empty();
+        let resting = resume_reading > Instant::now();
+        tokio::select! {
+            biased;
+            received = socket.receive(), if !resting => match received {
+                Received::Frame(frame) => hub.input(Input::FrameReceived { conn, frame }),
+                Received::Control => hub.input(Input::Alive { conn }),
+                Received::Unreadable(code) => hub.input(Input::Unreadable { conn, code }),
+                Received::Gone => return None,
+            },
+            () = std::future::ready(()), if more => {}
+            () = mailbox.work.notified() => {}
+            () = sleep_until(resume_reading), if resting => {}
+            _ = tick.tick() => {
+                if socket.was_alive() {
+                    hub.input(Input::Alive { conn });
+                }
+            }
+        }
+    }
+}

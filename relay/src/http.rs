@@ -1,0 +1,88 @@
+//! What is served over HTTP.
+
+mod connect;
+mod page;
+mod token;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tokio_util::task::TaskTracker;
+use weft_protocol::admission::token::{CONNECT_PATH, ErrorAnswer, TOKEN_PATH};
+use weft_protocol::code::Code;
+
+use crate::admit::{Admitter, Refusal, unix_ms};
+use crate::hub::Hub;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) admitter: Arc<Admitter>,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// The public port.
+pub(crate) fn public(shared: Shared) -> Router {
+    health()
+        .route("/", get(page::about))
+        .route(TOKEN_PATH, post(token::token))
+        .route(CONNECT_PATH, get(connect::connect))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_found)
+        .with_state(shared)
+}
+
+/// The admin port.
+pub(crate) fn admin(shared: Shared) -> Router {
+    health().route("/figures", get(figures)).fallback(not_found).with_state(shared)
+}
+
+fn health() -> Router<Shared> {
+    Router::new().route("/health/live", get(async || "live\n")).route("/health/ready", get(ready))
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    if shared.hub.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+async fn figures(State(shared): State<Shared>) -> Json<serde_json::Value> {
+    let figures = shared.hub.figures();
+    Json(serde_json::json!({
+        "connections": figures.connections,
+        "rooms": figures.rooms,
+        "received": figures.received,
+        "delivered": figures.delivered,
+        "resyncs": figures.resyncs,
+        "refused": figures.refused,
+    }))
+}
+
+async fn not_found() -> Response {
+    Refusal::new(Code::NotFound, "nothing is served here: see docs/protocol.md").into_response()
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+        let answer = ErrorAnswer {
+            code: self.code.name().to_owned(),
+            message: self.message,
+            relay_time_ms: unix_ms(),
+            retry_after_ms: self.retry_after_ms,
+        };
+        let mut response = (status, Json(answer)).into_response();
+        if let Some(retry_ms) = self.retry_after_ms {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_ms.div_ceil(1000).into());
+        }
+        response
+    }
+}

@@ -1,0 +1,87 @@
+//! `GET /v1/connect`: the upgrade to a WebSocket.
+
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use weft_protocol::admission::subprotocol;
+use weft_protocol::code::Code;
+
+use super::Shared;
+use crate::accept::Peer;
+use crate::admit::Refusal;
+use crate::connection;
+use crate::websocket::{Watched, WebSocket};
+
+pub(super) async fn connect(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+) -> Response {
+    match upgrade(&shared, peer, &mut request) {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::debug!(code = %refusal.code, "an upgrade was refused");
+            refusal.into_response()
+        }
+    }
+}
+
+fn upgrade(shared: &Shared, peer: Peer, request: &mut Request) -> Result<Response, Refusal> {
+    if shared.hub.is_draining() {
+        return Err(Refusal::new(Code::Draining, "the relay is about to stop: try again later or elsewhere"));
+    }
+    let headers = request.headers();
+    let asks = has(headers, header::UPGRADE, "websocket") && has(headers, header::CONNECTION, "upgrade");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let (true, true, Some(key)) = (asks, has(headers, header::SEC_WEBSOCKET_VERSION, "13"), key) else {
+        return Err(Refusal::new(Code::Malformed, "a WebSocket upgrade (RFC 6455, version 13) is needed here"));
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let offered: Vec<&str> =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok()).collect();
+    let offered = offered.join(",");
+    let token = subprotocol::parse(&offered).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    let token = token.to_owned();
+    let admission = shared.admitter.verify_token(&token, peer.local).map_err(|code| {
+        let message = if code == Code::Expired {
+            "the relay token has expired: ask for another and connect at once"
+        } else if code == Code::WrongAudience {
+            "the relay token is for another audience than this connection"
+        } else {
+            "the relay token is not by this relay: ask POST /v1/token for one"
+        };
+        Refusal::new(code, message)
+    })?;
+    let upgraded = hyper::upgrade::on(request);
+    let (hub, admitter) = (shared.hub.clone(), shared.admitter.clone());
+    shared.tasks.spawn(async move {
+        let upgraded = match upgraded.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%error, "an upgrade was not completed"),
+        };
+        match upgraded.downcast::<TokioIo<Watched>>() {
+            Ok(parts) => {
+                let socket = WebSocket::server(parts.io.into_inner(), parts.read_buf).await;
+                connection::run(socket, hub, admitter, peer, admission, token).await;
+            }
+            Err(_) => tracing::error!("an upgraded connection is not a socket of this relay"),
+        }
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let answer = response.headers_mut();
+    answer.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol::VERSION));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        answer.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+/// Whether one of a header's comma-separated values is `value`, in any letter case.
+fn has(headers: &HeaderMap, name: HeaderName, value: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    values.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(value))
+}

@@ -1,0 +1,45 @@
+//! `POST /v1/token`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use weft_protocol::code::Code;
+use weft_protocol::limits::{HEADER_MS_MAX, TOKEN_REQUEST_BYTES_MAX};
+
+use super::Shared;
+use crate::accept::Peer;
+use crate::admit::Refusal;
+
+pub(super) async fn token(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if shared.hub.is_draining() {
+        return Refusal::new(Code::Draining, "the relay is about to stop: try again later or elsewhere")
+            .into_response();
+    }
+    let read = to_bytes(body, TOKEN_REQUEST_BYTES_MAX);
+    let body = match tokio::time::timeout(Duration::from_millis(HEADER_MS_MAX), read).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Refusal::new(Code::TooLarge, "the body is too long or broke off").into_response(),
+        Err(_) => return Refusal::new(Code::HandshakeTimeout, "the body did not come in time").into_response(),
+    };
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(jwt) = bearer.and_then(|value| value.strip_prefix("Bearer ")) else {
+        return Refusal::new(Code::Malformed, "an Authorization header with Bearer and a JWT is needed")
+            .into_response();
+    };
+    match shared.admitter.token(peer.remote.ip(), peer.local, jwt, &body) {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => {
+            tracing::debug!(code = %refusal.code, "a token request was refused");
+            refusal.into_response()
+        }
+    }
+}

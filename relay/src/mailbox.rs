@@ -1,0 +1,97 @@
+//! What the hub has for one connection's task.
+//!
+//! Invariant: frames leave in the order they came in. Its size is bounded by the machine's queue account, not here.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use weft_protocol::code::Code;
+
+/// Bytes taken for one flush: enough to fill a socket's buffer, small enough that a slow client is credited often.
+const SLICE_BYTES: usize = 64 << 10;
+
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    inbox: Mutex<Inbox>,
+    /// Something is in the inbox.
+    pub(crate) work: Notify,
+    /// The connection ends now, whatever is being written.
+    pub(crate) cut: Notify,
+}
+
+#[derive(Default)]
+struct Inbox {
+    frames: VecDeque<Bytes>,
+    close: Option<Code>,
+    pause_until_ms: Option<u64>,
+    verify: Option<String>,
+}
+
+/// What one look into the mailbox found.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) frames: Vec<Bytes>,
+    pub(crate) bytes: usize,
+    pub(crate) pause_until_ms: Option<u64>,
+    pub(crate) verify: Option<String>,
+    /// Set once no frame is left before it.
+    pub(crate) close: Option<Code>,
+}
+
+impl Mailbox {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, frame: Bytes) {
+        self.inbox().frames.push_back(frame);
+        self.work.notify_one();
+    }
+
+    pub(crate) fn pause(&self, until_ms: u64) {
+        self.inbox().pause_until_ms = Some(until_ms);
+        self.work.notify_one();
+    }
+
+    pub(crate) fn verify(&self, token: String) {
+        self.inbox().verify = Some(token);
+        self.work.notify_one();
+    }
+
+    pub(crate) fn close(&self, code: Code, discard_queue: bool) {
+        let mut inbox = self.inbox();
+        inbox.close = Some(code);
+        if discard_queue {
+            inbox.frames.clear();
+            self.cut.notify_one();
+        }
+        self.work.notify_one();
+    }
+
+    /// Whether no frame and no end waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        let inbox = self.inbox();
+        inbox.frames.is_empty() && inbox.close.is_none()
+    }
+
+    /// The next slice of frames, and whatever else there is.
+    pub(crate) fn take(&self) -> Taken {
+        let mut inbox = self.inbox();
+        let mut taken =
+            Taken { pause_until_ms: inbox.pause_until_ms.take(), verify: inbox.verify.take(), ..Taken::default() };
+        while taken.bytes < SLICE_BYTES
+            && let Some(frame) = inbox.frames.pop_front()
+        {
+            taken.bytes += frame.len();
+            taken.frames.push(frame);
+        }
+        if inbox.frames.is_empty() {
+            taken.close = inbox.close;
+            // A burst's room is not kept.
+            inbox.frames.shrink_to(16);
+        }
+        taken
+    }
+}

@@ -1,0 +1,109 @@
+//! Relay tokens: short-lived JWTs that this relay, or one that shares its keys, signs and verifies.
+//!
+//! Invariant: a token is worth something only together with the connection key it names, for [`TOKEN_MS`], at the audience
+//! it names. The first key signs, all verify: to rotate, put the new key first, later drop the old one.
+//! Spec: docs/protocol.md#token.
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use serde::{Deserialize, Serialize};
+use weft_protocol::admission::Audience;
+use weft_protocol::admission::proof::hash;
+use weft_protocol::code::Code;
+use weft_protocol::id::{ConnectionKey, RelayDevice, unhex};
+use weft_protocol::limits::{TOKEN_BYTES_MAX, TOKEN_MS};
+use weft_relay_core::Admission;
+
+pub(crate) struct Tokens {
+    signer: (String, EncodingKey),
+    verifiers: Vec<(String, DecodingKey)>,
+    validation: Validation,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    /// Hash of the DID.
+    sub: String,
+    device: String,
+    connection: String,
+    audience: String,
+    exp: u64,
+}
+
+/// Names a key without telling it.
+fn key_id(key: &[u8; 32]) -> String {
+    hash("relay-token-key", &[key]).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Tokens {
+    pub(crate) fn new(first: [u8; 32], others: &[[u8; 32]]) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.leeway = 0;
+        let verifiers =
+            std::iter::once(&first).chain(others).map(|key| (key_id(key), DecodingKey::from_secret(key))).collect();
+        Self { signer: (key_id(&first), EncodingKey::from_secret(&first)), verifiers, validation }
+    }
+
+    /// A token for what was verified, from `now_s` (Unix seconds) on.
+    pub(crate) fn issue(&self, admission: &Admission, now_s: u64) -> Result<String, Code> {
+        let (key_id, key) = &self.signer;
+        let header = Header { kid: Some(key_id.clone()), ..Header::new(Algorithm::HS256) };
+        let claims = Claims {
+            sub: admission.identity.iter().map(|byte| format!("{byte:02x}")).collect(),
+            device: admission.device.to_string(),
+            connection: admission.connection.to_string(),
+            audience: admission.audience.to_string(),
+            exp: now_s + TOKEN_MS / 1000,
+        };
+        encode(&header, &claims, key).map_err(|error| {
+            tracing::error!(%error, "a relay token could not be signed");
+            Code::Internal
+        })
+    }
+
+    /// What a token says, if one of our keys signed it and its time is not over.
+    pub(crate) fn verify(&self, token: &str) -> Result<Admission, Code> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Code::BadToken);
+        }
+        let key_id = decode_header(token).map_err(|_| Code::BadToken)?.kid.ok_or(Code::BadToken)?;
+        let key = self.verifiers.iter().find(|(known, _)| *known == key_id).map(|(_, key)| key);
+        let data = decode::<Claims>(token, key.ok_or(Code::BadToken)?, &self.validation).map_err(|error| {
+            if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) {
+                Code::Expired
+            } else {
+                Code::BadToken
+            }
+        })?;
+        let claims = data.claims;
+        Ok(Admission {
+            identity: unhex(&claims.sub).ok_or(Code::BadToken)?,
+            device: RelayDevice::from_hex(&claims.device).ok_or(Code::BadToken)?,
+            connection: ConnectionKey::from_hex(&claims.connection).ok_or(Code::BadToken)?,
+            audience: Audience::parse(&claims.audience).map_err(|_| Code::BadToken)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_rotation_and_ends_with_its_key_or_its_time() {
+        let admission = Admission {
+            identity: [1; 32],
+            device: RelayDevice([2; 16]),
+            connection: ConnectionKey([3; 32]),
+            audience: Audience::parse("relay.example:443").unwrap(),
+        };
+        let now_s = crate::admit::unix_ms() / 1000;
+        let old = Tokens::new([1; 32], &[]);
+        let token = old.issue(&admission, now_s).unwrap();
+        assert!(token.len() < 600);
+        assert_eq!(Tokens::new([2; 32], &[[1; 32]]).verify(&token), Ok(admission.clone()));
+        assert_eq!(Tokens::new([2; 32], &[]).verify(&token), Err(Code::BadToken));
+        let stale = old.issue(&admission, now_s - 40).unwrap();
+        assert_eq!(old.verify(&stale), Err(Code::Expired));
+        assert_eq!(old.verify("x.y.z"), Err(Code::BadToken));
+    }
+}
