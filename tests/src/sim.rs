@@ -4,6 +4,7 @@
 //! digest, on every machine. Time is virtual and jumps to the next deadline.
 //! Spec: docs/simulation.md.
 
+pub mod blob;
 pub mod dice;
 pub mod disk;
 pub mod folder;
@@ -12,6 +13,7 @@ pub mod machine;
 pub mod oracle;
 pub mod plan;
 pub mod profile;
+pub mod real;
 pub mod run;
 pub mod sabotage;
 #[cfg(test)]

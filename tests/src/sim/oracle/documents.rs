@@ -1,4 +1,4 @@
-//! All members' Automerge documents have the same heads, and no (actor, seq) has two hashes.
+//! All members' Automerge documents have the same heads, and in each no (actor, seq) has two hashes.
 //!
 //! Why: Automerge refuses a change whose (actor, seq) it knows with another content, so replicas that saw different
 //! halves of such a pair can never merge. Spec: docs/simulation.md#oracles.
@@ -23,7 +23,7 @@ fn stored(read: &dyn Read) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 pub(super) fn same<M: Machine>(world: &World<M>) -> Verdict {
-    let mut hashes: BTreeMap<(Vec<u8>, u64), ChangeHash> = BTreeMap::new();
+    let mut hashes: BTreeMap<(Vec<u8>, Vec<u8>, u64), ChangeHash> = BTreeMap::new();
     let mut heads: BTreeMap<Vec<u8>, (usize, Vec<ChangeHash>)> = BTreeMap::new();
     for (index, host) in world.active() {
         for (name, bytes) in stored(&host.disk.store) {
@@ -33,15 +33,12 @@ pub(super) fn same<M: Machine>(world: &World<M>) -> Verdict {
                 Ok(document) => document,
                 Err(error) => return broken("documents", format!("host {index} cannot load {shown}: {error}")),
             };
-            let (first, known) = heads.entry(name).or_insert_with(|| (index, document.get_heads()));
+            let (first, known) = heads.entry(name.clone()).or_insert_with(|| (index, document.get_heads()));
             if *known != document.get_heads() {
                 return broken("documents", format!("hosts {first} and {index} have other heads of {shown}"));
             }
-            if *first != index {
-                continue;
-            }
             for change in document.get_changes(&[]) {
-                let place = (change.actor_id().to_bytes().to_vec(), change.seq());
+                let place = (name.clone(), change.actor_id().to_bytes().to_vec(), change.seq());
                 if *hashes.entry(place).or_insert_with(|| change.hash()) != change.hash() {
                     return broken("documents", format!("one (actor, seq) has two hashes, in {shown} at host {index}"));
                 }
