@@ -128,7 +128,8 @@ pub const MESSAGE_BYTES_MAX: usize = 512;
 /// that is 125 an address.
 pub const REPLAY_ENTRIES_MAX: usize = 1 << 18;
 
-/// Addresses whose rates are remembered at once; beyond it the longest idle is forgotten.
+/// Addresses whose rates are remembered at once; beyond it quiet ones are forgotten, and if there are none, new requests
+/// are refused.
 pub const RATE_ADDRESSES_MAX: usize = 1 << 16;
 
 /// Within this time a restarting relay asks its clients to spread their return, in milliseconds.

@@ -24,6 +24,9 @@ use crate::audiences::Audiences;
 use crate::did;
 use crate::tokens::Tokens;
 
+/// When to come back while more addresses ask than are remembered; by then each may ask again.
+const ADDRESSES_FULL_RETRY_MS: u64 = 60_000;
+
 /// Milliseconds since the Unix epoch; 0 if the clock stands before it.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
@@ -136,6 +139,10 @@ impl Admitter {
 fn limited(limiter: &DefaultKeyedRateLimiter<Site>, ip: IpAddr) -> Result<(), Refusal> {
     if limiter.len() > RATE_ADDRESSES_MAX {
         limiter.retain_recent();
+        if limiter.len() > RATE_ADDRESSES_MAX {
+            let message = "too many token requests at this relay: try again later".to_owned();
+            return Err(Refusal { code: Code::RateLimited, message, retry_after_ms: Some(ADDRESSES_FULL_RETRY_MS) });
+        }
     }
     limiter.check_key(&Site::of(ip)).map_err(|not_until| {
         let wait = not_until.wait_time_from(DefaultClock::default().now());

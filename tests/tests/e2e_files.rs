@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use weft_tests::e2e::{Agent, Editor, Entry, LONG, Stage, wait, wait_same, wait_same_within, wait_text};
 
-fn two<'a>(team: &'a [Agent]) -> (&'a Agent, &'a Agent) {
+fn two(team: &[Agent]) -> (&Agent, &Agent) {
     match team {
         [one, other] => (one, other),
         _ => unreachable!("a team of two"),

@@ -99,7 +99,11 @@ impl Epoch {
     }
 
     /// Secrets as they came, checked against what an op committed to.
-    pub fn open(workspace: &WorkspaceId, secrets: EpochSecrets, commitments: &Commitments) -> Result<Self, NotTheEpoch> {
+    pub fn open(
+        workspace: &WorkspaceId,
+        secrets: EpochSecrets,
+        commitments: &Commitments,
+    ) -> Result<Self, NotTheEpoch> {
         let content = secrets.content.as_ref().is_none_or(|content| Commitments::of(content) == commitments.content);
         if !content || Commitments::of(&secrets.access) != commitments.access {
             return Err(NotTheEpoch);
@@ -214,10 +218,7 @@ impl Epoch {
     /// For the store's secret table: [commit_A, commit_C, A, C or null].
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(cbor::to_bytes(&StoredEpoch {
-            commitments: self.commitments,
-            secrets: self.secrets.clone(),
-        }))
+        Zeroizing::new(cbor::to_bytes(&StoredEpoch { commitments: self.commitments, secrets: self.secrets.clone() }))
     }
     /// The reverse of [`Epoch::to_bytes`].
     pub fn from_bytes(workspace: &WorkspaceId, bytes: &[u8]) -> Result<Self, EpochBytesError> {

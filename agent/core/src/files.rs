@@ -34,6 +34,7 @@ mod journal;
 mod names;
 mod plan;
 mod projection;
+mod rebase;
 mod receive;
 mod record;
 mod renames;
@@ -45,6 +46,7 @@ mod tree;
 pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
 pub use journal::{decode_log, encode_log};
 pub use names::{VersionHasher, actor_prefix, version_hash};
+pub(crate) use rebase::forget;
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};
 
@@ -322,7 +324,8 @@ impl Files {
     /// Figures for `weft status`.
     #[must_use]
     pub fn figures(&self) -> FilesFigures {
-        let files = self.tree.entries.values().filter(|entry| entry.kind != entry::Kind::Folder && entry.lives()).count();
+        let files =
+            self.tree.entries.values().filter(|entry| entry.kind != entry::Kind::Folder && entry.lives()).count();
         FilesFigures {
             files: files as u64,
             document_bytes: self.documents.stored_bytes,
@@ -394,7 +397,10 @@ impl Files {
             .shown
             .clashes
             .iter()
-            .filter(|(key, path)| old.clashes.get(key) != Some(path) && self.records.brief(**key).is_none_or(|known| Some(&known.path) != self.shown.paths.get(key)))
+            .filter(|(key, path)| {
+                old.clashes.get(key) != Some(path)
+                    && self.records.brief(**key).is_none_or(|known| Some(&known.path) != self.shown.paths.get(key))
+            })
             .filter_map(|(key, path)| {
                 let shown_as = self.shown.paths.get(key)?.clone();
                 Some(LogEvent::Clash { path: path.clone(), shown_as })

@@ -13,6 +13,6 @@ mod root;
 pub use cert::{CertError, Certifier, DeviceCert};
 pub use device::{DeviceKeys, DevicePublic};
 pub use local::{IdentityError, LocalIdentity};
-pub use name::{NAME_BYTES_MAX, clean_name, fingerprint};
 pub(crate) use name::read_name;
+pub use name::{NAME_BYTES_MAX, clean_name, fingerprint};
 pub use root::{RootPublic, RootSecret, WordsError};

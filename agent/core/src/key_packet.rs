@@ -142,7 +142,12 @@ impl KeyPacket {
     /// Wraps an epoch for these keys, with the op that it is of. `None` if a key is unsound, C is missing, or there are more
     /// than [`SLOTS_MAX`] keys.
     #[must_use]
-    pub fn make(epoch: &Epoch, recipients: &[([u8; 32], Role)], op: &SignedOp, rng: &mut dyn CryptoRng) -> Option<Self> {
+    pub fn make(
+        epoch: &Epoch,
+        recipients: &[([u8; 32], Role)],
+        op: &SignedOp,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Self> {
         let mut slots = Vec::new();
         for (kem, role) in recipients {
             slots.push(wrap_slot(epoch, kem, *role, rng)?);
@@ -215,8 +220,7 @@ impl KeyPacket {
         if grant.id(workspace) != self.epoch {
             return Err(KeyPacketError::NoOp);
         }
-        let epoch =
-            Epoch::open(workspace, secrets, &grant.commitments).map_err(|_| KeyPacketError::WrongSecrets)?;
+        let epoch = Epoch::open(workspace, secrets, &grant.commitments).map_err(|_| KeyPacketError::WrongSecrets)?;
         Ok(OpenedPacket { epoch, op })
     }
 }

@@ -162,14 +162,15 @@ impl Membership {
     #[must_use]
     pub fn sealing_epoch(&self) -> Option<EpochId> {
         let covering = self.epochs.iter().filter(|(_, facts)| facts.covers);
-        covering.max_by(|(one_id, one), (id, other)| one.depth.cmp(&other.depth).then(id.cmp(one_id))).map(|(id, _)| *id)
+        covering
+            .max_by(|(one_id, one), (id, other)| one.depth.cmp(&other.depth).then(id.cmp(one_id)))
+            .map(|(id, _)| *id)
     }
     /// The epochs that no other epoch names as a parent: a new one follows them all.
     #[must_use]
     pub fn epoch_heads(&self) -> Vec<EpochId> {
-        let named = |id: &EpochId| {
-            self.epochs.values().any(|facts| facts.grant.parents.iter().any(|link| link.parent == *id))
-        };
+        let named =
+            |id: &EpochId| self.epochs.values().any(|facts| facts.grant.parents.iter().any(|link| link.parent == *id));
         self.epochs.keys().filter(|id| !named(id)).copied().collect()
     }
     /// Active devices that an epoch's op does not name: a welcome or a new device concurrent with it. Whoever sees one

@@ -206,9 +206,11 @@ impl Message {
             kind::KEY_PACKET => Self::key_packet(&mut Reader::new(body)),
             _ => return None,
         };
-        Some(decoded.and_then(|message| {
-            if message.to_body() == body { Ok(message) } else { Err(DecodeError::NotDeterministic) }
-        }))
+        Some(decoded.and_then(
+            |message| {
+                if message.to_body() == body { Ok(message) } else { Err(DecodeError::NotDeterministic) }
+            },
+        ))
     }
 
     fn beacon(r: &mut Reader<'_>) -> Decoded<Self> {
@@ -253,8 +255,7 @@ mod tests {
 
     #[test]
     fn every_message_round_trips_and_none_takes_trailing_bytes() {
-        let statement =
-            Statement { epoch: EpochId([1; 16]), digest: [2; 32], frontier: Some(Frontier::default()) };
+        let statement = Statement { epoch: EpochId([1; 16]), digest: [2; 32], frontier: Some(Frontier::default()) };
         let messages = [
             Message::Beacon {
                 statement: statement.clone(),

@@ -8,15 +8,17 @@
 mod body;
 mod cut;
 mod genesis;
+mod list;
 mod make;
 
+pub(crate) use body::read_url;
 pub use body::{
     EPOCH_PARENTS_MAX, EpochGrant, OpBody, Policy, RECIPIENTS_MAX, RELAYS_MAX, REVOKED_MAX, SIGNED_HEADER_BYTES_MAX,
     SLOTS_PER_WELCOME_MAX, URL_BYTES_MAX, WrappedSlot,
 };
-pub(crate) use body::read_url;
 pub use cut::{CUT_CHAINS_MAX, ChainPoint, Cut};
 pub use genesis::{FORMAT_VERSION, Genesis, SUITE};
+pub use list::{OPS_PER_ENVELOPE_MAX, ops_from_bytes, ops_to_bytes};
 pub use make::{OpSigner, ops};
 
 use bytes::Bytes;

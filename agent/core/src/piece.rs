@@ -231,4 +231,3 @@ pub fn check_manifest(manifest: &Manifest) -> Result<(), PieceError> {
     };
     if bounded && fits { Ok(()) } else { Err(PieceError::Manifest) }
 }
-

@@ -122,7 +122,8 @@ pub fn verify(
 /// Whether these bytes are a usable Ed25519 public key: a canonical point that is not of small order.
 #[must_use]
 pub fn is_sound_key(key: &[u8; 32]) -> bool {
-    VerifyingKey::from_bytes(key).is_ok_and(|point| !point.is_weak() && point.to_edwards().compress().to_bytes() == *key)
+    VerifyingKey::from_bytes(key)
+        .is_ok_and(|point| !point.is_weak() && point.to_edwards().compress().to_bytes() == *key)
 }
 
 /// Splits bytes into what was signed and the 64 bytes of signature at the end.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weft_protocol::cbor::{Decoded, DecodeError, Reader, Wire, Writer, from_bytes, to_bytes};
+use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
 
 use crate::content::{Content, Item, Manifest, VersionBytes};
 use crate::envelope;

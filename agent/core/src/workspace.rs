@@ -98,13 +98,14 @@ pub struct Workspace {
     membership: Arc<Membership>,
     vault: Vault,
     own: Own,
-    /// A restored backup was found out: a new incarnation begins once peers were heard.
+    /// A restored backup was found out: the folder stands still until a peer was heard.
     reborn: bool,
     /// A batch cannot be sealed; nothing behind it may overtake it.
     stuck: bool,
     frontier: Frontier,
     outbox: outbox::Outbox,
     files: Files,
+    actions: incarnation::Actions,
     links: Links,
     peers: BTreeMap<DeviceId, PeerState>,
     owed: Owed,
@@ -143,6 +144,7 @@ impl Workspace {
         self.settle_news(now, &tx);
         self.run_deadlines(now, &tx);
         self.settle_news(now, &tx);
+        self.go_on_reborn(now, &tx);
         self.drain_files(now, &tx);
         self.seal(now, &tx);
         self.plan_pulls(now);
@@ -187,6 +189,8 @@ impl Workspace {
                 }
             }
             Input::Persisted(token) => self.effects.persisted(token),
+            // Until a restored replica knows what others made since, the folder cannot be compared with anything.
+            Input::Seen(_) | Input::Scanned { .. } | Input::RootBack if self.reborn => {}
             Input::Seen(seen) => self.files.handle_seen(now, seen, &mut self.vault, tx),
             Input::Scanned { complete } => {
                 self.scanned |= complete;
@@ -195,7 +199,7 @@ impl Workspace {
             Input::RootLost { why } => self.files.handle_root(now, Some(why), &mut self.vault, tx),
             Input::RootBack => self.files.handle_root(now, None, &mut self.vault, tx),
             Input::Acted { action, outcome } => {
-                self.files.handle_acted(now, action, outcome, &mut self.vault, tx);
+                self.acted(now, action, outcome, tx);
             }
             Input::Command(request, command) => self.command(now, request, command, tx),
         }
@@ -222,7 +226,10 @@ impl Workspace {
         while let Some(output) = self.files.poll_output() {
             match output {
                 FilesOutput::Publish(content) => self.enqueue_content(now, content, tx),
-                FilesOutput::Act(action, what) => self.effects.push(Output::Act(action, what)),
+                FilesOutput::Act(action, what) => {
+                    let action = self.actions.outer(action);
+                    self.effects.push(Output::Act(action, what));
+                }
                 FilesOutput::Fetch { hash, manifest } => self.fetch(now, hash, manifest, tx),
                 FilesOutput::Look(paths) => self.effects.push(Output::Look(paths)),
                 FilesOutput::Halted(halt) => self.effects.push(Output::Halted(Some(halt))),

@@ -74,7 +74,12 @@ pub(crate) fn seal(
         None => OpModeS::Base,
     };
     let (enc, ciphertext) = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, Suite>(
-        &mode, &key, info, plain, aad, &mut derived,
+        &mode,
+        &key,
+        info,
+        plain,
+        aad,
+        &mut derived,
     )
     .ok()?;
     let mut out = Vec::with_capacity(plain.len() + OVERHEAD);

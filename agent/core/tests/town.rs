@@ -182,13 +182,17 @@ impl Town {
                     self.hosts[host].replies.insert(request, reply);
                 }
                 Output::Look(paths) => {
-                    let paths: Vec<String> = if paths.is_empty() {
+                    let all = paths.is_empty();
+                    let paths: Vec<String> = if all {
                         self.hosts[host].folder.keys().cloned().collect()
                     } else {
                         paths.iter().map(|path| path.as_str().to_owned()).collect()
                     };
                     let seen = paths.iter().map(|path| self.look(host, path)).collect();
                     self.hosts[host].inputs.push_back(Input::Seen(seen));
+                    if all {
+                        self.hosts[host].inputs.push_back(Input::Scanned { complete: true });
+                    }
                 }
                 _ => {}
             }
@@ -406,4 +410,54 @@ fn who_leaves_gets_nothing_more_and_the_others_go_on_under_a_new_key() {
     assert_eq!(town.text(b, "secret.md"), "after c left\n");
     assert_eq!(town.text(c, "secret.md"), "");
     assert_eq!(town.status(a).peers.len(), 1);
+}
+
+impl Town {
+    /// Kills a host and opens it again from this store, with its folder as it is.
+    fn restart_from(&mut self, host: usize, store: MemoryStore, watermark: Watermark) {
+        self.disconnect(host);
+        let setup = Setup { identity: identity(host as u8 + 2), seed: [100 + self.seed; 32], watermark };
+        self.seed += 1;
+        self.hosts[host].machine = Workspace::open(setup, self.now, &store).unwrap();
+        self.hosts[host].store = store;
+        self.hosts[host].inputs.clear();
+        self.drain(host);
+        let paths: Vec<String> = self.hosts[host].folder.keys().cloned().collect();
+        let seen = paths.iter().map(|path| self.look(host, path)).collect();
+        self.hosts[host].inputs.push_back(Input::Seen(seen));
+        self.hosts[host].inputs.push_back(Input::Scanned { complete: true });
+        self.connect(host);
+    }
+}
+
+/// Whether its watermark tells or only a peer can, a restored database loses no edit, says none twice, and goes on.
+#[test]
+fn a_restored_backup_begins_a_new_incarnation_and_loses_nothing() {
+    for watermark_survives in [true, false] {
+        let mut town = Town::new();
+        let a = town.found();
+        town.write(a, "note.md", "one\ntwo\nthree\n");
+        let link = town.invite(a);
+        let b = town.join(&link);
+        town.run(5_000);
+        let backup = (town.hosts[b].store.clone(), town.hosts[b].watermark);
+        town.write(b, "note.md", "one\ntwo after the backup\nthree\n");
+        town.run(3_000);
+        town.write(a, "note.md", "one by a\ntwo after the backup\nthree\n");
+        town.run(3_000);
+        let watermark = if watermark_survives { town.hosts[b].watermark } else { backup.1 };
+        town.restart_from(b, backup.0, watermark);
+        town.run(10_000);
+        town.write(b, "note.md", "one by a\ntwo after the backup\nthree by b again\n");
+        town.run(20_000);
+        let (status_a, status_b) = (town.status(a), town.status(b));
+        assert_eq!(
+            town.text(a, "note.md"),
+            "one by a\ntwo after the backup\nthree by b again\n",
+            "{status_a:#?} {status_b:#?}"
+        );
+        assert_eq!(town.text(b, "note.md"), town.text(a, "note.md"));
+        assert!(!status_a.rejected.contains_key("fork"), "{status_a:#?}");
+        assert!(status_a.settled && status_b.settled, "{status_a:#?} {status_b:#?}");
+    }
 }

@@ -116,7 +116,7 @@ fn document(rng: &mut ChaCha8Rng, number: usize) -> String {
     let mut text = format!("---\ntitle: Document {number}\ntags: [docs, \"{}\"]\n---\n\n", pick(rng, &WORDS));
     // Many short, few long: the length doubles with every coin that falls on the same side.
     let mut paragraphs = 2 + rng.next_u32() % 4;
-    while rng.next_u32() % 3 == 0 && paragraphs < 128 {
+    while rng.next_u32().is_multiple_of(3) && paragraphs < 128 {
         paragraphs *= 2;
     }
     for paragraph in 0..paragraphs {

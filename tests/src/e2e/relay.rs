@@ -16,6 +16,7 @@ const LISTENING: &str = "weft-relay listening on ws://";
 /// A running `weft-relay`; killed when dropped.
 pub struct Relay {
     process: Process,
+    program: PathBuf,
     address: String,
     url: String,
     log: PathBuf,
@@ -25,7 +26,12 @@ pub struct Relay {
 impl Relay {
     /// Starts it on `port` of 127.0.0.1 (0: a free one) with more `flags`, and waits until it listens. `log` must be new.
     pub fn start(log: &Path, port: u16, flags: &[String]) -> Result<Self> {
-        let mut command = Command::new(&binaries()?.relay);
+        Self::start_program(&binaries()?.relay, log, port, flags)
+    }
+
+    /// As [`Relay::start`], with another program that takes `--listen` and prints the same line.
+    pub fn start_program(program: &Path, log: &Path, port: u16, flags: &[String]) -> Result<Self> {
+        let mut command = Command::new(program);
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).args(flags);
         // What the developer's shell has set is not this test's configuration.
         for (name, _) in std::env::vars_os() {
@@ -45,7 +51,8 @@ impl Relay {
             Ok(None)
         })?;
         let url = format!("ws://{address}");
-        Ok(Self { process, address, url, log: log.to_path_buf(), flags: flags.to_vec() })
+        let (program, log) = (program.to_path_buf(), log.to_path_buf());
+        Ok(Self { process, program, address, url, log, flags: flags.to_vec() })
     }
 
     /// `ws://127.0.0.1:PORT`.
@@ -88,7 +95,7 @@ impl Relay {
         let port = self.address.rsplit(':').next().and_then(|port| port.parse().ok()).context("no port")?;
         // A log of its own: the old one already holds a line that says where it listens.
         let log = self.log.with_extension(format!("{}.log", self.process.pid()));
-        *self = Self::start(&log, port, &self.flags)?;
+        *self = Self::start_program(&self.program, &log, port, &self.flags)?;
         Ok(())
     }
 }

@@ -27,6 +27,8 @@ pub enum DirectKind {
     Nack = 4,
     /// A removed device learns why.
     Notice = 5,
+    /// A joiner is told why it is not let in.
+    Refusal = 6,
 }
 
 impl DirectKind {
@@ -37,6 +39,7 @@ impl DirectKind {
             3 => Some(DirectKind::Slot),
             4 => Some(DirectKind::Nack),
             5 => Some(DirectKind::Notice),
+            6 => Some(DirectKind::Refusal),
             _ => None,
         }
     }

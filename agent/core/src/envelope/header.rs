@@ -3,8 +3,8 @@
 
 use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
 
-use super::kind::Kind;
 use super::Class;
+use super::kind::Kind;
 use crate::hash;
 use crate::id::{ChainId, EpochId, Link, OpId, WorkspaceId};
 use crate::sign::SIGNATURE_LEN;

@@ -26,8 +26,10 @@ pub enum Kind {
     Credit,
     /// 22: these pieces are wanted.
     Want,
-    /// 23: these pieces are here.
+    /// 23: these pieces are not here.
     Have,
+    /// 24: an epoch, for whoever finds a slot in it.
+    KeyPacket,
     /// Any other: held, chained, served and skipped, unless critical.
     Unknown {
         /// Its number, without the critical bit.
@@ -64,6 +66,7 @@ impl Kind {
             21 => Kind::Credit,
             22 => Kind::Want,
             23 => Kind::Have,
+            24 => Kind::KeyPacket,
             _ => Kind::Unknown { number: byte & !Self::CRITICAL, critical: byte & Self::CRITICAL != 0 },
         }
     }
@@ -82,6 +85,7 @@ impl Kind {
             Kind::Credit => 21,
             Kind::Want => 22,
             Kind::Have => 23,
+            Kind::KeyPacket => 24,
             Kind::Unknown { number, critical } => {
                 (number & !Self::CRITICAL) | if critical { Self::CRITICAL } else { 0 }
             }
@@ -104,7 +108,8 @@ impl Kind {
             | Kind::Enough
             | Kind::Credit
             | Kind::Want
-            | Kind::Have => Some(BodyKey::Ops),
+            | Kind::Have
+            | Kind::KeyPacket => Some(BodyKey::Ops),
             Kind::Unknown { .. } => None,
         }
     }

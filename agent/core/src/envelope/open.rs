@@ -147,6 +147,26 @@ pub fn open_head(workspace: &WorkspaceId, keyring: &Keyring, bytes: &[u8]) -> Re
     Err(failure)
 }
 
+impl OpenError {
+    /// A few words that name the kind of fault, for counting.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            OpenError::TooLarge => "oversized envelope",
+            OpenError::Version(_) => "envelope of another format",
+            OpenError::NotAnEnvelope => "not an envelope",
+            OpenError::UnknownEpoch => "unknown epoch",
+            OpenError::BrokenSeal => "broken seal",
+            OpenError::Malformed(_) => "malformed header",
+            OpenError::Mismatch => "header does not match its envelope",
+            OpenError::BadSignature => "bad signature",
+            OpenError::NoContentKey => "no content key",
+            OpenError::UnknownKind => "unknown kind",
+            OpenError::Payload(_) => "malformed body",
+        }
+    }
+}
+
 impl OpenHead {
     /// Checks the signature against the device's keys as the membership knows them. About 40 µs; may run on any thread.
     pub fn verify(self, device: &DevicePublic) -> Result<VerifiedHead, OpenError> {
@@ -156,6 +176,11 @@ impl OpenHead {
         sign::verify(&device.sign, Context::Envelope, &self.workspace, &[&self.nonce, &self.signed], &self.signature)
             .map_err(|_| OpenError::BadSignature)?;
         Ok(VerifiedHead { head: self })
+    }
+    /// For what was verified before it was stored, and for ops, which are signed by themselves: skips the signature.
+    #[must_use]
+    pub(crate) fn trust_stored(self) -> VerifiedHead {
+        VerifiedHead { head: self }
     }
     /// nonce ‖ header ‖ signature: one half of a fork's proof.
     #[must_use]

@@ -60,9 +60,8 @@ impl Gone {
     }
     /// Whether so much is gone that a person must say whether it was meant.
     fn is_mass(&self, records: &Records) -> Option<Halt> {
-        let is_file = |key: &&Key| {
-            records.brief(**key).is_some_and(|known| known.kind != Kind::Folder && known.hash.is_some())
-        };
+        let is_file =
+            |key: &&Key| records.brief(**key).is_some_and(|known| known.kind != Kind::Folder && known.hash.is_some());
         let (gone, total) = (self.keys.iter().filter(is_file).count(), records.files());
         let mass = gone > MASS_FILES_MIN.max(total / 4) || (gone == total && total > ALL_FILES_MIN);
         mass.then_some(Halt::MassDelete { gone, total })
@@ -120,13 +119,7 @@ impl Files {
         self.settle(&mut cx);
     }
     /// A person answered a mass delete. `false`: nothing was asked.
-    pub fn handle_resume(
-        &mut self,
-        now: Timestamp,
-        answer: Resume,
-        versions: &mut dyn Versions,
-        tx: &Tx<'_>,
-    ) -> bool {
+    pub fn handle_resume(&mut self, now: Timestamp, answer: Resume, versions: &mut dyn Versions, tx: &Tx<'_>) -> bool {
         if !matches!(self.halt, Some(Halt::MassDelete { .. })) {
             return false;
         }

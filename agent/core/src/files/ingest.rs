@@ -438,7 +438,11 @@ impl Files {
             let actor = self.actor;
             let doc = &mut self.documents.open(document, cx.tx).doc;
             let at = if base.heads.is_empty() {
-                doc.get_changes_meta(&[]).into_iter().filter(|meta| meta.deps.is_empty()).map(|meta| meta.hash).collect()
+                doc.get_changes_meta(&[])
+                    .into_iter()
+                    .filter(|meta| meta.deps.is_empty())
+                    .map(|meta| meta.hash)
+                    .collect()
             } else {
                 theirs(&base.heads)
             };

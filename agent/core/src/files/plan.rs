@@ -190,7 +190,8 @@ impl Files {
                 }
             }
         }
-        moving.retain(|at| self.records.at(at).is_some_and(|key| self.shown.paths.get(&key).is_some_and(|to| to != at)));
+        moving
+            .retain(|at| self.records.at(at).is_some_and(|key| self.shown.paths.get(&key).is_some_and(|to| to != at)));
         let keys: Vec<Key> = self.work.todo.iter().copied().collect();
         for key in keys {
             if !self.work.has_room() {
@@ -545,7 +546,9 @@ impl Files {
         self.take_in(vec![seen], cx);
         let after = self.records.whole(done.key, cx.tx);
         let content = |record: &Option<Record>| record.as_ref().and_then(|one| one.now.as_ref()).map(|now| now.hash);
-        if content(&before) == content(&after) && !self.gone.contains(done.key) && self.records.at(&path) == Some(done.key)
+        if content(&before) == content(&after)
+            && !self.gone.contains(done.key)
+            && self.records.at(&path) == Some(done.key)
         {
             // Nothing was learnt: what is in the way is elsewhere.
             self.work.back_off(done.key, cx.now);

@@ -299,9 +299,14 @@ impl Wire for TextState {
 
 /// The key of the row of a text's state: id, `t`, start of the version's hash.
 pub(crate) fn text_row(id: &FileId, version: &VersionHash) -> Vec<u8> {
+    text_row_at(id, start_of(version))
+}
+
+/// The same, by the start of the version's hash alone.
+pub(crate) fn text_row_at(id: &FileId, start: [u8; 8]) -> Vec<u8> {
     let mut key = id.0.to_vec();
     key.push(b't');
-    key.extend(start_of(version));
+    key.extend(start);
     key
 }
 

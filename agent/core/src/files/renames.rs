@@ -33,10 +33,8 @@ impl Files {
         if pairs.is_empty() {
             return;
         }
-        let moves: BTreeMap<Key, RelPath> = pairs
-            .iter()
-            .filter_map(|(key, at)| Some((*key, new.get(*at)?.path.clone())))
-            .collect();
+        let moves: BTreeMap<Key, RelPath> =
+            pairs.iter().filter_map(|(key, at)| Some((*key, new.get(*at)?.path.clone()))).collect();
         self.move_folders(&moves, cx);
         let mut taken: BTreeMap<usize, Key> = pairs.into_iter().map(|(key, at)| (at, key)).collect();
         let mut rest = Vec::new();

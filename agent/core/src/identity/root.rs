@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(RootSecret::from_words(&words.replace("legal", "lethal")).unwrap_err(), WordsError);
         assert_eq!(RootSecret::from_words("legal winner").unwrap_err(), WordsError);
         // Twelve words are an identity elsewhere, not here.
-        assert!(RootSecret::from_words(&"zoo ".repeat(11).replace("zoo ", "zoo ").to_string()).is_err());
+        assert!(RootSecret::from_words(&format!("{}wrong", "zoo ".repeat(11))).is_err());
     }
 }

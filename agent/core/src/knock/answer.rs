@@ -209,7 +209,8 @@ impl AnswerOpener {
         self.make_room(&part);
         self.counter += 1;
         let counter = self.counter;
-        let assembly = self.answers.entry(part.answer).or_insert_with(|| Assembly { count: part.count, ..<_>::default() });
+        let assembly =
+            self.answers.entry(part.answer).or_insert_with(|| Assembly { count: part.count, ..<_>::default() });
         if assembly.count != part.count {
             return Err(AnswerError::Malformed);
         }
@@ -262,18 +263,26 @@ impl AnswerOpener {
         }
         let state = evaluate(&set);
         let device = state.devices.get(&self.device).filter(|device| device.active).ok_or(AnswerError::NotWelcome)?;
+        // Welcomed twice (a rotation came between): the deepest epoch reaches the others by back links.
+        let mut best: Option<(u32, OpId, Epoch)> = None;
         for id in &device.introduced_by {
             let Some(OpBody::Welcome { slots, .. }) = set.get(id).map(SignedOp::body) else { continue };
             for slot in slots {
-                let Some(commitments) = state.commitments(&slot.epoch) else { continue };
-                for kem in &self.kems {
-                    if let Ok(epoch) = open_slot(&workspace, commitments, kem, &slot.slot) {
-                        return Ok(Answer { welcome: *id, epoch, ops: set });
-                    }
+                let Some(facts) = state.epochs.get(&slot.epoch) else { continue };
+                if best.as_ref().is_some_and(|(depth, ..)| *depth >= facts.depth) {
+                    continue;
+                }
+                let opened = self
+                    .kems
+                    .iter()
+                    .find_map(|kem| open_slot(&workspace, &facts.grant.commitments, kem, &slot.slot).ok());
+                if let Some(epoch) = opened {
+                    best = Some((facts.depth, *id, epoch));
                 }
             }
         }
-        Err(AnswerError::NoEpoch)
+        let (_, welcome, epoch) = best.ok_or(AnswerError::NoEpoch)?;
+        Ok(Answer { welcome, epoch, ops: set })
     }
 }
 

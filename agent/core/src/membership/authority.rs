@@ -68,11 +68,13 @@ impl Author<'_> {
             }
             OpBody::Revoke { devices, epoch, .. } => {
                 let below = devices.iter().all(|id| {
-                    self.state.devices.get(id).is_some_and(|device| device.root == self.root || self.outranks(&device.root))
+                    self.state
+                        .devices
+                        .get(id)
+                        .is_some_and(|device| device.root == self.root || self.outranks(&device.root))
                 });
-                let own = devices
-                    .iter()
-                    .all(|id| self.state.devices.get(id).is_some_and(|device| device.root == self.root));
+                let own =
+                    devices.iter().all(|id| self.state.devices.get(id).is_some_and(|device| device.root == self.root));
                 let gone: BTreeSet<DeviceId> = devices.iter().copied().collect();
                 let needs = if own { Role::Keeper } else { Role::Admin };
                 (below && self.grants(epoch, |id| !gone.contains(id))).then_some((needs, false))

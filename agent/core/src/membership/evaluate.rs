@@ -45,10 +45,8 @@ fn is_removal(body: &OpBody) -> bool {
 
 /// The indices of the ops that count, ascending.
 fn counting(set: &OpSet, closure: &Bits) -> Bits {
-    let authorised: Vec<(usize, &Standing)> = closure
-        .iter()
-        .filter_map(|index| Some((index, set.nodes.get(index)?.standing.as_ref()?)))
-        .collect();
+    let authorised: Vec<(usize, &Standing)> =
+        closure.iter().filter_map(|index| Some((index, set.nodes.get(index)?.standing.as_ref()?))).collect();
     let removals: Vec<(usize, &Standing)> = authorised
         .iter()
         .filter(|(index, _)| set.nodes.get(*index).is_some_and(|node| is_removal(node.op.body())))
@@ -88,7 +86,7 @@ fn counting(set: &OpSet, closure: &Bits) -> Bits {
 }
 
 fn concurrent(set: &OpSet, one: usize, other: usize) -> bool {
-    let before = |earlier: usize, later: usize| set.nodes.get(later).is_some_and(|node| node.ancestors.contains(earlier));
+    let before =
+        |earlier: usize, later: usize| set.nodes.get(later).is_some_and(|node| node.ancestors.contains(earlier));
     one != other && !before(one, other) && !before(other, one)
 }
-

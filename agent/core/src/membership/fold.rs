@@ -144,10 +144,8 @@ impl<'a> Fold<'a> {
         for index in &self.counting {
             match self.body(*index) {
                 Some(OpBody::Welcome { invite, admission, .. }) => {
-                    let role = self.set.get(invite).and_then(|op| match op.body() {
-                        OpBody::Invite { role, .. } => Some(*role),
-                        _other => None,
-                    });
+                    let invited = self.set.get(invite).map(crate::op::SignedOp::body);
+                    let role = if let Some(OpBody::Invite { role, .. }) = invited { Some(*role) } else { None };
                     let (cert, name, label) = (admission.cert(), admission.name(), admission.label());
                     let entry = Entry { cert, name, label, role, invite: Some(*invite) };
                     admissions.push((Some(*index), entry));
@@ -314,7 +312,8 @@ impl<'a> Fold<'a> {
             let Some(body) = self.body(*index) else { continue };
             let Some(grant) = body.epoch() else { continue };
             let (id, op) = (grant.id(&workspace), self.id(Some(*index)));
-            let covers = rotations.iter().all(|rotation| rotation == index || self.before(Some(*rotation), Some(*index)));
+            let covers =
+                rotations.iter().all(|rotation| rotation == index || self.before(Some(*rotation), Some(*index)));
             let embedded = matches!(body, OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Fork { .. });
             let lobby = embedded || grant.parents.is_empty();
             let facts = EpochFacts { op, grant: grant.clone(), depth: 1, covers, lobby };

@@ -59,6 +59,9 @@ pub(super) struct Node {
     pub(super) standing: Option<Standing>,
 }
 
+/// By which op a signing key came in (`None`: the genesis), and the key.
+type Introduced = (Option<usize>, [u8; 32]);
+
 /// The ops of one workspace.
 pub struct OpSet {
     genesis: Genesis,
@@ -66,7 +69,7 @@ pub struct OpSet {
     index: BTreeMap<OpId, usize>,
     heads: BTreeSet<OpId>,
     /// Where each device's signing key was introduced; `None` stands for the genesis.
-    keys: BTreeMap<DeviceId, Vec<(Option<usize>, [u8; 32])>>,
+    keys: BTreeMap<DeviceId, Vec<Introduced>>,
     parked: BTreeMap<OpId, SignedOp>,
     waiting: BTreeMap<OpId, BTreeSet<OpId>>,
     parked_bytes: usize,
@@ -161,9 +164,9 @@ impl OpSet {
     #[must_use]
     pub fn descends(&self, heads: &[OpId], older: &[OpId]) -> bool {
         let Some(closure) = self.closure(heads) else { return false };
-        older.iter().all(|id| {
-            *id == self.genesis.op_id() || self.index.get(id).is_some_and(|index| closure.contains(*index))
-        })
+        older
+            .iter()
+            .all(|id| *id == self.genesis.op_id() || self.index.get(id).is_some_and(|index| closure.contains(*index)))
     }
     /// Whether an op's author had the role for it where it stands. (In a larger set it may still not count.)
     #[must_use]

@@ -150,7 +150,9 @@ impl Wire for EpochGrant {
         let commitments = Commitments { access: reader.item()?, content: reader.item()? };
         let parents: Vec<BackLink> = reader.list(EPOCH_PARENTS_MAX, "epoch parents")?;
         let recipients: Vec<DeviceId> = reader.list(RECIPIENTS_MAX, "epoch recipients")?;
-        if !parents.is_sorted_by(|one, next| one.parent < next.parent) || !recipients.is_sorted_by(|one, next| one < next) {
+        if !parents.is_sorted_by(|one, next| one.parent < next.parent)
+            || !recipients.is_sorted_by(|one, next| one < next)
+        {
             return Err(DecodeError::Invalid("epoch"));
         }
         Ok(Self { commitments, parents, recipients })
@@ -440,4 +442,3 @@ impl OpBody {
         }
     }
 }
-

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use rand_core::CryptoRng;
 use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
 
-use super::body::Policy;
 use super::OpError;
+use super::body::Policy;
 use crate::hash;
 use crate::id::{OpId, WorkspaceId};
 use crate::identity::{Certifier, DeviceCert, LocalIdentity, RootPublic, RootSecret, clean_name, read_name};

@@ -26,13 +26,7 @@ pub enum OpSigner<'a> {
 impl SignedOp {
     /// Signs an op. `parents` are the heads the author knows (1 to 64; any order).
     #[must_use]
-    pub fn make(
-        workspace: &WorkspaceId,
-        parents: &[OpId],
-        signer: OpSigner<'_>,
-        wall_ms: u64,
-        body: OpBody,
-    ) -> Self {
+    pub fn make(workspace: &WorkspaceId, parents: &[OpId], signer: OpSigner<'_>, wall_ms: u64, body: OpBody) -> Self {
         let mut parents = parents.to_vec();
         parents.sort();
         parents.dedup();

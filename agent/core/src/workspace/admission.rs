@@ -18,8 +18,8 @@ use super::{Phase, Workspace};
 use crate::epoch::RoomKey;
 use crate::hash::h;
 use crate::id::{DeviceId, OpId};
-use crate::invite::{InviteSecret, KnockKeys};
 use crate::identity::LocalIdentity;
+use crate::invite::{InviteSecret, KnockKeys};
 use crate::invite_link::{InviteLink, LINK_OPS_MAX, LINK_URLS_MAX};
 use crate::knock::{self, Answer, AnswerError, AnswerOpener, Knock, KnockError, Refusal, ReplyKey};
 use crate::membership::{OpSet, Role, evaluate};
@@ -77,10 +77,7 @@ impl Workspace {
     pub(super) fn knock_rooms(&self, max: usize) -> Vec<(OpId, RoomKey)> {
         let mut open: Vec<_> = self.membership.invites.iter().filter(|(_, invite)| invite.open).collect();
         open.sort_by_key(|(id, invite)| (std::cmp::Reverse(invite.expires_wall_ms), **id));
-        open.into_iter()
-            .take(max)
-            .map(|(id, invite)| (*id, KnockKeys::new(&self.id, &invite.knock).room))
-            .collect()
+        open.into_iter().take(max).map(|(id, invite)| (*id, KnockKeys::new(&self.id, &invite.knock).room)).collect()
     }
 
     /// Knocks in a room where somebody is.
@@ -220,8 +217,7 @@ impl Workspace {
             let signer = OpSigner::Device(&self.identity.device);
             let author = ops::Author { workspace: self.id, parents: heads, signer, wall_ms: now.wall_ms };
             let admission = pending.knock.admission.clone();
-            let welcome =
-                ops::welcome(&author, pending.invite, admission, invite.role, &epoch, &mut self.rng);
+            let welcome = ops::welcome(&author, pending.invite, admission, invite.role, &epoch, &mut self.rng);
             let Some(welcome) = welcome else { return self.reject("unsound key in a knock") };
             self.publish_op(&welcome, tx);
             if !self.knows(&welcome.id()) {

@@ -48,7 +48,9 @@ pub enum OpenError {
     #[error("this database has format {0}, which this version of weft does not know: upgrade weft")]
     Format(u8),
     /// A row that cannot be read.
-    #[error("the database is damaged at {0}: restore it from a backup, or remove it and join again; peers have your files")]
+    #[error(
+        "the database is damaged at {0}: restore it from a backup, or remove it and join again; peers have your files"
+    )]
     Damaged(&'static str),
     /// The device in the database is another one.
     #[error("this database belongs to another device; join the workspace afresh instead of copying it")]
@@ -66,9 +68,10 @@ mod key {
     pub(in crate::workspace) const JOINING: &[u8] = b"joining";
     pub(in crate::workspace) const LEFT: &[u8] = b"left";
     pub(in crate::workspace) const PAUSED: &[u8] = b"paused";
+    pub(in crate::workspace) const REBORN: &[u8] = b"reborn";
     pub(in crate::workspace) const TIP: &[u8] = b"tip/";
 }
-pub(super) use key::{GENESIS, INCARNATION, JOINING, LEFT, PAUSED};
+pub(super) use key::{GENESIS, INCARNATION, JOINING, LEFT, PAUSED, REBORN};
 
 /// What differs between the three ways to begin.
 struct Parts {
@@ -100,7 +103,8 @@ impl Workspace {
             ops: parts.ops,
             vault: Vault::new(parts.id, parts.keyring),
             own,
-            reborn: false,
+            reborn: read.get(Table::Meta, REBORN).is_some(),
+            actions: super::incarnation::Actions::default(),
             stuck: false,
             frontier: parts.frontier,
             outbox: Outbox::open(read),
@@ -266,6 +270,8 @@ impl Workspace {
         if setup.watermark > this.own.watermark() {
             // The database went back behind what was sent.
             this.found_out_rollback(now, setup.watermark.incarnation, &tx);
+        } else if this.reborn {
+            this.await_peers(now, &tx);
         }
         this.epochs_changed(now, &tx);
         if this.is_active() {

@@ -60,12 +60,8 @@ impl Blobs {
 impl Workspace {
     /// Wants the pieces of a version.
     pub(super) fn fetch(&mut self, now: Timestamp, hash: VersionHash, manifest: Manifest, tx: &Tx<'_>) {
-        let missing: BTreeSet<PieceId> = manifest
-            .pieces
-            .iter()
-            .map(|piece| piece.id)
-            .filter(|id| tx.get(Table::Pieces, &id.0).is_none())
-            .collect();
+        let missing: BTreeSet<PieceId> =
+            manifest.pieces.iter().map(|piece| piece.id).filter(|id| tx.get(Table::Pieces, &id.0).is_none()).collect();
         for piece in &missing {
             let versions = self.blobs.wanted.entry(*piece).or_default();
             if versions.is_empty() {

@@ -102,10 +102,8 @@ impl Effects {
     fn release(&mut self, output: Output) {
         if is_gated(&output) && self.durable > self.watermark && matches!(output, Output::Send { .. }) {
             self.watermark = self.durable;
-            self.ready.push_back(Output::Watermark {
-                incarnation: self.watermark.incarnation,
-                seq: self.watermark.seq,
-            });
+            self.ready
+                .push_back(Output::Watermark { incarnation: self.watermark.incarnation, seq: self.watermark.seq });
         }
         self.ready.push_back(output);
     }

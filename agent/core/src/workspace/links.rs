@@ -86,9 +86,7 @@ impl Links {
 
     /// Ties a peer to a device.
     pub(super) fn identify(&mut self, route: Route, device: DeviceId) {
-        if let Some(known) =
-            self.room_mut(route.link, &route.room).and_then(|room| room.peers.get_mut(&route.peer))
-        {
+        if let Some(known) = self.room_mut(route.link, &route.room).and_then(|room| room.peers.get_mut(&route.peer)) {
             *known = Some(device);
         }
     }

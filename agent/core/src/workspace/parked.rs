@@ -57,11 +57,8 @@ impl Parked {
 
     /// What waits to follow on what is now held of a chain.
     pub(super) fn take_next(&mut self, chain: ChainId, seq: u64) -> Option<Bytes> {
-        let stale: Vec<Place> = self
-            .gaps
-            .range(Place { chain, seq: 0 }..=Place { chain, seq })
-            .map(|(place, _)| *place)
-            .collect();
+        let stale: Vec<Place> =
+            self.gaps.range(Place { chain, seq: 0 }..=Place { chain, seq }).map(|(place, _)| *place).collect();
         for place in stale {
             if let Some(dropped) = self.gaps.remove(&place) {
                 self.bytes -= dropped.len();

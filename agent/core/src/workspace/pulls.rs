@@ -39,7 +39,15 @@ pub(super) struct Pull {
 pub(super) struct Pulls(pub(super) BTreeMap<Nonce, Pull>);
 
 impl Pulls {
-    pub(super) fn start(&mut self, nonce: Nonce, now: u64, device: DeviceId, route: Route, ranges: Vec<Range>, window: u64) {
+    pub(super) fn start(
+        &mut self,
+        nonce: Nonce,
+        now: u64,
+        device: DeviceId,
+        route: Route,
+        ranges: Vec<Range>,
+        window: u64,
+    ) {
         let pull = Pull { device, route, ranges, window, credit: window, deadline_mono: now + FIRST_BYTE_MS };
         self.0.insert(nonce, pull);
     }

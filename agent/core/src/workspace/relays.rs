@@ -38,8 +38,11 @@ impl RelayList {
         }
         while self.0.len() > ADDRESSES_MAX {
             // Entries that say "removed" go first, then the oldest: the same on every member that holds the same.
-            let Some(oldest) =
-                self.0.iter().min_by_key(|(url, (stamp, present))| (*present, *stamp, (*url).clone())).map(|(url, _)| url.clone())
+            let Some(oldest) = self
+                .0
+                .iter()
+                .min_by_key(|(url, (stamp, present))| (*present, *stamp, (*url).clone()))
+                .map(|(url, _)| url.clone())
             else {
                 break;
             };

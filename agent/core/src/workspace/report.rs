@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use super::admission::role_name;
 use super::birth::{LEFT, PAUSED};
-use super::command::{
-    Command, LinkStatus, MemberStatus, OpenInvite, PeerStatus, Reply, RequestId, State, Status,
-};
+use super::command::{Command, LinkStatus, MemberStatus, OpenInvite, PeerStatus, Reply, RequestId, State, Status};
 use super::links::Purpose;
 use super::output::Output;
 use super::{Phase, Workspace};
@@ -53,11 +51,9 @@ impl Workspace {
                     return Some(Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()));
                 }
                 match self.invite(now, role, expires_wall_ms, uses, &lan, tx) {
-                    Ok((id, link)) => Reply::Invite {
-                        link: link.to_text(),
-                        id,
-                        beyond_lan: !self.relays.urls().is_empty(),
-                    },
+                    Ok((id, link)) => {
+                        Reply::Invite { link: link.to_text(), id, beyond_lan: !self.relays.urls().is_empty() }
+                    }
                     Err(why) => Reply::Refused(why),
                 }
             }
@@ -160,9 +156,7 @@ impl Workspace {
         self.membership
             .invites
             .iter()
-            .filter(|(_, invite)| {
-                invite.open && invite.expires_wall_ms > now.wall_ms && invite.used < invite.uses
-            })
+            .filter(|(_, invite)| invite.open && invite.expires_wall_ms > now.wall_ms && invite.used < invite.uses)
             .map(|(id, invite)| OpenInvite {
                 id: *id,
                 role: invite.role,
@@ -170,9 +164,7 @@ impl Workspace {
                 uses: invite.uses,
                 used: invite.used,
                 issuer: self.member_name(&invite.issuer),
-                link: tx
-                    .get(Table::Invites, &id.0)
-                    .and_then(|row| String::from_utf8(row.to_vec()).ok()),
+                link: tx.get(Table::Invites, &id.0).and_then(|row| String::from_utf8(row.to_vec()).ok()),
             })
             .collect()
     }
@@ -260,11 +252,7 @@ impl Workspace {
                     name: member.name.clone(),
                     role: member.role,
                     devices: u32::try_from(
-                        self.membership
-                            .devices
-                            .values()
-                            .filter(|device| device.active && device.root == *root)
-                            .count(),
+                        self.membership.devices.values().filter(|device| device.active && device.root == *root).count(),
                     )
                     .unwrap_or(u32::MAX),
                     me: *root == self.identity.root_public.sign,

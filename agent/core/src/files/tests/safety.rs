@@ -142,11 +142,8 @@ fn a_lost_root_deletes_nothing() {
 #[test]
 fn an_incomplete_scan_deletes_nothing() {
     let mut world = world_of(8);
-    let seen = vec![crate::disk::Seen {
-        path: path("d0/0.md"),
-        found: crate::disk::Found::Absent,
-        opened_since_write: None,
-    }];
+    let seen =
+        vec![crate::disk::Seen { path: path("d0/0.md"), found: crate::disk::Found::Absent, opened_since_write: None }];
     world.replicas[0].call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
     world.replicas[0].call(|files, now, held, tx| files.handle_scanned(now, false, held, tx));
     world.settle();

@@ -1,0 +1,15 @@
+//! A relay with real sockets on loopback, spoken to by a client written from the protocol crate alone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and its helpers stand outside of test functions"
+)]
+
+mod admission;
+mod client;
+mod limits;
+mod passing;
+mod shutdown;
