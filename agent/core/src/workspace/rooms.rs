@@ -157,7 +157,12 @@ impl Workspace {
     pub(super) fn refused_by_relay(&mut self, now: Timestamp, link: LinkId, code: Code, room: Option<RoomId>) {
         self.reject(code.name());
         let Some(state) = room.and_then(|room| self.links.room_mut(link, &room)) else { return };
-        if !state.joined {
+        if code == Code::Replaced {
+            // A newer connection of ours has the place: nobody is reached here any more.
+            state.joined = false;
+            state.peers.clear();
+            self.after_route_loss(now);
+        } else if !state.joined {
             state.retry_mono = Some(now.after_ms(REJOIN_MS));
         }
     }
