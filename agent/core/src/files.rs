@@ -4,17 +4,63 @@
 //! chains or peers: it takes in what the shell saw ([`Files::handle_seen`]) and what was accepted from others
 //! ([`Files::handle_content`]), and gives out what is to be published and what is to be done in the folder.
 //!
+//! Contract: the caller applies what a call wrote to its [`Tx`] before the next call, and drains
+//! [`Files::poll_output`] after each. An output never leaves before the rows it relies on: an action's record names
+//! what it will leave, a published change is already a row.
+//!
+//! Invariant: the state is a function of the rows; a crash between any two calls loses nothing that a scan of the folder
+//! does not find again. Read in this order: `entry` (what the tree says), `tree` (what it means), [`projection`]
+//! (where it belongs), `ingest` (from the disk), `receive` (from others), `plan` (to the disk).
+//!
 //! Spec: docs/files.md.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use crate::content::{Content, Manifest};
-use crate::disk::{FolderAction, RelPath};
-use crate::id::{ChainId, DeviceId, VersionHash, WorkspaceId};
-use crate::store::Read;
+use crate::disk::{FolderAction, RelPath, Seen};
+use crate::id::{ChainId, DeviceId, FileId, VersionHash, WorkspaceId};
+use crate::store::{Read, Table, Tx};
 
-/// Longest text that is merged character by character, in bytes; a longer one is a file of versions.
-pub const TEXT_BYTES_MAX: usize = 1024 * 1024;
+mod change;
+mod diff;
+mod documents;
+mod draft;
+mod entry;
+mod gone;
+mod ingest;
+mod journal;
+mod names;
+mod plan;
+mod projection;
+mod rebase;
+mod receive;
+mod record;
+mod renames;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tree;
+
+pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
+pub use journal::{decode_log, encode_log};
+pub use names::{VersionHasher, actor_prefix, version_hash};
+pub(crate) use rebase::forget;
+pub use receive::{Refusal, Refused};
+pub use record::{known_files, known_folders};
+
+use documents::Documents;
+use draft::Draft;
+use gone::Gone;
+use plan::Work;
+use projection::Projection;
+use record::{Key, Records};
+use tree::{Entry, Tree};
+
+/// Longest text that is merged character by character, in bytes; a longer one is a file of versions. The same as
+/// [`crate::content::INLINE_BYTES_MAX`], so that a text's versions never need pieces.
+pub const TEXT_BYTES_MAX: usize = crate::content::INLINE_BYTES_MAX;
 
 /// Names an action in the folder until its outcome is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,4 +197,285 @@ pub struct FilesFigures {
     pub pending_writes: u64,
     /// Changes that wait for others, or for the version they start from.
     pub waiting_changes: u64,
+}
+
+/// What every call brings along.
+pub(crate) struct Cx<'a, 'b> {
+    now: crate::time::Timestamp,
+    versions: &'a mut dyn Versions,
+    tx: &'a Tx<'b>,
+}
+
+/// What an entry was before others changed it, for the log.
+struct Before {
+    path: Option<RelPath>,
+    content: Option<VersionHash>,
+    lived: bool,
+    deleted: bool,
+    author: Author,
+}
+
+/// The machine between a folder and its documents.
+pub struct Files {
+    identity: Identity,
+    actor: [u8; 16],
+    /// Whether this computer's file system does not tell letter case and Unicode forms apart.
+    fold: bool,
+    documents: Documents,
+    tree: Tree,
+    records: Records,
+    shown: Projection,
+    /// Whether the projection must be made anew.
+    moved: bool,
+    work: Work,
+    gone: Gone,
+    /// Looks at paths where an action is under way; taken in when it has ended.
+    deferred: BTreeMap<RelPath, Seen>,
+    halt: Option<Halt>,
+    /// Inline versions that came or were published in this call.
+    fresh: BTreeMap<VersionHash, Bytes>,
+    draft: Draft,
+    /// What others changed in this call.
+    remote: BTreeMap<FileId, Before>,
+    outputs: VecDeque<FilesOutput>,
+    changes: u64,
+    waiting: receive::Waiting,
+    log_counter: u64,
+}
+
+impl Files {
+    /// The machine as its rows say. Afterwards [`Files::poll_timeout`] is due at once, so that what a crash interrupted
+    /// goes on. A document whose rows cannot be read is shown as far as it could be, and never overwritten.
+    #[must_use]
+    pub fn open(identity: Identity, read: &dyn Read) -> Files {
+        let mut files = Files {
+            identity,
+            actor: actor_prefix(&identity.workspace, identity.chain),
+            fold: false,
+            documents: Documents::default(),
+            tree: Tree::default(),
+            records: Records::default(),
+            shown: Projection::default(),
+            moved: true,
+            work: Work::default(),
+            gone: Gone::default(),
+            deferred: BTreeMap::new(),
+            halt: None,
+            fresh: BTreeMap::new(),
+            draft: Draft::default(),
+            remote: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            changes: 0,
+            waiting: receive::Waiting::default(),
+            log_counter: 0,
+        };
+        for (key, value) in record::rows(read, Table::Files) {
+            if let Some((id, state)) = record::load_text(&key, &value) {
+                files.changes += state.changes;
+                files.tree.texts.insert((id, names::start_of(&state.version)), state);
+            } else {
+                files.records.load(&key, &value);
+            }
+        }
+        for (_, value) in record::rows(read, Table::Documents) {
+            files.documents.stored_bytes += value.len() as u64;
+        }
+        for (key, value) in record::rows(read, Table::Waiting) {
+            files.waiting.load(&key, &value);
+        }
+        files.changes += files.tree.load(&mut files.documents, read);
+        files.work.start(files.records.keys());
+        files
+    }
+    /// Says that this computer's file system does not tell letter case and Unicode forms apart (macOS, Windows). Names
+    /// that differ only so then get clash names here. Call it right after [`Files::open`].
+    pub fn set_folding(&mut self, fold: bool) {
+        self.fold = fold;
+        self.moved = true;
+    }
+    /// A new incarnation: changes are made by new actors from now on.
+    pub fn set_chain(&mut self, chain: ChainId) {
+        self.identity.chain = chain;
+        self.actor = actor_prefix(&self.identity.workspace, chain);
+    }
+    /// What is to be done next; drain to `None` after every call.
+    pub fn poll_output(&mut self) -> Option<FilesOutput> {
+        self.outputs.pop_front()
+    }
+    /// Monotonic ms at which [`Files::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        if self.moved {
+            return Some(0);
+        }
+        let gone = if self.halt.is_none() { self.gone.due() } else { None };
+        [gone, self.work.due()].into_iter().flatten().min()
+    }
+    /// Why nothing is written to the folder, if so.
+    #[must_use]
+    pub fn halted(&self) -> Option<&Halt> {
+        self.halt.as_ref()
+    }
+    /// No action is pending, and nothing waits that could be done.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        !self.moved && self.work.is_idle() && self.gone.is_empty() && self.deferred.is_empty()
+    }
+    /// Figures for `weft status`.
+    #[must_use]
+    pub fn figures(&self) -> FilesFigures {
+        let files =
+            self.tree.entries.values().filter(|entry| entry.kind != entry::Kind::Folder && entry.lives()).count();
+        FilesFigures {
+            files: files as u64,
+            document_bytes: self.documents.stored_bytes,
+            changes: self.changes,
+            pending_writes: self.work.pending(),
+            waiting_changes: self.waiting.count(),
+        }
+    }
+    /// Drops loaded documents from memory; they are read again when needed. For when nothing happened for a while.
+    pub fn release_memory(&mut self) {
+        self.documents.clear();
+    }
+    /// The path at which an entry is shown.
+    fn path_of(&self, id: FileId) -> Option<RelPath> {
+        self.shown.paths.get(&Key::main(id)).cloned()
+    }
+    /// The bytes of an inline version, if they are here.
+    fn bytes_of(&mut self, cx: &mut Cx<'_, '_>, hash: &VersionHash) -> Option<Bytes> {
+        self.fresh.get(hash).cloned().or_else(|| cx.versions.version(hash, cx.tx))
+    }
+    /// Reads an entry again after its registers or texts changed, and notes what follows.
+    fn refresh(&mut self, id: &FileId, cx: &Cx<'_, '_>) {
+        let old = self.tree.entries.get(id).cloned();
+        if !self.tree.refresh(id, &mut self.documents, cx.tx) {
+            return;
+        }
+        self.touch(id, old.as_ref());
+    }
+    /// An entry is another than it was: its paths or its contents are to be looked at.
+    fn touch(&mut self, id: &FileId, old: Option<&Entry>) {
+        let same_place = |old: &Entry, new: &Entry| {
+            let versions = |entry: &Entry| entry.alternatives.iter().map(|one| one.version.hash).collect::<Vec<_>>();
+            old.place == new.place && old.deleted == new.deleted && versions(old) == versions(new)
+        };
+        let stays = old.zip(self.tree.entries.get(id)).is_some_and(|(old, new)| same_place(old, new));
+        // Where names clash, equal contents decide who is shown.
+        if stays && self.shown.twins.is_empty() && self.shown.clashes.is_empty() {
+            self.work.look_at(*id, &self.records);
+        } else {
+            self.moved = true;
+            self.work.look_at(*id, &self.records);
+        }
+    }
+    /// Ends every call: publishes what was drafted, projects, plans, and lets go of memory.
+    fn settle(&mut self, cx: &mut Cx<'_, '_>) {
+        self.publish(cx);
+        if self.moved {
+            self.project(cx);
+        }
+        self.log_remote(cx);
+        self.plan(cx);
+        self.documents.trim();
+        self.fresh.clear();
+    }
+    /// Makes the projection anew and notes what belongs elsewhere than before.
+    fn project(&mut self, cx: &Cx<'_, '_>) {
+        self.moved = false;
+        let new = projection::project(&self.tree, self.fold);
+        let mut differing: BTreeSet<Key> = BTreeSet::new();
+        for (key, path) in &new.paths {
+            if self.shown.paths.get(key) != Some(path) {
+                differing.insert(*key);
+            }
+        }
+        differing.extend(self.shown.paths.keys().filter(|key| !new.paths.contains_key(key)));
+        let old = std::mem::replace(&mut self.shown, new);
+        self.work.add(differing);
+        let clashes: Vec<LogEvent> = self
+            .shown
+            .clashes
+            .iter()
+            .filter(|(key, path)| {
+                old.clashes.get(key) != Some(path)
+                    && self.records.brief(**key).is_none_or(|known| Some(&known.path) != self.shown.paths.get(key))
+            })
+            .filter_map(|(key, path)| {
+                let shown_as = self.shown.paths.get(key)?.clone();
+                Some(LogEvent::Clash { path: path.clone(), shown_as })
+            })
+            .collect();
+        let not_carried: Vec<LogEvent> = self
+            .shown
+            .not_carried
+            .iter()
+            .filter(|(key, _)| !old.not_carried.contains_key(key))
+            .map(|(_, path)| LogEvent::NotCarried { path: path.clone(), why: "the path is too long".to_owned() })
+            .collect();
+        for what in clashes.into_iter().chain(not_carried) {
+            self.log(cx, None, what);
+        }
+    }
+    /// Tells what happened; `by`: another device and its time.
+    fn log(&mut self, cx: &Cx<'_, '_>, by: Option<Author>, what: LogEvent) {
+        let device = by.map(|author| author.chain.device).filter(|device| *device != self.identity.chain.device);
+        let wall_ms = by.map_or(cx.now.wall_ms, |author| author.wall_ms);
+        let entry = LogEntry { wall_ms, device, what };
+        let mut key;
+        loop {
+            self.log_counter += 1;
+            key = cx.now.wall_ms.to_be_bytes().to_vec();
+            key.extend(self.log_counter.to_be_bytes());
+            if cx.tx.get(Table::Log, &key).is_none() {
+                break;
+            }
+        }
+        cx.tx.put(Table::Log, key, encode_log(&entry));
+        self.outputs.push_back(FilesOutput::Log(entry));
+    }
+    /// Remembers what an entry was before others change it.
+    fn note_before(&mut self, id: FileId, author: Author) {
+        if self.remote.contains_key(&id) {
+            return;
+        }
+        let entry = self.tree.entries.get(&id);
+        let before = Before {
+            path: self.path_of(id),
+            content: entry.and_then(|entry| entry.alternatives.first()).map(tree::Alternative::hash),
+            lived: entry.is_some_and(Entry::lives),
+            deleted: entry.is_some_and(|entry| entry.deleted),
+            author,
+        };
+        self.remote.insert(id, before);
+    }
+    /// Tells what others did in this call.
+    fn log_remote(&mut self, cx: &Cx<'_, '_>) {
+        for (id, before) in std::mem::take(&mut self.remote) {
+            let entry = self.tree.entries.get(&id);
+            let lives = entry.is_some_and(Entry::lives);
+            let content = entry.and_then(|entry| entry.alternatives.first()).map(tree::Alternative::hash);
+            let deleted = entry.is_some_and(|entry| entry.deleted);
+            let is_file = entry.is_some_and(|entry| entry.kind != entry::Kind::Folder);
+            let mut events = Vec::new();
+            match (before.path, self.path_of(id)) {
+                (None, Some(path)) if lives && !before.lived => events.push(LogEvent::Created(path)),
+                (Some(path), None) if before.lived && !lives => events.push(LogEvent::Deleted(path)),
+                (Some(from), Some(to)) => {
+                    if is_file && deleted && !before.deleted {
+                        events.push(LogEvent::KeptEdited(to.clone()));
+                    } else if before.content != content {
+                        events.push(LogEvent::Edited(to.clone()));
+                    }
+                    if from != to {
+                        events.push(LogEvent::Moved { from, to });
+                    }
+                }
+                _ => {}
+            }
+            for what in events {
+                self.log(cx, Some(before.author), what);
+            }
+        }
+    }
 }

@@ -1,4 +1,18 @@
-//! Who this agent is.
+//! Who this agent is: a member's root key, a device's keys, and the certificate that joins them.
+//!
+//! A member is an Ed25519 root key from 24 words; a device has an Ed25519 signing key and an X25519 key, certified by the
+//! root or by another active device of the member. Invariant: whatever decodes has sound keys, and its certificate's
+//! signature was checked. Spec: docs/sealing.md#identity.
 
-/// Who this agent is: its member's root key (while it still has it), its device keys and their certificate.
-pub struct LocalIdentity {}
+mod cert;
+mod device;
+mod local;
+mod name;
+mod root;
+
+pub use cert::{CertError, Certifier, DeviceCert};
+pub use device::{DeviceKeys, DevicePublic};
+pub use local::{IdentityError, LocalIdentity};
+pub(crate) use name::read_name;
+pub use name::{NAME_BYTES_MAX, clean_name, fingerprint};
+pub use root::{RootPublic, RootSecret, WordsError};

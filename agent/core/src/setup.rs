@@ -2,13 +2,16 @@
 
 use crate::identity::LocalIdentity;
 
-/// The highest place on our own chain that may have been sealed, kept outside the database (`Output::Watermark`), so
-/// that a database restored from a backup is found out before it seals anything twice.
+/// The highest place on our own chain that may have been sent, kept outside the database (`Output::Watermark`), so that
+/// a database restored from a backup is found out before it gives one number to two envelopes.
+///
+/// It is raised after the sealed envelope is durable and before its first send: above the database it can only be if
+/// the database went back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Watermark {
     /// The incarnation.
     pub incarnation: u64,
-    /// The highest seq about to be sealed in it.
+    /// The highest seq that may have been sent in it.
     pub seq: u64,
 }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 pub enum Table {
     /// name -> value: format version, identity of the replica, settings of the core, counters.
     Meta = 1,
-    /// op id (32) -> signed op bytes.
+    /// order of arrival 8 BE ‖ op id (32) -> signed op bytes; parents come before their children.
     Ops = 2,
     /// epoch id (16) -> access and content secrets, and how we came to hold them. Secret.
     Epochs = 3,

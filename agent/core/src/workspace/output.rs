@@ -49,11 +49,11 @@ pub enum Output {
     Act(ActionId, FolderAction),
     /// Look at these paths (all, if empty) and answer `Seen` (and `Scanned`, if all).
     Look(Vec<RelPath>),
-    /// Raise the watermark outside the database to this (incarnation, seq), durably, before the next input.
+    /// Raise the watermark outside the database to this (incarnation, seq), durably, before the outputs that follow.
     Watermark {
         /// The incarnation.
         incarnation: u64,
-        /// The highest seq about to be sealed.
+        /// The highest seq about to be sent.
         seq: u64,
     },
     /// The folder is halted; `None`: it goes on.

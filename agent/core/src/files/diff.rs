@@ -1,0 +1,177 @@
+//! The hunks between two texts: lines first, then words inside what changed.
+//!
+//! Invariant: applying the hunks to the old text gives the new one, and the work is bounded whatever the texts are.
+//! Why: an unbounded diff of a moved half of a file takes half a minute; a hunk a line wide would clobber what another
+//! person typed in the same line. Spec: docs/files.md#text.
+
+use imara_diff::{Algorithm, Diff, InternedInput, TokenSource};
+
+/// Hunks larger than this, in bytes of both sides, are replaced whole instead of being looked into word by word.
+const WORDS_BYTES_MAX: usize = 64 * 1024;
+
+/// A part of the old text that is replaced. Positions are in characters (Unicode scalar values).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hunk {
+    /// Where in the old text.
+    pub(crate) at: usize,
+    /// How many characters go.
+    pub(crate) removed: usize,
+    /// What comes in their place.
+    pub(crate) inserted: String,
+}
+
+/// A text as a list of its words: runs of letters and digits, and every other character by itself.
+struct Words<'a>(&'a str);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+    fn next(&mut self) -> Option<&'a str> {
+        let first = self.0.chars().next()?;
+        let end = if first.is_alphanumeric() {
+            self.0.find(|c: char| !c.is_alphanumeric()).unwrap_or(self.0.len())
+        } else {
+            first.len_utf8()
+        };
+        let (word, rest) = self.0.split_at_checked(end)?;
+        self.0 = rest;
+        Some(word)
+    }
+}
+
+impl<'a> TokenSource for Words<'a> {
+    type Token = &'a str;
+    type Tokenizer = Self;
+    fn tokenize(&self) -> Self {
+        Words(self.0)
+    }
+    fn estimate_tokens(&self) -> u32 {
+        u32::try_from(self.0.len() / 3).unwrap_or(u32::MAX)
+    }
+}
+
+/// Byte lengths of the common start and end, which do not overlap and end at characters.
+fn common_edges(old: &str, new: &str) -> (usize, usize) {
+    let mut start: usize = old.bytes().zip(new.bytes()).take_while(|(a, b)| a == b).count();
+    while !old.is_char_boundary(start) || !new.is_char_boundary(start) {
+        start -= 1;
+    }
+    let room = old.len().min(new.len()) - start;
+    let mut end: usize = old.bytes().rev().zip(new.bytes().rev()).take(room).take_while(|(a, b)| a == b).count();
+    while !old.is_char_boundary(old.len() - end) || !new.is_char_boundary(new.len() - end) {
+        end -= 1;
+    }
+    (start, end)
+}
+
+/// Collects hunks while walking both texts from the start.
+struct Collector {
+    at: usize,
+    hunks: Vec<Hunk>,
+}
+
+impl Collector {
+    fn same(&mut self, text: &str) {
+        self.at += text.chars().count();
+    }
+    /// `old` became `new`; common edges are left alone.
+    fn replace(&mut self, old: &str, new: &str) {
+        let (start, end) = common_edges(old, new);
+        let (head, rest) = old.split_at_checked(start).unwrap_or((old, ""));
+        let (gone, tail) = rest.split_at_checked(rest.len().saturating_sub(end)).unwrap_or((rest, ""));
+        let come = new.get(start..new.len() - end).unwrap_or_default();
+        self.same(head);
+        let removed = gone.chars().count();
+        if removed > 0 || !come.is_empty() {
+            self.hunks.push(Hunk { at: self.at, removed, inserted: come.to_owned() });
+        }
+        self.at += removed;
+        self.same(tail);
+    }
+    /// Walks the hunks between two token lists; `inner` handles each changed pair.
+    fn walk<'a, S: TokenSource<Token = &'a str>>(&mut self, old: S, new: S, inner: fn(&mut Self, &str, &str)) {
+        let input = InternedInput::new(old, new);
+        let diff = Diff::compute(Algorithm::Histogram, &input);
+        let mut done = 0usize;
+        let mut before = input.before.iter().map(|token| input.interner[*token]);
+        let mut after = input.after.iter().map(|token| input.interner[*token]);
+        let mut done_after = 0usize;
+        for hunk in diff.hunks() {
+            let (from, to) = (hunk.before.start as usize, hunk.before.end as usize);
+            let same: String = before.by_ref().take(from.saturating_sub(done)).collect();
+            self.same(&same);
+            let gone: String = before.by_ref().take(to.saturating_sub(from)).collect();
+            done = to;
+            let (from, to) = (hunk.after.start as usize, hunk.after.end as usize);
+            after.by_ref().take(from.saturating_sub(done_after)).for_each(drop);
+            let come: String = after.by_ref().take(to.saturating_sub(from)).collect();
+            done_after = to;
+            inner(self, &gone, &come);
+        }
+        let same: String = before.collect();
+        self.same(&same);
+    }
+}
+
+/// The hunks that make `new` out of `old`, in ascending order, not overlapping.
+pub(crate) fn diff(old: &str, new: &str) -> Vec<Hunk> {
+    let (start, end) = common_edges(old, new);
+    let mut collector = Collector { at: 0, hunks: Vec::new() };
+    // Back to line starts, so that the line diff sees whole lines.
+    let start = old.get(..start).and_then(|same| same.rfind('\n')).map_or(0, |at| at + 1);
+    let tail = |text: &str| text.len() - end;
+    let end_lines = old.get(tail(old)..).and_then(|same| same.find('\n')).map_or(0, |at| end - at - 1);
+    let old_middle = old.get(start..old.len() - end_lines).unwrap_or_default();
+    let new_middle = new.get(start..new.len() - end_lines).unwrap_or_default();
+    collector.same(old.get(..start).unwrap_or_default());
+    collector.walk(old_middle, new_middle, |lines, gone, come| {
+        if gone.is_empty() || come.is_empty() || gone.len() + come.len() > WORDS_BYTES_MAX {
+            lines.replace(gone, come);
+        } else {
+            lines.walk(Words(gone), Words(come), Collector::replace);
+        }
+    });
+    collector.hunks
+}
+
+/// How much a list of hunks changes, in characters: to choose the likelier of two bases.
+pub(crate) fn weight(hunks: &[Hunk]) -> usize {
+    hunks.iter().map(|hunk| hunk.removed + hunk.inserted.chars().count()).sum()
+}
+
+/// Whether two lists of hunks over one text touch nowhere.
+pub(crate) fn apart(one: &[Hunk], other: &[Hunk]) -> bool {
+    one.iter().all(|a| other.iter().all(|b| a.at + a.removed < b.at || b.at + b.removed < a.at))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn apply(old: &str, hunks: &[Hunk]) -> String {
+        let mut chars: Vec<char> = old.chars().collect();
+        for hunk in hunks.iter().rev() {
+            chars.splice(hunk.at..hunk.at + hunk.removed, hunk.inserted.chars());
+        }
+        chars.into_iter().collect()
+    }
+
+    /// A changed letter touches only its word, in a text of many lines.
+    #[test]
+    fn a_small_edit_is_a_small_hunk() {
+        let old: String = (0..1000).map(|n| format!("line {n} of the text\n")).collect();
+        let new = old.replace("line 500 of", "line 500 off");
+        let hunks = diff(&old, &new);
+        assert_eq!(hunks.len(), 1);
+        assert_eq!((hunks[0].removed, hunks[0].inserted.as_str()), (0, "f"));
+    }
+
+    proptest! {
+        /// Whatever the two texts are, the hunks of their difference make the one out of the other.
+        #[test]
+        fn hunks_apply(old in "[ab\nä ]{0,60}", new in "[ab\nä ]{0,60}") {
+            prop_assert_eq!(apply(&old, &diff(&old, &new)), new);
+        }
+    }
+}

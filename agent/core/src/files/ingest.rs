@@ -1,0 +1,573 @@
+//! From the disk into the documents.
+//!
+//! Invariant: an edit is entered at the state that was on disk before it, never at the newest one, and that base
+//! advances with every look. Why: a remote edit that has not reached the disk would be reverted. Echoes of our own
+//! writes are recognised by content, never by timers. Spec: docs/files.md#taking-in.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::content::{INLINE_BYTES_MAX, Item, VersionBytes};
+use crate::disk::{FileBytes, Found, RelPath, Seen, Stat};
+use crate::files::diff::{Hunk, apart, diff, weight};
+use crate::files::documents::{count, heads, ours, theirs};
+use crate::files::entry::{Deletion, Field, Kind, Known, Place, Pointer, ROOT_ID, VersionRef, add_known};
+use crate::files::names::{Document, file_id, folder_id, start_of, version_hash};
+use crate::files::record::{Key, OnDisk, Record, TextState, text_row};
+use crate::files::tree::Tree;
+use crate::files::{CHANGE_BYTES_MAX, Cx, Files, LogEvent, Versions, text};
+use crate::id::{ChangeHash, FileId, VersionHash};
+use crate::store::{Table, Tx};
+use crate::time::Timestamp;
+
+/// For so long after our write an editor may save a buffer from before it, in milliseconds.
+const STALE_MS: u64 = 10 * 60 * 1000;
+/// Longest target of a symbolic link, in bytes; Linux allows 4,095.
+const TARGET_BYTES_MAX: usize = 4096;
+
+/// A file or link that the shell saw, in one shape.
+pub(crate) struct Look {
+    pub(crate) path: RelPath,
+    pub(crate) kind: Kind,
+    pub(crate) hash: VersionHash,
+    pub(crate) len: u64,
+    /// The version as it would be published.
+    pub(crate) bytes: VersionBytes,
+    pub(crate) executable: bool,
+    pub(crate) stat: Stat,
+    pub(crate) target: String,
+    pub(crate) opened: Option<bool>,
+}
+
+impl Look {
+    fn inline(&self) -> Option<&Bytes> {
+        match &self.bytes {
+            VersionBytes::Inline(bytes) => Some(bytes),
+            VersionBytes::Blob(_) => None,
+        }
+    }
+    fn is_text(&self) -> bool {
+        self.kind == Kind::File && self.inline().is_some_and(|bytes| text::is_text(bytes))
+    }
+    fn version(&self) -> VersionRef {
+        VersionRef { hash: self.hash, len: self.len, text: self.is_text(), blob: self.inline().is_none() }
+    }
+    fn item(&self) -> Item {
+        Item::Version { hash: self.hash, bytes: self.bytes.clone() }
+    }
+    /// On disk as this version itself.
+    fn on_disk(&self, version: VersionHash, heads: Vec<ChangeHash>) -> OnDisk {
+        OnDisk { hash: self.hash, executable: self.executable, version, heads, target: self.target.clone() }
+    }
+}
+
+impl Files {
+    /// Takes in what the shell saw. Nothing is believed while the root is lost.
+    pub fn handle_seen(&mut self, now: Timestamp, seen: Vec<Seen>, versions: &mut dyn Versions, tx: &Tx<'_>) {
+        let mut cx = Cx { now, versions, tx };
+        if !matches!(self.halt, Some(super::Halt::Root(_))) {
+            self.take_in(seen, &mut cx);
+        }
+        self.settle(&mut cx);
+    }
+
+    /// A look at a file or link, in one shape; `None` for folders, absences and what cannot be carried.
+    fn look(&mut self, seen: Seen, cx: &Cx<'_, '_>) -> Option<Look> {
+        let Seen { path, found, opened_since_write: opened } = seen;
+        let (kind, hash, len, bytes, executable, stat, target) = match found {
+            Found::File { bytes: FileBytes::Here(bytes), executable, stat } if bytes.len() <= INLINE_BYTES_MAX => {
+                let hash = version_hash(&self.identity.workspace, &bytes);
+                (Kind::File, hash, bytes.len() as u64, VersionBytes::Inline(bytes), executable, stat, String::new())
+            }
+            Found::File { bytes: FileBytes::Blob { hash, manifest }, executable, stat } => {
+                let len = manifest.len;
+                (Kind::File, hash, len, VersionBytes::Blob(manifest), executable, stat, String::new())
+            }
+            Found::Symlink { target } if target.len() <= TARGET_BYTES_MAX => {
+                let hash = version_hash(&self.identity.workspace, target.as_bytes());
+                let bytes = Bytes::copy_from_slice(target.as_bytes());
+                let len = bytes.len() as u64;
+                (Kind::Link, hash, len, VersionBytes::Inline(bytes), false, Stat::default(), target)
+            }
+            Found::File { .. } | Found::Symlink { .. } => {
+                let why = "larger than can be carried in one piece".to_owned();
+                self.log(cx, None, LogEvent::NotCarried { path: path.to_string(), why });
+                return None;
+            }
+            Found::Absent | Found::Folder => return None,
+        };
+        Some(Look { path, kind, hash, len, bytes, executable, stat, target, opened })
+    }
+
+    /// Sorts looks into edits, new things, things that went and things that moved, and enters them.
+    pub(crate) fn take_in(&mut self, seen: Vec<Seen>, cx: &mut Cx<'_, '_>) {
+        let mut known: Vec<(Key, Look)> = Vec::new();
+        let mut new: Vec<Look> = Vec::new();
+        let mut folders: Vec<RelPath> = Vec::new();
+        let mut absent: Vec<RelPath> = Vec::new();
+        let mut replaced: BTreeSet<Key> = BTreeSet::new();
+        for one in seen {
+            if self.work.is_busy(&one.path) {
+                self.deferred.insert(one.path.clone(), one);
+                continue;
+            }
+            let at = self.records.at(&one.path);
+            let kind_at = at.and_then(|key| self.records.brief(key)).map(|known| known.kind);
+            match one.found {
+                Found::Absent => absent.push(one.path),
+                Found::Folder => {
+                    match at {
+                        Some(key) if kind_at == Some(Kind::Folder) => self.gone.remove(key),
+                        other => {
+                            replaced.extend(other);
+                            folders.push(one.path);
+                        }
+                    };
+                }
+                Found::File { .. } | Found::Symlink { .. } => {
+                    let Some(look) = self.look(one, cx) else { continue };
+                    match at {
+                        Some(key) if kind_at == Some(look.kind) => {
+                            self.gone.remove(key);
+                            known.push((key, look));
+                        }
+                        Some(key) => {
+                            replaced.insert(key);
+                            replaced.extend(self.records.below(&look.path).into_iter().map(|(_, key)| key));
+                            new.push(look);
+                        }
+                        None => new.push(look),
+                    }
+                }
+            }
+        }
+        for path in absent {
+            let at = self.records.at(&path);
+            let below = self.records.below(&path).into_iter().map(|(_, key)| key);
+            for key in below.chain(at).collect::<Vec<_>>() {
+                // What was never written cannot have gone.
+                let written = |known: &super::record::Brief| known.hash.is_some() || known.kind == Kind::Folder;
+                if self.records.brief(key).is_some_and(written) {
+                    self.gone.add(key, cx.now);
+                } else {
+                    self.records.remove(key, cx.tx);
+                    self.work.add([key]);
+                }
+            }
+        }
+        // A file that became a folder, or the reverse: the old one is gone for sure, its path is taken.
+        if !replaced.is_empty() {
+            self.delete(&replaced, cx);
+        }
+        self.find_moves(&mut new, &mut known, cx);
+        folders.retain(|path| self.records.at(path).is_none());
+        folders.sort();
+        for path in &folders {
+            self.ensure_folder(path, cx);
+        }
+        for look in new {
+            self.create(look, cx);
+        }
+        for (key, look) in known {
+            self.take_edit(key, look, cx);
+        }
+    }
+
+    /// The folder at this path; made in the tree if it is new there.
+    pub(crate) fn ensure_folder(&mut self, path: &RelPath, cx: &mut Cx<'_, '_>) -> FileId {
+        if let Some(key) = self.records.at(path)
+            && self.records.brief(key).is_some_and(|known| known.kind == Kind::Folder)
+        {
+            self.gone.remove(key);
+            return key.id;
+        }
+        let parent = path.parent().map_or(ROOT_ID, |parent| self.ensure_folder(&parent, cx));
+        let place = Place { parent, name: path.name().into() };
+        let shown = self.shown.at.get(path).filter(|key| {
+            self.tree.entries.get(&key.id).is_some_and(|entry| entry.kind == Kind::Folder)
+                && self.records.brief(**key).is_none()
+        });
+        let mut id = shown.map(|key| key.id);
+        let mut n = 0;
+        while id.is_none() {
+            let candidate = folder_id(&self.identity.workspace, path, n);
+            n += 1;
+            let on_disk = self.records.brief(Key::main(candidate)).is_some();
+            match self.tree.entries.get(&candidate) {
+                None if !self.draft.contains(&candidate) => {
+                    self.draft.put_kind(candidate, Kind::Folder);
+                    self.draft.put(candidate, Field::Place, &place);
+                    self.log(cx, None, LogEvent::Created(path.clone()));
+                    id = Some(candidate);
+                }
+                Some(entry) if entry.kind == Kind::Folder && entry.place == place && !on_disk => {
+                    if entry.deleted {
+                        self.draft.put_kind(candidate, Kind::Folder);
+                        self.draft.put(candidate, Field::Deleted, &Deletion::default());
+                    }
+                    id = Some(candidate);
+                }
+                None | Some(_) => {}
+            }
+        }
+        let id = id.unwrap_or(ROOT_ID);
+        let path = path.clone();
+        let record =
+            Record { path, kind: Kind::Folder, stat: Stat::default(), now: None, pending: None, recent: Vec::new() };
+        self.records.put(Key::main(id), &record, cx.tx);
+        self.work.add([Key::main(id)]);
+        id
+    }
+
+    /// A file or link that is new on disk: a new entry, or one that others made alike.
+    fn create(&mut self, look: Look, cx: &mut Cx<'_, '_>) {
+        let parent = look.path.parent().map_or(ROOT_ID, |parent| self.ensure_folder(&parent, cx));
+        let place = Place { parent, name: look.path.name().into() };
+        let mut n = 0;
+        // What is to be shown at this path and is the same already: they meet.
+        let mut meets = self.shown.at.get(&look.path).copied().filter(|key| self.content_is(*key, &look));
+        let id = loop {
+            if let Some(key) = meets {
+                break key.id;
+            }
+            let candidate = file_id(&self.identity.workspace, &look.path, &look.hash, n);
+            n += 1;
+            let key = Key::main(candidate);
+            match self.tree.entries.get(&candidate) {
+                None if !self.draft.contains(&candidate) => break candidate,
+                Some(entry) if entry.place == place && self.content_is(key, &look) => meets = Some(key),
+                None | Some(_) => {}
+            }
+        };
+        let key = meets.unwrap_or_else(|| Key::main(id));
+        let now = match meets {
+            Some(key) => {
+                let (version, heads) = self.current(key).unwrap_or((look.hash, Vec::new()));
+                look.on_disk(version, heads)
+            }
+            None => {
+                self.draft.put_kind(id, look.kind);
+                self.draft.put(id, Field::Place, &place);
+                self.put_version(id, &look, Vec::new(), Vec::new());
+                if look.executable {
+                    self.draft.put_mode(id, true);
+                }
+                self.log(cx, None, LogEvent::Created(look.path.clone()));
+                look.on_disk(look.hash, Vec::new())
+            }
+        };
+        let record = Record {
+            path: look.path,
+            kind: look.kind,
+            stat: look.stat,
+            now: Some(now),
+            pending: None,
+            recent: Vec::new(),
+        };
+        self.records.put(key, &record, cx.tx);
+        self.work.add([key]);
+    }
+
+    /// Whether this key is of the same kind and content as what was seen, and nowhere on disk yet.
+    fn content_is(&self, key: Key, look: &Look) -> bool {
+        let Some(entry) = self.tree.entries.get(&key.id) else { return false };
+        entry.kind == look.kind
+            && self.records.brief(key).is_none()
+            && self.alternative(key).is_some_and(|found| found.hash() == look.hash)
+    }
+
+    /// The version, and the heads of its text, that a key shows now.
+    pub(crate) fn current(&self, key: Key) -> Option<(VersionHash, Vec<ChangeHash>)> {
+        let found = self.alternative(key)?;
+        Some((found.version.hash, found.text.as_ref().map(|text| text.heads.clone()).unwrap_or_default()))
+    }
+
+    /// What a key shows.
+    pub(crate) fn alternative(&self, key: Key) -> Option<&super::tree::Alternative> {
+        let entry = self.tree.entries.get(&key.id)?;
+        if key.is_main() {
+            return entry.alternatives.first();
+        }
+        entry.alternatives.iter().skip(1).find(|other| start_of(&other.version.hash) == key.variant)
+    }
+
+    /// Drafts a version of an entry, beside `others`, with what it replaces.
+    fn put_version(&mut self, id: FileId, look: &Look, others: Vec<VersionRef>, replaced: Vec<Known>) {
+        let mut versions = vec![look.version()];
+        versions.extend(others);
+        self.draft.put(id, Field::Versions, &Pointer { versions, replaced });
+        self.draft.version(id, look.item());
+        if let Some(bytes) = look.inline() {
+            self.fresh.insert(look.hash, bytes.clone());
+        }
+    }
+
+    /// A known file was looked at: an echo, an edit, or a stale buffer.
+    fn take_edit(&mut self, key: Key, look: Look, cx: &mut Cx<'_, '_>) {
+        let Some(mut record) = self.records.whole(key, cx.tx) else { return };
+        record.stat = look.stat;
+        if record.pending.as_ref().is_some_and(|pending| pending.hash == look.hash) {
+            record.arrive(cx.now.wall_ms);
+        }
+        if let Some(now) = &mut record.now
+            && now.executable != look.executable
+            && look.kind == Kind::File
+        {
+            now.executable = look.executable;
+            if self.tree.entries.get(&key.id).is_some_and(|entry| entry.executable != look.executable) {
+                self.draft.put_mode(key.id, look.executable);
+            }
+        }
+        let same = record.now.as_ref().is_some_and(|now| now.hash == look.hash);
+        if !same {
+            let shown = self.alternative(key).map(super::tree::Alternative::hash);
+            if shown == Some(look.hash) {
+                // The same as others made of it: only the base moves.
+                let (version, heads) = self.current(key).unwrap_or((look.hash, Vec::new()));
+                record.now = Some(look.on_disk(version, heads));
+            } else if !self.is_old_content(&mut record, &look, cx) {
+                self.enter_edit(key, &mut record, &look, cx);
+                if self.records.brief(key).is_none() {
+                    return;
+                }
+            }
+        }
+        record.pending = None;
+        self.records.put(key, &record, cx.tx);
+        self.work.add([key]);
+    }
+
+    /// Whether the disk holds exactly what one of our recent writes replaced, by an editor that never saw that write:
+    /// then it is no edit, and only the base moves back.
+    fn is_old_content(&mut self, record: &mut Record, look: &Look, cx: &Cx<'_, '_>) -> bool {
+        let now = cx.now.wall_ms;
+        let eligible = |when: u64| look.opened == Some(false) || now.saturating_sub(when) <= STALE_MS;
+        let Some(at) = record.recent.iter().position(|(old, when)| old.hash == look.hash && eligible(*when)) else {
+            return false;
+        };
+        let (old, _) = record.recent.remove(at);
+        record.now = Some(old);
+        self.log(cx, None, LogEvent::StaleBuffer(look.path.clone()));
+        true
+    }
+
+    /// Enters an edit: as a change of the text it was made on, or as a new version.
+    fn enter_edit(&mut self, key: Key, record: &mut Record, look: &Look, cx: &mut Cx<'_, '_>) {
+        if !key.is_main() {
+            // A version that stood beside the file was edited: from now on it is a file of its own.
+            let place = look.path.clone();
+            self.delete(&BTreeSet::from([key]), cx);
+            self.create(Look { path: place, bytes: look.bytes.clone(), target: look.target.clone(), ..*look }, cx);
+            return;
+        }
+        if let Some(twins) = self.shown.twins.get(&key).cloned() {
+            // Others of the same content are hidden behind this file: they go, or they would appear with the old one.
+            for twin in twins {
+                self.delete_entry(Key::main(twin), None, cx);
+            }
+        }
+        if look.is_text()
+            && let Some(new) = look.inline().and_then(|bytes| text::split(bytes))
+            && let Some((version, heads)) = self.enter_text(key, record, look, &new, cx)
+        {
+            record.now = Some(look.on_disk(version, heads));
+            self.log(cx, None, LogEvent::Edited(look.path.clone()));
+            return;
+        }
+        let Some(base) = record.now.clone().or_else(|| record.pending.clone()) else { return };
+        let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
+        let mut replaced = registers.map(|registers| registers.replaced()).unwrap_or_default();
+        add_known(&mut replaced, Known { version: base.version, heads: base.heads });
+        let entry = self.tree.entries.get(&key.id);
+        let others = entry
+            .map(|entry| entry.alternatives.iter().map(|other| other.version).collect::<Vec<_>>())
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|other| other.hash != base.version && other.hash != look.hash)
+            .collect();
+        self.put_version(key.id, look, others, replaced);
+        record.now = Some(look.on_disk(look.hash, Vec::new()));
+        self.log(cx, None, LogEvent::Edited(look.path.clone()));
+    }
+
+    /// The text of a content that was on disk, as its document has it.
+    pub(crate) fn text_at(&mut self, id: FileId, base: &OnDisk, cx: &mut Cx<'_, '_>) -> Option<(text::Style, String)> {
+        if base.heads.is_empty() {
+            return text::split(&self.bytes_of(cx, &base.version)?);
+        }
+        let doc = &self.documents.open(Document::text(id, &base.version), cx.tx).doc;
+        Some(text::read(doc, Some(&theirs(&base.heads))))
+    }
+
+    /// Enters an edit into the text it was made on; the new heads. `None`: it must become a version.
+    fn enter_text(
+        &mut self,
+        key: Key,
+        record: &Record,
+        look: &Look,
+        new: &(text::Style, String),
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(VersionHash, Vec<ChangeHash>)> {
+        let (base, old) = self.choose_base(key, record, look, &new.1, cx)?;
+        let edit = text::Edit { hunks: diff(&old.1, &new.1), style: (old.0, new.0) };
+        if edit.is_empty() {
+            return Some((base.version, base.heads));
+        }
+        if !edit.is_small() {
+            return None;
+        }
+        let (id, version) = (key.id, base.version);
+        let document = Document::text(id, &version);
+        let time = i64::try_from(cx.now.wall_ms / 1000).unwrap_or(i64::MAX);
+        let mut items = Vec::new();
+        let change;
+        if count(&self.documents.open(document, cx.tx).doc) == 0 {
+            let bytes = self.bytes_of(cx, &version)?;
+            let mut doc = text::found(&id, &version, &bytes)?;
+            let founded = doc.get_heads();
+            items.push(Item::Founded { version, base: ours(&founded).into_iter().next()? });
+            let hash = edit.enter(&mut doc, &founded, self.actor, time)?;
+            change = automerge::ReadDoc::get_change_by_hash(&doc, &hash)?;
+            if change.raw_bytes().len() > CHANGE_BYTES_MAX {
+                return None;
+            }
+            self.documents.insert(document, doc, cx.tx);
+            self.changes += 1;
+        } else {
+            let actor = self.actor;
+            let doc = &mut self.documents.open(document, cx.tx).doc;
+            let at = if base.heads.is_empty() {
+                doc.get_changes_meta(&[])
+                    .into_iter()
+                    .filter(|meta| meta.deps.is_empty())
+                    .map(|meta| meta.hash)
+                    .collect()
+            } else {
+                theirs(&base.heads)
+            };
+            let hash = edit.enter(doc, &at, actor, time);
+            let found = hash.and_then(|hash| automerge::ReadDoc::get_change_by_hash(doc, &hash));
+            match found {
+                Some(found) if found.raw_bytes().len() <= CHANGE_BYTES_MAX => change = found,
+                Some(_) | None => {
+                    // Not stored yet: the document is read again without it.
+                    self.documents.forget(document);
+                    return None;
+                }
+            }
+            self.documents.append(document, std::slice::from_ref(&change), cx.tx);
+        }
+        items.push(Item::Change(Bytes::copy_from_slice(change.raw_bytes())));
+        self.draft.text(id, document, items);
+        self.note_text(id, version, cx);
+        self.refresh(&id, cx);
+        Some((version, ours(&[change.hash()])))
+    }
+
+    /// The content that an edit was most likely made on: what is on disk, or, for an editor that never saw what we
+    /// wrote there, what was there before.
+    fn choose_base(
+        &mut self,
+        key: Key,
+        record: &Record,
+        look: &Look,
+        new: &str,
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(OnDisk, (text::Style, String))> {
+        let mut best: Option<(usize, OnDisk, (text::Style, String))> = None;
+        for base in [record.now.as_ref(), record.pending.as_ref()].into_iter().flatten() {
+            let Some(old) = self.text_at(key.id, base, cx) else { continue };
+            let size = weight(&diff(&old.1, new));
+            if best.as_ref().is_none_or(|(smallest, ..)| size < *smallest) {
+                best = Some((size, base.clone(), old));
+            }
+        }
+        let (size, base, text) = best?;
+        let mut stale: Option<(usize, OnDisk, (text::Style, String))> = None;
+        for (old, when) in &record.recent {
+            let unopened = look.opened == Some(false);
+            if !unopened && cx.now.wall_ms.saturating_sub(*when) > STALE_MS {
+                continue;
+            }
+            let Some(old_text) = self.text_at(key.id, old, cx) else { continue };
+            let written: Vec<Hunk> = diff(&old_text.1, &text.1);
+            let edited = diff(&old_text.1, new);
+            let undone = !written.is_empty() && apart(&written, &edited);
+            let smaller = stale.as_ref().map_or(size, |(smallest, ..)| *smallest);
+            if (unopened || undone) && weight(&edited) < smaller {
+                stale = Some((weight(&edited), old.clone(), old_text));
+            }
+        }
+        match stale {
+            Some((_, old, old_text)) => {
+                self.log(cx, None, LogEvent::StaleBuffer(look.path.clone()));
+                Some((old, old_text))
+            }
+            None => Some((base, text)),
+        }
+    }
+
+    /// Writes down what a text is now, after its document changed.
+    pub(crate) fn note_text(&mut self, id: FileId, version: VersionHash, cx: &Cx<'_, '_>) {
+        let doc = &self.documents.open(Document::text(id, &version), cx.tx).doc;
+        let (style, text) = text::read(doc, None);
+        let bytes = text::render(style, &text);
+        let state = TextState {
+            version,
+            heads: heads(doc),
+            hash: version_hash(&self.identity.workspace, &bytes),
+            len: bytes.len() as u64,
+            changes: count(doc).saturating_sub(1),
+        };
+        let slot = (id, start_of(&version));
+        let before = self.tree.texts.get(&slot).map_or(0, |old| old.changes);
+        self.changes = (self.changes + state.changes).saturating_sub(before);
+        cx.tx.put(Table::Files, text_row(&id, &version), weft_protocol::cbor::to_bytes(&state));
+        self.tree.texts.insert(slot, state);
+    }
+
+    /// Deletes entries whose files went, as far as they were known on disk.
+    pub(crate) fn delete(&mut self, keys: &BTreeSet<Key>, cx: &mut Cx<'_, '_>) {
+        for key in keys {
+            let Some(record) = self.records.whole(*key, cx.tx) else { continue };
+            let twins = self.shown.twins.get(key).cloned().unwrap_or_default();
+            for twin in twins {
+                self.delete_entry(Key::main(twin), None, cx);
+            }
+            self.delete_entry(*key, record.now.clone(), cx);
+            self.log(cx, None, LogEvent::Deleted(record.path));
+            self.gone.remove(*key);
+            self.records.remove(*key, cx.tx);
+            self.work.add([*key]);
+        }
+    }
+
+    /// Drafts the deletion of what a key shows; `seen`: what was on disk (what is current, if it was hidden).
+    fn delete_entry(&mut self, key: Key, seen: Option<OnDisk>, cx: &mut Cx<'_, '_>) {
+        let seen = seen.map(|seen| (seen.version, seen.heads)).or_else(|| self.current(key));
+        let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
+        let mut known = registers.and_then(|registers| registers.deleted()).unwrap_or_default();
+        if let Some((version, heads)) = seen {
+            let hash = self.alternative(key).map(super::tree::Alternative::hash);
+            // Versions of the same content that were not shown for that reason go with it.
+            let same: Vec<Known> = self
+                .tree
+                .entries
+                .get(&key.id)
+                .into_iter()
+                .flat_map(|entry| entry.alternatives.iter())
+                .filter(|other| Some(other.hash()) == hash && other.version.hash != version)
+                .map(|other| Known {
+                    version: other.version.hash,
+                    heads: other.text.as_ref().map(|text| text.heads.clone()).unwrap_or_default(),
+                })
+                .collect();
+            for other in same {
+                add_known(&mut known, other);
+            }
+            add_known(&mut known, Known { version, heads });
+        }
+        self.draft.put(key.id, Field::Deleted, &Deletion { wall_ms: cx.now.wall_ms.max(1), known });
+    }
+}

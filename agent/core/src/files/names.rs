@@ -1,0 +1,172 @@
+//! How files, their documents and their content are named.
+//!
+//! Invariant: a name depends on nothing but its arguments, so that two machines that import the same files name them
+//! the same and meet. Spec: docs/files.md#names.
+
+use crate::content::DocumentName;
+use crate::disk::RelPath;
+use crate::id::{ChainId, FileId, VersionHash, WorkspaceId};
+
+/// How many documents the tree is split into: so that one create does not touch every entry.
+pub(crate) const BUCKETS: u8 = 64;
+
+/// Hashes the content of a file as it streams by.
+pub struct VersionHasher(blake3::Hasher);
+
+impl VersionHasher {
+    /// Nothing hashed yet.
+    #[must_use]
+    pub fn new(workspace: &WorkspaceId) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("weft/v1/version");
+        hasher.update(workspace.as_bytes());
+        Self(hasher)
+    }
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+    /// The hash of all bytes so far.
+    #[must_use]
+    pub fn finish(&self) -> VersionHash {
+        VersionHash(*self.0.finalize().as_bytes())
+    }
+}
+
+/// The hash that names this content in this workspace.
+#[must_use]
+pub fn version_hash(workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
+    let mut hasher = VersionHasher::new(workspace);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// BLAKE3 `derive_key` over the parts, its first 16 bytes.
+fn short_hash(context: &str, parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut out = [0; 16];
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+/// What the actor of every change of this chain starts with; Automerge may extend it.
+#[must_use]
+pub fn actor_prefix(workspace: &WorkspaceId, chain: ChainId) -> [u8; 16] {
+    short_hash("weft/v1/actor", &[workspace.as_bytes(), &chain.to_bytes()])
+}
+
+/// The actor of the change that founds a text.
+pub(crate) fn founding_actor(id: &FileId, version: &VersionHash) -> [u8; 16] {
+    short_hash("weft/v1/founding", &[id.as_bytes(), version.as_bytes()])
+}
+
+/// The id of a file that is new at `path` with this content; `n` counts up while the id is in use elsewhere.
+pub(crate) fn file_id(workspace: &WorkspaceId, path: &RelPath, content: &VersionHash, n: u64) -> FileId {
+    let path = path.as_str().as_bytes();
+    let len = (path.len() as u64).to_be_bytes();
+    let parts: [&[u8]; 5] = [workspace.as_bytes(), &len, path, content.as_bytes(), &n.to_be_bytes()];
+    FileId(short_hash("weft/v1/file-id", &parts))
+}
+
+/// The id of a folder that is new at `path`.
+pub(crate) fn folder_id(workspace: &WorkspaceId, path: &RelPath, n: u64) -> FileId {
+    let path = path.as_str().as_bytes();
+    let len = (path.len() as u64).to_be_bytes();
+    FileId(short_hash("weft/v1/folder-id", &[workspace.as_bytes(), &len, path, &n.to_be_bytes()]))
+}
+
+/// Which tree document holds the entry of this file.
+pub(crate) fn bucket(id: &FileId) -> u8 {
+    let [first, ..] = id.0;
+    first % BUCKETS
+}
+
+/// A document, as its name tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// Entries of the tree whose ids fall into this bucket.
+    Tree(u8),
+    /// The versions of a file; not an Automerge document.
+    Versions(FileId),
+    /// The text that was founded on the version whose hash starts so.
+    Text(FileId, [u8; 8]),
+}
+
+/// The start of a version's hash, which names the text founded on it.
+pub(crate) fn start_of(version: &VersionHash) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = version.0;
+    [a, b, c, d, e, f, g, h]
+}
+
+impl Document {
+    /// The text founded on this version of this file.
+    pub(crate) fn text(id: FileId, version: &VersionHash) -> Self {
+        Self::Text(id, start_of(version))
+    }
+    /// Its name.
+    pub(crate) fn name(self) -> DocumentName {
+        let text = match self {
+            Self::Tree(bucket) => format!("tree:{bucket:02x}:entries"),
+            Self::Versions(id) => format!("file:{id}:version"),
+            Self::Text(id, start) => format!("file:{id}:text-{:016x}", u64::from_be_bytes(start)),
+        };
+        #[allow(clippy::expect_used, reason = "all three shapes are short ASCII with two colons")]
+        DocumentName::new(&text).expect("a well-formed document name")
+    }
+    /// The reverse; `None` for names of other parts of Weft, or written in another way than ours.
+    pub(crate) fn parse(name: &DocumentName) -> Option<Self> {
+        let mut parts = name.as_str().split(':');
+        let (entity, id, concern) = (parts.next()?, parts.next()?, parts.next()?);
+        let found = match (entity, concern) {
+            ("tree", "entries") => Self::Tree(u8::from_str_radix(id, 16).ok().filter(|bucket| *bucket < BUCKETS)?),
+            ("file", "version") => Self::Versions(FileId::from_hex(id)?),
+            ("file", concern) => {
+                let start = weft_protocol::id::unhex::<8>(concern.strip_prefix("text-")?)?;
+                Self::Text(FileId::from_hex(id)?, start)
+            }
+            _ => return None,
+        };
+        (found.name() == *name).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document's name says which it is, and only one spelling counts.
+    #[test]
+    fn names_have_one_spelling() {
+        let id = FileId([0xab; 16]);
+        for document in [Document::Tree(63), Document::Versions(id), Document::Text(id, [1; 8])] {
+            assert_eq!(Document::parse(&document.name()), Some(document));
+        }
+        for other in ["tree:+1:entries", "tree:40:entries", "tree:3F:entries", "file:ab:version", "chat:1:x"] {
+            assert_eq!(Document::parse(&DocumentName::new(other).unwrap()), None, "{other}");
+        }
+    }
+
+    /// The hashes that travel are fixed for ever: golden vectors.
+    #[test]
+    fn golden_names() {
+        let workspace = WorkspaceId([7; 32]);
+        let version = version_hash(&workspace, b"hello\n");
+        let path = RelPath::new("notes/a.md").unwrap();
+        let chain = ChainId { device: crate::id::DeviceId([9; 16]), incarnation: 1 };
+        let actor: String = actor_prefix(&workspace, chain).iter().map(|byte| format!("{byte:02x}")).collect();
+        let all = [
+            version.to_string(),
+            file_id(&workspace, &path, &version, 0).to_string(),
+            folder_id(&workspace, &path, 0).to_string(),
+            actor,
+        ];
+        assert_eq!(all, super::golden::NAMES);
+    }
+}
+
+#[cfg(test)]
+mod golden {
+    pub(super) const NAMES: [&str; 4] = ["", "", "", ""];
+}

@@ -1,0 +1,577 @@
+//! From the documents to the disk: what differs becomes actions.
+//!
+//! Invariant: at most one action is under way for a path, each names what must be there before it, and what a write
+//! will leave is stored before the write goes out. Folders before what is in them, removals of folders last, two things
+//! that swap names through a temporary one. Spec: docs/files.md#writing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::content::Manifest;
+use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
+use crate::files::documents::heads;
+use crate::files::entry::Kind;
+use crate::files::names::{Document, version_hash};
+use crate::files::record::{Key, OnDisk, Record, Records};
+use crate::files::{ActionId, Cx, Files, FilesOutput, Versions, text};
+use crate::id::{FileId, VersionHash};
+use crate::store::Tx;
+use crate::time::Timestamp;
+
+/// Most actions under way: enough that the shell can sync a batch at a time.
+const ACTIONS_MAX: usize = 256;
+/// Most bytes of content in actions under way.
+const ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// First wait after an action that changed nothing, in milliseconds; doubles with each.
+const RETRY_MS: u64 = 500;
+/// Longest wait.
+const RETRY_MAX_MS: u64 = 60_000;
+
+/// What an action does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    MakeFolder,
+    Write,
+    Move { to: RelPath },
+    Remove,
+    SetExecutable(bool),
+}
+
+/// An action under way.
+struct InFlight {
+    key: Key,
+    path: RelPath,
+    what: What,
+    bytes: usize,
+}
+
+/// What is to be done in the folder, and what is being done.
+#[derive(Default)]
+pub(crate) struct Work {
+    folders: BTreeSet<Key>,
+    /// Not sorted into folders and the rest yet, or files and links.
+    todo: BTreeSet<Key>,
+    in_flight: BTreeMap<ActionId, InFlight>,
+    busy_keys: BTreeSet<Key>,
+    busy_paths: BTreeSet<RelPath>,
+    folders_moving: usize,
+    bytes: usize,
+    next: u64,
+    /// Waits for the bytes of a version.
+    stalled: BTreeMap<VersionHash, BTreeSet<Key>>,
+    blobs_here: BTreeSet<VersionHash>,
+    fetching: BTreeSet<VersionHash>,
+    attempts: BTreeMap<Key, u32>,
+    retry: BTreeMap<Key, u64>,
+}
+
+impl Work {
+    pub(crate) fn start(&mut self, keys: impl Iterator<Item = Key>) {
+        self.todo.extend(keys);
+    }
+    pub(crate) fn add(&mut self, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            if !self.retry.contains_key(&key) {
+                self.todo.insert(key);
+            }
+        }
+    }
+    /// Everything of this entry is to be looked at.
+    pub(crate) fn look_at(&mut self, id: FileId, records: &Records) {
+        self.add([Key::main(id)]);
+        self.add(records.of(id));
+    }
+    /// Whether an action is under way at this path, above it or below it.
+    pub(crate) fn is_busy(&self, path: &RelPath) -> bool {
+        if self.busy_paths.contains(path) {
+            return true;
+        }
+        self.folders_moving > 0
+            && self.in_flight.values().any(|one| match &one.what {
+                What::Move { to } => is_under(path, &one.path) || is_under(path, to),
+                What::MakeFolder | What::Write | What::Remove | What::SetExecutable(_) => false,
+            })
+    }
+    pub(crate) fn due(&self) -> Option<u64> {
+        self.retry.values().copied().min()
+    }
+    /// Those whose wait is over are to be looked at again.
+    pub(crate) fn wake(&mut self, now_ms: u64) {
+        let due: Vec<Key> = self.retry.iter().filter(|(_, due)| **due <= now_ms).map(|(key, _)| *key).collect();
+        for key in due {
+            self.retry.remove(&key);
+            self.todo.insert(key);
+        }
+    }
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.todo.is_empty() && self.folders.is_empty() && self.retry.is_empty()
+    }
+    pub(crate) fn pending(&self) -> u64 {
+        let stalled: usize = self.stalled.values().map(BTreeSet::len).sum();
+        (self.in_flight.len() + self.todo.len() + self.folders.len() + self.retry.len() + stalled) as u64
+    }
+    pub(crate) fn version_here(&mut self, hash: &VersionHash) {
+        if let Some(keys) = self.stalled.remove(hash) {
+            self.todo.extend(keys);
+        }
+    }
+    pub(crate) fn blob_here(&mut self, hash: VersionHash) {
+        self.fetching.remove(&hash);
+        self.blobs_here.insert(hash);
+        self.version_here(&hash);
+    }
+    fn back_off(&mut self, key: Key, now: Timestamp) {
+        let attempts = self.attempts.entry(key).or_default();
+        let wait = RETRY_MS.saturating_mul(1 << (*attempts).min(16)).min(RETRY_MAX_MS);
+        *attempts += 1;
+        self.todo.remove(&key);
+        self.folders.remove(&key);
+        self.retry.insert(key, now.after_ms(wait));
+    }
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < ACTIONS_MAX && self.bytes < ACTION_BYTES_MAX
+    }
+}
+
+fn is_under(path: &RelPath, folder: &RelPath) -> bool {
+    path.as_str().strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What became of looking at one key.
+enum Step {
+    /// As it should be.
+    Done,
+    /// An action went out.
+    Acting,
+    /// Something else must happen first; `by`: what is in the way on disk.
+    Blocked { by: Option<Key> },
+    /// The content is not here yet.
+    Stalled(VersionHash),
+}
+
+impl Files {
+    /// Gives out actions for what differs between tree and disk, as many as may be under way.
+    pub(crate) fn plan(&mut self, cx: &mut Cx<'_, '_>) {
+        if self.halt.is_some() {
+            return;
+        }
+        let todo = std::mem::take(&mut self.work.todo);
+        let is_folder = |files: &Self, key: &Key| match files.tree.entries.get(&key.id) {
+            Some(entry) => entry.kind == Kind::Folder,
+            None => files.records.brief(*key).is_some_and(|known| known.kind == Kind::Folder),
+        };
+        let (folders, rest): (BTreeSet<Key>, BTreeSet<Key>) = todo.into_iter().partition(|key| is_folder(self, key));
+        self.work.folders.extend(folders);
+        self.work.todo = rest;
+        let mut blocked: Vec<Key> = Vec::new();
+        // Outer folders first; what is in a folder that is about to move waits for it.
+        let mut folders: Vec<(Option<RelPath>, Key)> = self
+            .work
+            .folders
+            .iter()
+            .map(|key| (self.records.brief(*key).map(|known| known.path.clone()), *key))
+            .collect();
+        folders.sort();
+        let mut moving: Vec<RelPath> = Vec::new();
+        for (at, key) in folders {
+            if !self.work.has_room() {
+                return;
+            }
+            let wants = self.shown.paths.get(&key);
+            if let (Some(at), Some(wants)) = (&at, wants)
+                && at != wants
+            {
+                moving.push(at.clone());
+            }
+            let inside = at.as_ref().is_some_and(|at| moving.iter().any(|folder| is_under(at, folder)));
+            match if inside { Step::Blocked { by: None } } else { self.step(key, cx) } {
+                Step::Blocked { by } => blocked.extend(by),
+                Step::Done | Step::Acting | Step::Stalled(_) => {
+                    self.work.folders.remove(&key);
+                }
+            }
+        }
+        moving
+            .retain(|at| self.records.at(at).is_some_and(|key| self.shown.paths.get(&key).is_some_and(|to| to != at)));
+        let keys: Vec<Key> = self.work.todo.iter().copied().collect();
+        for key in keys {
+            if !self.work.has_room() {
+                return;
+            }
+            let at = self.records.brief(key).map(|known| &known.path);
+            if at.is_some_and(|at| moving.iter().any(|folder| is_under(at, folder))) {
+                continue;
+            }
+            match self.step(key, cx) {
+                Step::Blocked { by } => blocked.extend(by),
+                Step::Stalled(version) => {
+                    self.work.todo.remove(&key);
+                    self.work.stalled.entry(version).or_default().insert(key);
+                }
+                Step::Done | Step::Acting => {
+                    self.work.todo.remove(&key);
+                }
+            }
+        }
+        if self.work.in_flight.is_empty() {
+            self.step_aside(&blocked, cx);
+        }
+    }
+
+    /// Nothing can go first: one of those that are in the way takes a temporary name.
+    fn step_aside(&mut self, blocked_by: &[Key], cx: &mut Cx<'_, '_>) {
+        for key in blocked_by {
+            let Some(known) = self.records.brief(*key) else { continue };
+            let at = known.path.clone();
+            let leaves = self.shown.paths.get(key).is_some_and(|to| *to != at);
+            if !leaves || self.gone.contains(*key) || self.work.retry.contains_key(key) {
+                continue;
+            }
+            let name = format!("{}.weft-{}", key.id.to_string().get(..12).unwrap_or_default(), self.work.next);
+            let aside = at.parent().map_or_else(|| RelPath::new(&name), |folder| folder.join(&name));
+            if let (Some(to), Some(record)) = (aside, self.records.whole(*key, cx.tx)) {
+                self.act_move(*key, &record, to);
+                return;
+            }
+        }
+    }
+
+    /// What one key needs next.
+    fn step(&mut self, key: Key, cx: &mut Cx<'_, '_>) -> Step {
+        if self.work.busy_keys.contains(&key) || self.gone.contains(key) || self.work.retry.contains_key(&key) {
+            // Looked at again when that has ended.
+            return Step::Done;
+        }
+        let wanted = self.shown.paths.get(&key).cloned();
+        let known = self.records.brief(key).cloned();
+        match (wanted, known) {
+            (None, None) => Step::Done,
+            (None, Some(known)) => {
+                if self.work.is_busy(&known.path) {
+                    return Step::Blocked { by: None };
+                }
+                if known.kind == Kind::Folder && self.records.has_below(&known.path) {
+                    return Step::Blocked { by: None };
+                }
+                let Some(record) = self.records.whole(key, cx.tx) else { return Step::Done };
+                let expect = match (&record.now, &record.pending) {
+                    (None, Some(pending)) if record.kind == Kind::File => Expect::File(pending.hash),
+                    (None, Some(pending)) if record.kind == Kind::Link => Expect::Symlink(pending.target.clone()),
+                    _ => record.expect(),
+                };
+                let action = FolderAction::Remove { path: known.path.clone(), expect };
+                self.act(key, known.path, What::Remove, 0, action);
+                Step::Acting
+            }
+            (Some(path), known) => {
+                if let Some(by) = self.in_the_way(key, &path) {
+                    return by;
+                }
+                match known {
+                    Some(known) if known.path != path => {
+                        if known.hash.is_none() && known.kind != Kind::Folder {
+                            // A write elsewhere that may never have happened: look there, then begin anew.
+                            self.records.remove(key, cx.tx);
+                            self.outputs.push_back(FilesOutput::Look(vec![known.path]));
+                            return self.step(key, cx);
+                        }
+                        if self.work.is_busy(&known.path) || self.busy_below(&known.path) {
+                            return Step::Blocked { by: None };
+                        }
+                        let Some(record) = self.records.whole(key, cx.tx) else { return Step::Done };
+                        self.act_move(key, &record, path);
+                        Step::Acting
+                    }
+                    known => self.step_content(key, path, known.is_some(), cx),
+                }
+            }
+        }
+    }
+
+    fn busy_below(&self, folder: &RelPath) -> bool {
+        self.work.busy_paths.iter().any(|path| is_under(path, folder))
+    }
+
+    /// Whether something else is, or is being put, where this key belongs.
+    fn in_the_way(&self, key: Key, path: &RelPath) -> Option<Step> {
+        if self.work.is_busy(path) {
+            return Some(Step::Blocked { by: None });
+        }
+        if let Some(other) = self.records.at(path).filter(|other| *other != key) {
+            return Some(Step::Blocked { by: Some(other) });
+        }
+        let mut above = path.parent();
+        while let Some(folder) = above {
+            let other = self.records.at(&folder);
+            let known = other.and_then(|other| self.records.brief(other));
+            if known.is_some_and(|known| known.kind != Kind::Folder) {
+                return Some(Step::Blocked { by: other });
+            }
+            if self.work.busy_paths.contains(&folder) && known.is_none() {
+                // The folder is being made; the write would make it as well.
+                return None;
+            }
+            above = folder.parent();
+        }
+        None
+    }
+
+    /// At the right path: is the right thing there?
+    fn step_content(&mut self, key: Key, path: RelPath, is_known: bool, cx: &mut Cx<'_, '_>) -> Step {
+        let Some(entry) = self.tree.entries.get(&key.id) else { return Step::Done };
+        let (kind, executable) = (entry.kind, entry.executable);
+        if kind == Kind::Folder {
+            if is_known {
+                return Step::Done;
+            }
+            let action = FolderAction::MakeFolder { path: path.clone() };
+            self.act(key, path, What::MakeFolder, 0, action);
+            return Step::Acting;
+        }
+        let Some(hash) = self.alternative(key).map(super::tree::Alternative::hash) else { return Step::Done };
+        if let Some(known) = self.records.brief(key)
+            && known.hash == Some(hash)
+        {
+            if kind == Kind::File && known.executable != executable {
+                let action = FolderAction::SetExecutable { path: path.clone(), executable };
+                self.act(key, path, What::SetExecutable(executable), 0, action);
+                return Step::Acting;
+            }
+            return Step::Done;
+        }
+        self.act_write(key, path, kind, executable, cx)
+    }
+
+    fn act_write(&mut self, key: Key, path: RelPath, kind: Kind, executable: bool, cx: &mut Cx<'_, '_>) -> Step {
+        let Some(shown) = self.alternative(key).cloned() else { return Step::Done };
+        let version = shown.version.hash;
+        let mut known_heads = Vec::new();
+        let mut hash = version;
+        let mut target = String::new();
+        let content = if shown.text.is_some() {
+            let doc = &self.documents.open(Document::text(key.id, &version), cx.tx).doc;
+            let (style, text) = text::read(doc, None);
+            let bytes = text::render(style, &text);
+            known_heads = heads(doc);
+            hash = version_hash(&self.identity.workspace, &bytes);
+            NewContent::Bytes(bytes.into())
+        } else if shown.version.blob {
+            match self.blob(version, cx) {
+                Some(manifest) => NewContent::Blob(manifest),
+                None => return Step::Stalled(version),
+            }
+        } else {
+            match self.bytes_of(cx, &version) {
+                None => return Step::Stalled(version),
+                Some(bytes) if kind == Kind::Link => {
+                    target = String::from_utf8_lossy(&bytes).into_owned();
+                    NewContent::Symlink(target.clone())
+                }
+                Some(bytes) => NewContent::Bytes(bytes),
+            }
+        };
+        let mut record = self.records.whole(key, cx.tx).unwrap_or_else(|| Record {
+            path: path.clone(),
+            kind,
+            stat: Stat::default(),
+            now: None,
+            pending: None,
+            recent: Vec::new(),
+        });
+        let expect = record.expect();
+        record.pending = Some(OnDisk { hash, executable, version, heads: known_heads, target });
+        self.records.put(key, &record, cx.tx);
+        let bytes = match &content {
+            NewContent::Bytes(bytes) => bytes.len(),
+            NewContent::Blob(_) | NewContent::Symlink(_) => 0,
+        };
+        let action = FolderAction::Write { path: path.clone(), expect, content, hash, executable };
+        self.act(key, path, What::Write, bytes, action);
+        Step::Acting
+    }
+
+    /// The manifest of a blob whose pieces are here; asks for them otherwise.
+    fn blob(&mut self, hash: VersionHash, cx: &mut Cx<'_, '_>) -> Option<Manifest> {
+        let manifest = cx.versions.manifest(&hash, cx.tx)?;
+        if self.work.blobs_here.contains(&hash) {
+            return Some(manifest);
+        }
+        if self.work.fetching.insert(hash) {
+            self.outputs.push_back(FilesOutput::Fetch { hash, manifest });
+        }
+        None
+    }
+
+    fn act_move(&mut self, key: Key, record: &Record, to: RelPath) {
+        let from = record.path.clone();
+        if record.kind == Kind::Folder {
+            self.work.folders_moving += 1;
+        }
+        self.work.busy_paths.insert(to.clone());
+        let action = FolderAction::Move { from: from.clone(), to: to.clone(), expect: record.expect() };
+        self.act(key, from, What::Move { to }, 0, action);
+    }
+
+    fn act(&mut self, key: Key, path: RelPath, what: What, bytes: usize, action: FolderAction) {
+        self.work.next += 1;
+        let id = ActionId(self.work.next);
+        self.work.busy_keys.insert(key);
+        self.work.busy_paths.insert(path.clone());
+        self.work.bytes += bytes;
+        self.work.in_flight.insert(id, InFlight { key, path, what, bytes });
+        self.outputs.push_back(FilesOutput::Act(id, action));
+    }
+
+    /// An action ended. Unknown ones are ignored.
+    pub fn handle_acted(
+        &mut self,
+        now: Timestamp,
+        action: ActionId,
+        outcome: Outcome,
+        versions: &mut dyn Versions,
+        tx: &Tx<'_>,
+    ) {
+        let mut cx = Cx { now, versions, tx };
+        let Some(done) = self.work.in_flight.remove(&action) else { return };
+        self.work.busy_keys.remove(&done.key);
+        self.work.busy_paths.remove(&done.path);
+        self.work.bytes = self.work.bytes.saturating_sub(done.bytes);
+        if let What::Move { to } = &done.what {
+            self.work.busy_paths.remove(to);
+            if self.records.brief(done.key).is_some_and(|known| known.kind == Kind::Folder) {
+                self.work.folders_moving = self.work.folders_moving.saturating_sub(1);
+            }
+        }
+        match outcome {
+            Outcome::Done(stat) => self.acted_done(&done, stat, &cx),
+            Outcome::Differs(seen) if done.what == What::Remove && seen.found == Found::Absent => {
+                self.acted_done(&done, Stat::default(), &cx);
+            }
+            Outcome::Differs(seen) => self.acted_differs(&done, seen, &mut cx),
+            Outcome::Failed(_) => {
+                self.work.back_off(done.key, now);
+                self.outputs.push_back(FilesOutput::Look(vec![done.path.clone()]));
+            }
+        }
+        if let Some(seen) = self.deferred.remove(&done.path) {
+            self.take_in(vec![seen], &mut cx);
+        }
+        if let What::Move { to } = &done.what
+            && let Some(seen) = self.deferred.remove(to)
+        {
+            self.take_in(vec![seen], &mut cx);
+        }
+        if !self.deferred.is_empty() && self.work.folders_moving == 0 {
+            let free: Vec<RelPath> = self.deferred.keys().filter(|path| !self.work.is_busy(path)).cloned().collect();
+            let seen: Vec<Seen> = free.iter().filter_map(|path| self.deferred.remove(path)).collect();
+            if !seen.is_empty() {
+                self.take_in(seen, &mut cx);
+            }
+        }
+        self.work.add([done.key]);
+        self.settle(&mut cx);
+    }
+
+    fn acted_done(&mut self, done: &InFlight, stat: Stat, cx: &Cx<'_, '_>) {
+        self.work.attempts.remove(&done.key);
+        match &done.what {
+            What::Remove => self.records.remove(done.key, cx.tx),
+            What::MakeFolder => {
+                let record = Record {
+                    path: done.path.clone(),
+                    kind: Kind::Folder,
+                    stat: Stat::default(),
+                    now: None,
+                    pending: None,
+                    recent: Vec::new(),
+                };
+                self.records.put(done.key, &record, cx.tx);
+            }
+            What::Write => {
+                if let Some(mut record) = self.records.whole(done.key, cx.tx) {
+                    record.arrive(cx.now.wall_ms);
+                    record.stat = stat;
+                    self.records.put(done.key, &record, cx.tx);
+                }
+            }
+            What::SetExecutable(executable) => {
+                if let Some(mut record) = self.records.whole(done.key, cx.tx) {
+                    if let Some(now) = &mut record.now {
+                        now.executable = *executable;
+                    }
+                    record.stat = stat;
+                    self.records.put(done.key, &record, cx.tx);
+                }
+            }
+            What::Move { to } => {
+                let is_folder = self.records.brief(done.key).is_some_and(|known| known.kind == Kind::Folder);
+                if is_folder {
+                    self.carry(done.key, &done.path, to, cx);
+                } else if let Some(mut record) = self.records.whole(done.key, cx.tx) {
+                    record.path = to.clone();
+                    record.stat = stat;
+                    self.records.put(done.key, &record, cx.tx);
+                }
+            }
+        }
+        if matches!(done.what, What::Remove | What::Move { .. }) {
+            // The folder that it left may be empty now, and to be removed.
+            let mut above = done.path.parent();
+            while let Some(folder) = above {
+                if let Some(key) = self.records.at(&folder) {
+                    self.work.add([key]);
+                }
+                above = folder.parent();
+            }
+        }
+    }
+
+    /// Something else was there: a person's edit, most likely. It is taken in; then we look again.
+    fn acted_differs(&mut self, done: &InFlight, seen: Seen, cx: &mut Cx<'_, '_>) {
+        let before = self.records.whole(done.key, cx.tx);
+        if done.what == What::Write
+            && let Some(mut record) = before.clone()
+        {
+            let arrived = match &seen.found {
+                Found::Absent | Found::Folder => false,
+                Found::File { .. } | Found::Symlink { .. } => true,
+            };
+            if record.now.is_none() && !(arrived && record.pending.is_some() && self.is_pending(&record, &seen)) {
+                self.records.remove(done.key, cx.tx);
+            } else if !arrived {
+                record.pending = None;
+                self.records.put(done.key, &record, cx.tx);
+            }
+        }
+        let path = seen.path.clone();
+        self.take_in(vec![seen], cx);
+        let after = self.records.whole(done.key, cx.tx);
+        let content = |record: &Option<Record>| record.as_ref().and_then(|one| one.now.as_ref()).map(|now| now.hash);
+        if content(&before) == content(&after)
+            && !self.gone.contains(done.key)
+            && self.records.at(&path) == Some(done.key)
+        {
+            // Nothing was learnt: what is in the way is elsewhere.
+            self.work.back_off(done.key, cx.now);
+            if let What::Move { to } = &done.what {
+                self.outputs.push_back(FilesOutput::Look(vec![to.clone()]));
+            }
+        } else if self.work.attempts.get(&done.key).is_some_and(|attempts| *attempts > 0) {
+            self.work.back_off(done.key, cx.now);
+        } else {
+            self.work.attempts.insert(done.key, 1);
+        }
+    }
+
+    /// Whether what was seen is what the pending write was to leave (or a later edit of it may be told from it).
+    fn is_pending(&self, record: &Record, seen: &Seen) -> bool {
+        let Some(pending) = &record.pending else { return false };
+        match &seen.found {
+            Found::File { bytes: crate::disk::FileBytes::Here(bytes), .. } => {
+                version_hash(&self.identity.workspace, bytes) == pending.hash
+            }
+            Found::File { bytes: crate::disk::FileBytes::Blob { hash, .. }, .. } => *hash == pending.hash,
+            Found::Symlink { target } => *target == pending.target,
+            Found::Absent | Found::Folder => false,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole scenarios: replicas with stores and folders in memory, and a network that delivers in any order.
+
+mod convergence;
+mod crashes;
+mod merging;
+mod places;
+mod safety;
+mod world;

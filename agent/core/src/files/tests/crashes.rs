@@ -1,0 +1,120 @@
+//! Restarts at every step, and content in any order.
+
+use super::world::{Dice, Replica, World};
+use crate::content::{Content, Item};
+use crate::files::Refused;
+
+/// A write that happened, unheard of, before a crash is recognised; an edit on top of it is entered there.
+#[test]
+fn a_crash_between_write_and_answer() {
+    for edit_after in [false, true] {
+        let mut world = World::new(2);
+        world.replicas[0].write("a.md", "one\ntwo\nthree\n");
+        world.settle();
+        world.replicas[0].edit("a.md", "one", "ONE");
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        world.replicas[1].act_and_crash();
+        if edit_after {
+            world.replicas[1].edit("a.md", "three", "THREE");
+        }
+        world.settle();
+        world.assert_equal();
+        let expected = if edit_after { "ONE\ntwo\nTHREE\n" } else { "ONE\ntwo\nthree\n" };
+        assert_eq!(world.replicas[0].text("a.md"), expected);
+    }
+}
+
+/// A write that a crash prevented, and an edit of the old content: both come together.
+#[test]
+fn a_crash_before_the_write() {
+    let mut world = World::new(2);
+    world.replicas[0].write("a.md", "one\ntwo\nthree\n");
+    world.settle();
+    world.replicas[0].edit("a.md", "one", "ONE");
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    world.replicas[1].restart();
+    world.replicas[1].edit("a.md", "three", "THREE");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].text("a.md"), "ONE\ntwo\nTHREE\n");
+}
+
+/// Whatever the order, with everything delivered twice and a restart after every delivery, the result is the same.
+#[test]
+fn any_order_gives_the_same() {
+    let mut world = World::new(2);
+    for n in 0..6 {
+        world.replicas[0].write(&format!("f/{n}.md"), format!("line\nof {n}\n"));
+        world.replicas[0].scan();
+    }
+    for n in 0..6 {
+        world.replicas[0].edit(&format!("f/{n}.md"), "line", "LINE");
+        world.replicas[0].scan();
+        world.replicas[0].rename(&format!("f/{n}.md"), &format!("g/{n}.txt"));
+        world.replicas[0].scan();
+        world.replicas[0].edit(&format!("g/{n}.txt"), "of", "OF");
+        world.replicas[0].scan();
+    }
+    world.replicas[0].run();
+    world.collect();
+    let expected = world.replicas[0].paths();
+    for seed in 1..12 {
+        let mut dice = Dice(seed * 7919);
+        let mut order: Vec<usize> = (0..world.sent.len()).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, dice.roll(at + 1));
+        }
+        let mut reader = Replica::new(9);
+        for at in order {
+            for _ in 0..2 {
+                let refused = reader.receive(world.replicas[0].identity.chain, &world.sent[at].1);
+                assert!(refused.is_empty(), "{refused:?}");
+            }
+            if dice.roll(3) == 0 {
+                reader.restart();
+            }
+            for _ in 0..dice.roll(4) {
+                reader.act();
+            }
+        }
+        reader.scan();
+        reader.run();
+        assert_eq!(reader.paths(), expected);
+        for at in expected.iter().filter(|at| at.contains('.')) {
+            assert_eq!(reader.text(at), world.replicas[0].text(at));
+        }
+        assert_eq!(reader.files.figures().waiting_changes, 0);
+    }
+}
+
+/// What is malformed or out of place is refused by name, and the rest of the envelope counts.
+#[test]
+fn refusals_block_nothing() {
+    let mut world = World::new(2);
+    world.replicas[0].write("a.md", "one\n");
+    world.replicas[0].scan();
+    world.collect();
+    let mut content = world.sent[0].1.clone();
+    let change = content.documents.last().unwrap().1[0].clone();
+    let Item::Change(bytes) = &change else { panic!("a tree change") };
+    let mut damaged = bytes.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x55;
+    let name = |text: &str| crate::content::DocumentName::new(text).unwrap();
+    let bad = Content {
+        documents: vec![
+            (name("chat:1:messages"), vec![]),
+            (name("tree:00:entries"), vec![Item::Change(damaged.into())]),
+            (name(&format!("file:{}:text-0000000000000000", "00".repeat(16))), vec![change]),
+        ],
+    };
+    content.documents.splice(0..0, bad.documents);
+    let refused = world.replicas[1].receive(world.replicas[0].identity.chain, &content);
+    assert_eq!(refused.len(), 3);
+    assert_eq!(refused[0].why, Refused::UnknownDocument);
+    assert_eq!(refused[2].why, Refused::Unfounded);
+    world.replicas[1].run();
+    assert_eq!(world.replicas[1].text("a.md"), "one\n");
+}

@@ -1,0 +1,175 @@
+//! Names, folders, moves and clashes.
+
+use super::world::World;
+use crate::files::LogEvent;
+
+fn world_with(paths: &[(&str, &str)]) -> World {
+    let mut world = World::new(2);
+    for (at, text) in paths {
+        world.replicas[0].write(at, text);
+    }
+    world.settle();
+    world.assert_equal();
+    world
+}
+
+/// A rename keeps the file: an edit made meanwhile under the old name is there under the new one.
+#[test]
+fn a_rename_meets_an_edit() {
+    let mut world = world_with(&[("a.md", "one\ntwo\n"), ("b.md", "b\n")]);
+    world.replicas[0].rename("a.md", "c.md");
+    world.replicas[1].edit("a.md", "two", "TWO");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].paths(), ["b.md", "c.md"]);
+    assert_eq!(world.replicas[0].text("c.md"), "one\nTWO\n");
+}
+
+/// A folder of many files moves with one operation, and files made inside meanwhile follow.
+#[test]
+fn a_folder_moves_whole() {
+    let names: Vec<String> = (0..30).map(|n| format!("docs/sub/{n}.md")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let mut world = world_with(&files);
+    world.collect();
+    let sent = world.sent.len();
+    world.replicas[0].rename("docs", "texts");
+    world.replicas[0].scan();
+    world.collect();
+    assert_eq!(world.sent.len(), sent + 1);
+    assert_eq!(world.sent[sent].1.documents.len(), 1, "one change of one bucket");
+    world.replicas[1].write("docs/sub/new.md", "new\n");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].text("texts/sub/new.md"), "new\n");
+    assert!(world.replicas[0].paths().iter().all(|at| at.starts_with("texts")), "{:?}", world.replicas[0].paths());
+}
+
+/// Two different files made apart at one path are both kept, under the same names everywhere; and that clash name is
+/// not taken for a rename.
+#[test]
+fn one_path_two_files() {
+    let mut world = World::new(2);
+    world.replicas[0].write("a.md", "mine\n");
+    world.replicas[1].write("a.md", "yours\n");
+    world.settle();
+    world.assert_equal();
+    let paths = world.replicas[0].paths();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    let copy = paths.iter().find(|at| *at != "a.md").unwrap().clone();
+    assert!(copy.starts_with("a (2, from ") && copy.ends_with(").md"), "{copy}");
+    assert!(world.replicas.iter().any(|one| one.log.iter().any(|what| matches!(what, LogEvent::Clash { .. }))));
+    // Renaming the other one frees the name.
+    world.replicas[0].rename("a.md", "b.md");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].paths(), ["a.md", "b.md"]);
+}
+
+/// The same files on two machines that join for the first time meet: nothing is doubled.
+#[test]
+fn identical_imports_meet() {
+    let mut world = World::new(2);
+    for replica in &mut world.replicas {
+        for n in 0..50 {
+            replica.write(&format!("dir{}/{n}.md", n % 5), format!("text {n}\n"));
+        }
+        replica.scan();
+    }
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[0].files.figures().files, 50);
+    assert_eq!(world.replicas[0].paths().len(), 55);
+}
+
+/// Two people rename two files to one name: both are there.
+#[test]
+fn renames_to_one_name_keep_both() {
+    let mut world = world_with(&[("a.md", "a\n"), ("b.md", "b\n")]);
+    world.replicas[0].rename("a.md", "c.md");
+    world.replicas[1].rename("b.md", "c.md");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[0].paths().len(), 2);
+}
+
+/// Files that swap names, and a ring of three, end where they belong.
+#[test]
+fn names_swap() {
+    let mut world = world_with(&[("a", "1\n"), ("b", "2\n"), ("c", "3\n")]);
+    world.replicas[0].rename("a", "t");
+    world.replicas[0].rename("b", "a");
+    world.replicas[0].rename("c", "b");
+    world.replicas[0].rename("t", "c");
+    world.settle();
+    world.assert_equal();
+    assert_eq!((world.replicas[1].text("a"), world.replicas[1].text("c")), ("2\n".into(), "1\n".into()));
+}
+
+/// Two folders moved into one another apart make a cycle; both stay, with what is in them.
+#[test]
+fn a_cycle_of_folders_loses_nothing() {
+    let mut world = world_with(&[("a/x.md", "x\n"), ("b/y.md", "y\n")]);
+    world.replicas[0].rename("a", "b/a");
+    world.replicas[1].rename("b", "a/b");
+    world.settle();
+    world.assert_equal();
+    let paths = world.replicas[0].paths();
+    assert!(paths.iter().any(|at| at.ends_with("x.md")) && paths.iter().any(|at| at.ends_with("y.md")), "{paths:?}");
+}
+
+/// A file and a folder made apart at one path: the folder has the name, the file stands beside it.
+#[test]
+fn a_file_against_a_folder() {
+    let mut world = World::new(2);
+    world.replicas[0].write("a", "file\n");
+    world.replicas[1].write("a/b", "inside\n");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[0].text("a/b"), "inside\n");
+    assert_eq!(world.replicas[0].paths().len(), 3);
+}
+
+/// A file turned into a folder of the same name, by one person.
+#[test]
+fn a_file_becomes_a_folder() {
+    let mut world = world_with(&[("a", "file\n"), ("z", "z\n")]);
+    world.replicas[0].remove("a");
+    world.replicas[0].write("a/b", "inside\n");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].paths(), ["a", "a/b", "z"]);
+}
+
+/// Empty folders made on purpose travel; removed ones go; a folder removed while another wrote into it stays.
+#[test]
+fn folders_come_and_go() {
+    let mut world = world_with(&[("keep/x.md", "x\n"), ("z", "z\n")]);
+    world.replicas[0].folder.insert(super::world::path("empty"), super::world::Node::Folder);
+    world.settle();
+    world.assert_equal();
+    assert!(world.replicas[1].paths().contains(&"empty".to_owned()));
+    world.replicas[1].remove("empty");
+    world.settle();
+    world.assert_equal();
+    assert!(!world.replicas[0].paths().contains(&"empty".to_owned()));
+    world.replicas[0].remove("keep");
+    world.replicas[1].write("keep/new.md", "new\n");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[0].paths(), ["keep", "keep/new.md", "z"]);
+}
+
+/// On a file system that folds letter case, names that differ only so get clash names; elsewhere both stay.
+#[test]
+fn letter_case_clashes_where_it_must() {
+    let mut world = World::new(2);
+    world.replicas[1].files.set_folding(true);
+    world.replicas[0].write("Note.md", "one\n");
+    world.replicas[0].write("note.md", "two\n");
+    world.settle();
+    assert_eq!(world.replicas[0].paths(), ["Note.md", "note.md"]);
+    let folded: Vec<String> = world.replicas[1].paths();
+    assert_eq!(folded.len(), 2);
+    assert!(folded.iter().any(|at| at.contains("(2, from ")), "{folded:?}");
+}

@@ -1,0 +1,453 @@
+//! Replicas in memory: each has a store, a folder that does what actions say, and the versions that reached it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::content::{Content, INLINE_BYTES_MAX, Item, Manifest, PieceRef, VersionBytes};
+use crate::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
+use crate::files::{
+    ActionId, Author, Cx, Files, FilesOutput, Halt, Identity, LogEvent, Refusal, Resume, Versions, known_files,
+    known_folders, version_hash,
+};
+use crate::id::{ChainId, DeviceId, PieceId, VersionHash, WorkspaceId};
+use crate::store::{MemoryStore, Read, Tx};
+use crate::time::Timestamp;
+
+pub(super) const WORKSPACE: WorkspaceId = WorkspaceId([5; 32]);
+
+/// A small, fixed generator.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % sides.max(1)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Node {
+    File { bytes: Vec<u8>, executable: bool, inode: u64 },
+    Link(String),
+    Folder,
+}
+
+#[derive(Default)]
+pub(super) struct Held {
+    inline: BTreeMap<VersionHash, Bytes>,
+    manifests: BTreeMap<VersionHash, Manifest>,
+}
+
+impl Versions for Held {
+    fn version(&mut self, hash: &VersionHash, _: &dyn Read) -> Option<Bytes> {
+        self.inline.get(hash).cloned()
+    }
+    fn manifest(&mut self, hash: &VersionHash, _: &dyn Read) -> Option<Manifest> {
+        self.manifests.get(hash).cloned()
+    }
+}
+
+impl Held {
+    fn take(&mut self, content: &Content) {
+        for item in content.documents.iter().flat_map(|(_, items)| items) {
+            match item {
+                Item::Version { hash, bytes: VersionBytes::Inline(bytes) } => {
+                    self.inline.insert(*hash, bytes.clone());
+                }
+                Item::Version { hash, bytes: VersionBytes::Blob(manifest) } => {
+                    self.manifests.insert(*hash, manifest.clone());
+                }
+                Item::Change(_) | Item::Founded { .. } => {}
+            }
+        }
+    }
+}
+
+pub(super) struct Replica {
+    pub(super) identity: Identity,
+    pub(super) store: MemoryStore,
+    pub(super) files: Files,
+    pub(super) folder: BTreeMap<RelPath, Node>,
+    pub(super) held: Held,
+    pub(super) now: Timestamp,
+    pub(super) acts: VecDeque<(ActionId, FolderAction)>,
+    looks: VecDeque<RelPath>,
+    fetches: VecDeque<VersionHash>,
+    pub(super) published: VecDeque<Content>,
+    pub(super) log: Vec<LogEvent>,
+    pub(super) halts: Vec<Halt>,
+    pub(super) opened: Option<bool>,
+    next_inode: u64,
+    /// Content of all blobs, by the id of their only piece.
+    pub(super) pieces: BTreeMap<PieceId, Vec<u8>>,
+}
+
+pub(super) fn path(text: &str) -> RelPath {
+    RelPath::new(text).unwrap()
+}
+
+impl Replica {
+    pub(super) fn new(number: u8) -> Self {
+        let chain = ChainId { device: DeviceId([number; 16]), incarnation: 1 };
+        let identity = Identity { workspace: WORKSPACE, chain };
+        let store = MemoryStore::default();
+        let files = Files::open(identity, &store);
+        Self {
+            identity,
+            store,
+            files,
+            folder: BTreeMap::new(),
+            held: Held::default(),
+            now: Timestamp { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 + u64::from(number) },
+            acts: VecDeque::new(),
+            looks: VecDeque::new(),
+            fetches: VecDeque::new(),
+            published: VecDeque::new(),
+            log: Vec::new(),
+            halts: Vec::new(),
+            opened: None,
+            next_inode: 1,
+            pieces: BTreeMap::new(),
+        }
+    }
+    pub(super) fn call<T>(&mut self, f: impl FnOnce(&mut Files, Timestamp, &mut Held, &Tx<'_>) -> T) -> T {
+        self.now.mono_ms += 1;
+        self.now.wall_ms += 1;
+        let tx = Tx::new(&self.store);
+        let answer = f(&mut self.files, self.now, &mut self.held, &tx);
+        let writes = tx.into_writes();
+        self.store.apply(&writes);
+        while let Some(output) = self.files.poll_output() {
+            match output {
+                FilesOutput::Publish(content) => {
+                    let bytes = weft_protocol::cbor::to_bytes(&content);
+                    assert!(bytes.len() <= 400 * 1024 + INLINE_BYTES_MAX, "an envelope must hold it");
+                    let content: Content = weft_protocol::cbor::from_bytes(&bytes).unwrap();
+                    self.held.take(&content);
+                    self.published.push_back(content);
+                }
+                FilesOutput::Act(id, action) => self.acts.push_back((id, action)),
+                FilesOutput::Fetch { hash, .. } => self.fetches.push_back(hash),
+                FilesOutput::Look(paths) => self.looks.extend(paths),
+                FilesOutput::Halted(halt) => self.halts.push(halt),
+                FilesOutput::Log(entry) => self.log.push(entry.what),
+            }
+        }
+        answer
+    }
+    /// Starts anew from its rows; actions that were under way are forgotten.
+    pub(super) fn restart(&mut self) {
+        self.files = Files::open(self.identity, &self.store);
+        self.acts.clear();
+        self.looks.clear();
+        self.fetches.clear();
+    }
+    fn make_folders(&mut self, of: &RelPath) {
+        let mut above = of.parent();
+        while let Some(folder) = above {
+            self.folder.entry(folder.clone()).or_insert(Node::Folder);
+            above = folder.parent();
+        }
+    }
+    // What a person does.
+    pub(super) fn write(&mut self, at: &str, bytes: impl AsRef<[u8]>) {
+        let at = path(at);
+        self.make_folders(&at);
+        let (inode, executable) = match self.folder.get(&at) {
+            Some(Node::File { inode, executable, .. }) => (*inode, *executable),
+            _ => {
+                self.next_inode += 1;
+                (self.next_inode, false)
+            }
+        };
+        self.folder.insert(at, Node::File { bytes: bytes.as_ref().to_vec(), executable, inode });
+    }
+    pub(super) fn edit(&mut self, at: &str, old: &str, new: &str) {
+        let text = self.text(at).replace(old, new);
+        self.write(at, text);
+    }
+    pub(super) fn remove(&mut self, at: &str) {
+        let prefix = format!("{at}/");
+        self.folder.retain(|found, _| found.as_str() != at && !found.as_str().starts_with(&prefix));
+    }
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        let prefix = format!("{from}/");
+        self.make_folders(&path(to));
+        let moved: Vec<RelPath> = self
+            .folder
+            .keys()
+            .filter(|found| found.as_str() == from || found.as_str().starts_with(&prefix))
+            .cloned()
+            .collect();
+        for old in moved {
+            let node = self.folder.remove(&old).unwrap();
+            let new = path(&format!("{to}{}", &old.as_str()[from.len()..]));
+            self.folder.insert(new, node);
+        }
+    }
+    pub(super) fn text(&self, at: &str) -> String {
+        match self.folder.get(&path(at)) {
+            Some(Node::File { bytes, .. }) => String::from_utf8_lossy(bytes).into_owned(),
+            other => panic!("{at} is {other:?} among {:?}", self.folder.keys()),
+        }
+    }
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.folder.keys().map(ToString::to_string).collect()
+    }
+    // The shell.
+    pub(super) fn look(&mut self, at: &RelPath) -> Seen {
+        let found = match self.folder.get(at) {
+            None => Found::Absent,
+            Some(Node::Folder) => Found::Folder,
+            Some(Node::Link(target)) => Found::Symlink { target: target.clone() },
+            Some(Node::File { bytes, executable, inode }) => {
+                let stat = Stat { mtime_ns: 1, ctime_ns: 1, size: bytes.len() as u64, inode: *inode };
+                let content = if bytes.len() <= INLINE_BYTES_MAX {
+                    FileBytes::Here(Bytes::copy_from_slice(bytes))
+                } else {
+                    let id = PieceId(*blake3::hash(bytes).as_bytes());
+                    let pieces = vec![PieceRef { id, len: bytes.len() as u32, key: [0; 32] }];
+                    self.pieces.insert(id, bytes.clone());
+                    let hash = version_hash(&WORKSPACE, bytes);
+                    FileBytes::Blob { hash, manifest: Manifest { len: bytes.len() as u64, depth: 0, pieces } }
+                };
+                Found::File { bytes: content, executable: *executable, stat }
+            }
+        };
+        Seen { path: at.clone(), found, opened_since_write: self.opened }
+    }
+    /// A complete scan: everything present, then all that is gone.
+    pub(super) fn scan(&mut self) {
+        let mut paths: Vec<RelPath> = self.folder.keys().cloned().collect();
+        let known: BTreeSet<RelPath> = known_files(&self.store)
+            .map(|(path, _, _)| path)
+            .chain(known_folders(&self.store))
+            .filter(|path| !self.folder.contains_key(path))
+            .collect();
+        paths.extend(known);
+        let seen = paths.iter().map(|path| self.look(path)).collect();
+        self.call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
+        self.call(|files, now, held, tx| files.handle_scanned(now, true, held, tx));
+    }
+    fn holds(&self, at: &RelPath, expect: &Expect) -> bool {
+        match (self.folder.get(at), expect) {
+            (None, Expect::Absent) | (Some(Node::Folder), Expect::Folder) => true,
+            (Some(Node::File { bytes, .. }), Expect::File(hash)) => version_hash(&WORKSPACE, bytes) == *hash,
+            (Some(Node::Link(target)), Expect::Symlink(expected)) => target == expected,
+            _ => false,
+        }
+    }
+    fn perform(&mut self, action: &FolderAction) -> Outcome {
+        let differs = |replica: &mut Self, at: &RelPath| Outcome::Differs(replica.look(at));
+        let mut stat = Stat::default();
+        match action {
+            FolderAction::MakeFolder { path } => {
+                if self.folder.get(path).is_some_and(|node| *node != Node::Folder) {
+                    return differs(self, path);
+                }
+                self.make_folders(path);
+                self.folder.insert(path.clone(), Node::Folder);
+            }
+            FolderAction::Write { path, expect, content, executable, hash } => {
+                if !self.holds(path, expect) {
+                    return differs(self, path);
+                }
+                if let Some(above) = path.parent()
+                    && self.folder.get(&above).is_some_and(|node| *node != Node::Folder)
+                {
+                    return Outcome::Failed("not a folder".into());
+                }
+                self.make_folders(path);
+                self.next_inode += 1;
+                let inode = self.next_inode;
+                let node = match content {
+                    NewContent::Symlink(target) => Node::Link(target.clone()),
+                    NewContent::Bytes(bytes) => {
+                        assert_eq!(version_hash(&WORKSPACE, bytes), *hash);
+                        Node::File { bytes: bytes.to_vec(), executable: *executable, inode }
+                    }
+                    NewContent::Blob(manifest) => {
+                        let bytes = self.pieces[&manifest.pieces[0].id].clone();
+                        Node::File { bytes, executable: *executable, inode }
+                    }
+                };
+                if let Node::File { bytes, .. } = &node {
+                    stat = Stat { mtime_ns: 2, ctime_ns: 2, size: bytes.len() as u64, inode };
+                }
+                self.folder.insert(path.clone(), node);
+            }
+            FolderAction::Move { from, to, expect } => {
+                if !self.holds(from, expect) || self.folder.contains_key(to) {
+                    return differs(self, from);
+                }
+                self.rename(from.as_str(), to.as_str());
+                if let Some(Node::File { inode, .. }) = self.folder.get(to) {
+                    stat.inode = *inode;
+                }
+            }
+            FolderAction::Remove { path, expect } => {
+                if !self.holds(path, expect) {
+                    return differs(self, path);
+                }
+                let prefix = format!("{path}/");
+                if !self.folder.keys().any(|other| other.as_str().starts_with(&prefix)) {
+                    self.folder.remove(path);
+                }
+            }
+            FolderAction::SetExecutable { path, executable: value } => match self.folder.get_mut(path) {
+                Some(Node::File { executable, inode, .. }) => {
+                    *executable = *value;
+                    stat.inode = *inode;
+                }
+                _ => return differs(self, path),
+            },
+        }
+        Outcome::Done(stat)
+    }
+    /// Does the next action, or another piece of the shell's work; whether there was one.
+    pub(super) fn act(&mut self) -> bool {
+        if let Some((id, action)) = self.acts.pop_front() {
+            let outcome = self.perform(&action);
+            self.call(|files, now, held, tx| files.handle_acted(now, id, outcome, held, tx));
+            return true;
+        }
+        if let Some(hash) = self.fetches.pop_front() {
+            self.call(|files, now, held, tx| files.handle_blob_here(now, &hash, held, tx));
+            return true;
+        }
+        if let Some(at) = self.looks.pop_front() {
+            let seen = vec![self.look(&at)];
+            self.call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
+            return true;
+        }
+        false
+    }
+    /// Does the next action, then crashes before anybody hears of it.
+    pub(super) fn act_and_crash(&mut self) {
+        if let Some((_, action)) = self.acts.pop_front() {
+            let _ = self.perform(&action);
+        }
+        self.restart();
+    }
+    /// Time passes until the next deadline, if there is one soon.
+    pub(super) fn wait(&mut self) -> bool {
+        let Some(due) = self.files.poll_timeout() else { return false };
+        let ahead = due.saturating_sub(self.now.mono_ms);
+        self.now.mono_ms += ahead;
+        self.now.wall_ms += ahead;
+        self.call(|files, now, held, tx| files.handle_timeout(now, held, tx));
+        true
+    }
+    pub(super) fn run(&mut self) {
+        for _ in 0..20_000 {
+            if !self.act() && (self.files.halted().is_some() || !self.wait()) {
+                return;
+            }
+        }
+        panic!("never settles: {:?}", self.acts);
+    }
+    pub(super) fn receive(&mut self, author: ChainId, content: &Content) -> Vec<Refusal> {
+        self.held.take(content);
+        let author = Author { chain: author, wall_ms: self.now.wall_ms };
+        self.call(|files, now, held, tx| files.handle_content(now, author, content, held, tx))
+    }
+    /// What its tree says, whatever the disk holds.
+    pub(super) fn resume(&mut self, answer: Resume) -> bool {
+        self.call(|files, now, held, tx| files.handle_resume(now, answer, held, tx))
+    }
+}
+
+#[allow(dead_code, reason = "names the type that tests reach through `call`")]
+type Context<'a, 'b> = Cx<'a, 'b>;
+
+/// Several replicas and what they published.
+pub(super) struct World {
+    pub(super) replicas: Vec<Replica>,
+    pub(super) sent: Vec<(usize, Content)>,
+    /// What each has received, by index into `sent`.
+    delivered: Vec<BTreeSet<usize>>,
+}
+
+impl World {
+    pub(super) fn new(count: usize) -> Self {
+        let replicas = (0..count).map(|number| Replica::new(number as u8 + 1)).collect();
+        Self { replicas, sent: Vec::new(), delivered: vec![BTreeSet::new(); count] }
+    }
+    pub(super) fn collect(&mut self) {
+        let mut pieces = BTreeMap::new();
+        for (index, replica) in self.replicas.iter_mut().enumerate() {
+            self.sent.extend(replica.published.drain(..).map(|content| (index, content)));
+            pieces.extend(replica.pieces.clone());
+        }
+        for replica in &mut self.replicas {
+            replica.pieces.extend(pieces.clone());
+        }
+    }
+    /// What this replica has not received.
+    pub(super) fn missing(&self, to: usize) -> Vec<usize> {
+        let news = |at: &usize| self.sent[*at].0 != to && !self.delivered[to].contains(at);
+        (0..self.sent.len()).filter(news).collect()
+    }
+    pub(super) fn deliver(&mut self, to: usize, at: usize) {
+        let (from, content) = self.sent[at].clone();
+        let chain = self.replicas[from].identity.chain;
+        let refused = self.replicas[to].receive(chain, &content);
+        assert!(refused.is_empty(), "{refused:?}");
+        self.delivered[to].insert(at);
+    }
+    pub(super) fn deliver_all(&mut self, to: usize) {
+        self.collect();
+        for at in self.missing(to) {
+            self.deliver(to, at);
+        }
+    }
+    /// Everybody looks, hears everything, and writes, until nothing is left.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..50 {
+            let mut quiet = true;
+            for to in 0..self.replicas.len() {
+                self.replicas[to].scan();
+                self.replicas[to].run();
+                if self.replicas[to].resume(Resume::AcceptDeletes) {
+                    self.replicas[to].run();
+                }
+                self.collect();
+                let missing = self.missing(to);
+                quiet &= missing.is_empty();
+                for at in missing {
+                    self.deliver(to, at);
+                }
+                self.replicas[to].run();
+            }
+            self.collect();
+            if quiet && (0..self.replicas.len()).all(|to| self.missing(to).is_empty()) {
+                return;
+            }
+        }
+        panic!("the replicas never stop talking");
+    }
+    fn picture(&self, of: usize) -> BTreeMap<String, String> {
+        let show = |node: &Node| match node {
+            Node::Folder => "folder".to_owned(),
+            Node::Link(target) => format!("-> {target}"),
+            Node::File { bytes, executable, .. } if bytes.len() < 4096 => {
+                format!("{}{:?}", if *executable { "x " } else { "" }, String::from_utf8_lossy(bytes))
+            }
+            Node::File { bytes, .. } => format!("{} bytes {}", bytes.len(), blake3::hash(bytes)),
+        };
+        self.replicas[of].folder.iter().map(|(path, node)| (path.to_string(), show(node))).collect()
+    }
+    /// All folders are the same, and nothing waits.
+    pub(super) fn assert_equal(&self) {
+        for other in 1..self.replicas.len() {
+            assert_eq!(self.picture(0), self.picture(other), "replica 0 and {other}");
+        }
+        for replica in &self.replicas {
+            assert!(replica.files.settled(), "something is still to be done");
+            assert_eq!(replica.files.figures().waiting_changes, 0);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Between the bytes of a text file and the text that is merged.
+//!
+//! Invariant: the merged text has LF line ends and no byte order mark; both are kept beside it as a [`Style`], and
+//! founding a text is a pure function of file id, version hash and bytes. Why: people with different editors must not
+//! fight over line ends, and two people who edit one version apart must found the same document.
+//!
+//! A file with mixed line ends keeps its bytes as long as nobody edits it; from its first edit on it has the ends that
+//! most of its lines had. Spec: docs/files.md#text.
+
+use automerge::transaction::{CommitOptions, Transactable};
+use automerge::{ActorId, Automerge, AutomergeError, ObjId, ObjType, PatchLog, ROOT, ReadDoc, TextEncoding, Value};
+
+use crate::files::diff::Hunk;
+use crate::files::names::founding_actor;
+use crate::id::{FileId, VersionHash};
+
+/// The key of the text object in a text document.
+const TEXT: &str = "text";
+/// The key that says that lines end with CR LF.
+const CRLF: &str = "crlf";
+/// The key that says that the file starts with a byte order mark.
+const BOM: &str = "bom";
+/// U+FEFF as UTF-8.
+const BOM_BYTES: &[u8] = &[0xef, 0xbb, 0xbf];
+
+/// How a text looks on disk beyond its characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Style {
+    /// Lines end with CR LF.
+    pub(crate) crlf: bool,
+    /// The file starts with a byte order mark.
+    pub(crate) bom: bool,
+}
+
+/// Whether these bytes are merged as text: UTF-8 without NUL.
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0) && core::str::from_utf8(bytes).is_ok()
+}
+
+/// The text in these bytes and how they are written; `None` if they are no text.
+pub(crate) fn split(bytes: &[u8]) -> Option<(Style, String)> {
+    let bom = bytes.starts_with(BOM_BYTES);
+    let text = core::str::from_utf8(if bom { bytes.get(BOM_BYTES.len()..)? } else { bytes }).ok()?;
+    if text.contains('\0') {
+        return None;
+    }
+    let pairs = text.matches("\r\n").count();
+    let crlf = pairs > text.matches('\n').count() - pairs;
+    Some((Style { crlf, bom }, text.replace("\r\n", "\n")))
+}
+
+/// The bytes of a text in this style.
+pub(crate) fn render(style: Style, text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len() + 3);
+    if style.bom {
+        bytes.extend_from_slice(BOM_BYTES);
+    }
+    if style.crlf {
+        bytes.extend_from_slice(text.replace('\n', "\r\n").as_bytes());
+    } else {
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+/// An empty document that counts text in characters, as [`Hunk`] does.
+pub(crate) fn empty() -> Automerge {
+    Automerge::new_with_encoding(TextEncoding::UnicodeCodePoint)
+}
+
+/// The deterministic document that a version's text starts as, with one change. The commit claims no time (0).
+pub(crate) fn found(id: &FileId, version: &VersionHash, bytes: &[u8]) -> Option<Automerge> {
+    let (style, text) = split(bytes)?;
+    let mut doc = empty();
+    doc.set_actor(ActorId::from(founding_actor(id, version)));
+    let mut tx = doc.transaction();
+    let written = (|| {
+        let object = tx.put_object(ROOT, TEXT, ObjType::Text)?;
+        tx.splice_text(&object, 0, 0, &text)?;
+        put_style(&mut tx, Style::default(), style)
+    })();
+    if written.is_err() {
+        tx.rollback();
+        return None;
+    }
+    tx.commit_with(CommitOptions::default().with_time(0));
+    Some(doc)
+}
+
+fn put_style<T: Transactable>(tx: &mut T, old: Style, new: Style) -> Result<(), AutomergeError> {
+    if old.crlf != new.crlf {
+        tx.put(ROOT, CRLF, new.crlf)?;
+    }
+    if old.bom != new.bom {
+        tx.put(ROOT, BOM, new.bom)?;
+    }
+    Ok(())
+}
+
+fn text_object(doc: &Automerge) -> Option<ObjId> {
+    match doc.get(ROOT, TEXT) {
+        Ok(Some((Value::Object(ObjType::Text), object))) => Some(object),
+        _ => None,
+    }
+}
+
+/// The text and its style at these heads (now, if `None`). A document that somebody spoiled reads as empty.
+pub(crate) fn read(doc: &Automerge, heads: Option<&[automerge::ChangeHash]>) -> (Style, String) {
+    let text = text_object(doc).and_then(|object| match heads {
+        Some(heads) => doc.text_at(&object, heads).ok(),
+        None => doc.text(&object).ok(),
+    });
+    let flag = |key| {
+        let value = match heads {
+            Some(heads) => doc.get_at(ROOT, key, heads),
+            None => doc.get(ROOT, key),
+        };
+        matches!(value, Ok(Some((value, _))) if value.as_bool() == Some(true))
+    };
+    (Style { crlf: flag(CRLF), bom: flag(BOM) }, text.unwrap_or_default())
+}
+
+/// An edit of a text, ready to be entered at the heads it was made on.
+pub(crate) struct Edit {
+    /// What changed in the text.
+    pub(crate) hunks: Vec<Hunk>,
+    /// The style before and after.
+    pub(crate) style: (Style, Style),
+}
+
+impl Edit {
+    /// Whether there is anything to enter.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hunks.is_empty() && self.style.0 == self.style.1
+    }
+    /// Whether its change stays safely below [`crate::files::CHANGE_BYTES_MAX`]; two bytes a character at worst.
+    pub(crate) fn is_small(&self) -> bool {
+        let bytes: usize = self.hunks.iter().map(|hunk| hunk.inserted.len() * 2 + 32).sum();
+        bytes < crate::files::CHANGE_BYTES_MAX
+    }
+    /// Enters it at `heads`, by `actor`; the hash of the new change, `None` if Automerge refused.
+    pub(crate) fn enter(
+        &self,
+        doc: &mut Automerge,
+        heads: &[automerge::ChangeHash],
+        actor: [u8; 16],
+        time: i64,
+    ) -> Option<automerge::ChangeHash> {
+        let object = text_object(doc)?;
+        doc.set_actor(ActorId::from(actor));
+        let mut tx = if doc.get_heads() == heads {
+            doc.transaction()
+        } else {
+            doc.transaction_at(PatchLog::inactive(), heads).ok()?
+        };
+        let written = (|| {
+            // From the end, so that positions before stay true.
+            for hunk in self.hunks.iter().rev() {
+                let removed = isize::try_from(hunk.removed).unwrap_or(isize::MAX);
+                tx.splice_text(&object, hunk.at, removed, &hunk.inserted)?;
+            }
+            put_style(&mut tx, self.style.0, self.style.1)
+        })();
+        if written.is_err() {
+            tx.rollback();
+            return None;
+        }
+        tx.commit_with(CommitOptions::default().with_time(time)).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes with one kind of line end come back as they were; a mark at the start too.
+    #[test]
+    fn bytes_round_trip() {
+        for bytes in [&b"a\nb\n"[..], b"a\r\nb\r\n", b"\xef\xbb\xbfa\r\n", b"", b"no end", b"a\rb", b"\xef\xbb\xbf"] {
+            let (style, text) = split(bytes).unwrap();
+            assert!(!text.contains("\r\n"));
+            assert_eq!(render(style, &text), bytes);
+        }
+        assert!(split(b"a\0b").is_none() && split(b"\xff").is_none());
+    }
+
+    /// Founding gives the same change for ever: golden vectors, without which two versions of Weft would not meet.
+    #[test]
+    fn golden_founding() {
+        let hashes: Vec<String> = [&b"hello\n"[..], b"\xef\xbb\xbfa\r\nb\r\n", b""]
+            .into_iter()
+            .map(|bytes| {
+                let doc = found(&FileId([3; 16]), &VersionHash([4; 32]), bytes).unwrap();
+                let [head] = doc.get_heads()[..] else { panic!("one change") };
+                assert_eq!(render(read(&doc, None).0, &read(&doc, None).1), bytes);
+                head.to_string()
+            })
+            .collect();
+        assert_eq!(hashes, ["", "", ""]);
+    }
+}

@@ -1,0 +1,527 @@
+//! Golden vectors: agent/core/vectors, one text file a case.
+//!
+//! A file has a line `kind NAME`, then `in NAME VALUE` lines, then `out NAME VALUE` lines; values are lower-case
+//! hexadecimal, or text. Invalid cases have one line `out error NAME`. `WEFT_WRITE_VECTORS=1` writes them anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use super::world::{World, author};
+use crate::content::PieceRef;
+use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct};
+use crate::epoch::{Commitments, Epoch};
+use crate::hash;
+use crate::id::{ChainId, ChangeHash, DeviceId, EpochId, Link, OpId, PieceId, WorkspaceId};
+use crate::identity::{DeviceCert, DeviceKeys, DevicePublic, RootSecret, fingerprint};
+use crate::invite::InviteSecret;
+use crate::invite_link::InviteLink;
+use crate::key_packet::{KeyPacket, recipients};
+use crate::keyring::Keyring;
+use crate::knock::Admission;
+use crate::membership::Role;
+use crate::op::{ChainPoint, Cut, EpochGrant, Genesis, OpBody, Policy, SignedOp, WrappedSlot};
+use crate::piece;
+use crate::secret::Secret;
+
+type Fields = BTreeMap<String, String>;
+
+struct Case {
+    name: String,
+    kind: &'static str,
+    inputs: Fields,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn fixed<const N: usize>(inputs: &Fields, name: &str) -> [u8; N] {
+    unhex(&inputs[name]).try_into().unwrap()
+}
+
+/// One body of every kind, in order; not all lawful.
+pub(super) fn bodies(world: &mut World) -> Vec<OpBody> {
+    let founder = world.founder.clone();
+    let (link, invite) = world.invite(&founder, Role::Writer);
+    let joiner = crate::identity::LocalIdentity::generate(&mut world.rng, "Bob", "desk");
+    let admission = Admission::make(&world.workspace(), invite, &link.keys().sign, &joiner);
+    let phone = DeviceKeys::from_seed(&Secret::new([3; 32]));
+    let cert = DeviceCert::by_device(&founder.device, founder.root_public, phone.public());
+    let next = Epoch::generate(&world.workspace(), &mut world.rng);
+    let back = next.back_link(&world.epoch, &mut world.rng).unwrap();
+    let epoch =
+        EpochGrant { commitments: *next.commitments(), parents: vec![back], recipients: vec![founder.device.id()] };
+    let chain = ChainId { device: joiner.device.id(), incarnation: 2 };
+    let cut = Cut::new(vec![ChainPoint { chain, seq: 17, link: Link([6; 32]) }]);
+    let slot = crate::key_packet::wrap_slot(&world.epoch, &joiner.device.public().kem, Role::Writer, &mut world.rng);
+    let slots = vec![WrappedSlot { epoch: world.epoch.id(), slot: slot.unwrap() }];
+    let keys = link.keys();
+    let root = joiner.root_public.sign;
+    vec![
+        OpBody::Device { cert, label: "phone".to_owned() },
+        OpBody::Revoke { devices: vec![joiner.device.id()], cut: cut.clone(), epoch: epoch.clone() },
+        OpBody::Invite {
+            sign: keys.sign.verifying_key().to_bytes(),
+            knock: keys.knock.secret().clone(),
+            role: Role::Writer,
+            expires_wall_ms: 1_800_000_000_000,
+            uses: 3,
+            approval: true,
+        },
+        OpBody::Uninvite { invite },
+        OpBody::Welcome { invite, admission, slots },
+        OpBody::Role { root, role: Role::Reader, cut: cut.clone(), epoch: Some(epoch.clone()) },
+        OpBody::Remove { root, cut: cut.clone(), epoch: epoch.clone() },
+        OpBody::Epoch(epoch.clone()),
+        OpBody::Endorse { op: OpId([4; 32]) },
+        OpBody::ExtendCut { op: OpId([4; 32]), cut: cut.clone() },
+        OpBody::Fork { headers: Box::new([vec![1; 300], vec![2; 300]]), cut, epoch },
+        OpBody::Attest { identity: "did:web:ada.example".to_owned(), proof: vec![8; 64] },
+        OpBody::Leave,
+        OpBody::Policy(Policy { approval: true, max_offline_days: 30, relays: vec!["wss://relay.example".to_owned()] }),
+    ]
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |name: &str, kind: &'static str, inputs: &[(&str, String)]| {
+        let inputs = inputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        cases.push(Case { name: name.to_owned(), kind, inputs });
+    };
+    let mut world = World::found(77);
+    let workspace = world.workspace();
+    let ws = || hex(&workspace.0);
+    let mut rng = ChaCha20Rng::from_seed([78; 32]);
+
+    // Identity.
+    let words = RootSecret::from_entropy(&Secret::new([0x7f; 32])).words().to_string();
+    case("root-words", "root", &[("words", words.clone())]);
+    case("root-checksum", "root", &[("words", words.replace("legal", "lethal"))]);
+    case("root-12-words", "root", &[("words", ["zoo "; 11].concat() + "wrong")]);
+    case("device-seed", "device", &[("seed", hex(&[2; 32])), ("audience", "relay.example:443".to_owned())]);
+    let cert = world.founder.cert.bytes().to_vec();
+    case("cert-root", "cert", &[("bytes", hex(&cert))]);
+    let mut forged = cert.clone();
+    forged[40] ^= 1;
+    case("cert-other-root", "cert", &[("bytes", hex(&forged))]);
+    let mut forged = cert.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    case("cert-signature", "cert", &[("bytes", hex(&forged))]);
+    case("cert-truncated", "cert", &[("bytes", hex(&cert[..cert.len() - 1]))]);
+
+    // Genesis and ops.
+    let genesis = world.set.genesis().bytes().to_vec();
+    case("genesis", "genesis", &[("bytes", hex(&genesis))]);
+    let mut newer = genesis.clone();
+    newer[1] = 1;
+    case("genesis-version", "genesis", &[("bytes", hex(&newer))]);
+    let mut changed = genesis.clone();
+    changed[10] ^= 1;
+    case("genesis-nonce", "genesis", &[("bytes", hex(&changed))]);
+    let founder = world.founder.clone();
+    let bodies = bodies(&mut world);
+    let by = author(&world.set, &founder);
+    let key = hex(&founder.device.public().sign);
+    for body in bodies {
+        let op = by.sign(body);
+        let kind = op.body().kind();
+        let name = format!("op-{kind:02}");
+        case(&name, "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(op.bytes()))]);
+        let mut bytes = op.bytes().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        let name = format!("op-{kind:02}-signature");
+        case(&name, "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&bytes))]);
+    }
+    let leave = by.sign(OpBody::Leave).bytes().to_vec();
+    let op = |bytes: &[u8], workspace: String| [("workspace", workspace), ("key", key.clone()), ("bytes", hex(bytes))];
+    case("op-other-workspace", "op", &op(&leave, hex(&[1; 32])));
+    case("op-truncated", "op", &op(&leave[..60], ws()));
+    let mut newer = leave.clone();
+    newer[36] = 15;
+    case("op-newer-kind", "op", &op(&newer, ws()));
+    let mut trailing = leave.clone();
+    let body_end = trailing.len() - 64;
+    trailing.insert(body_end, 0);
+    case("op-trailing-byte", "op", &op(&trailing, ws()));
+
+    // Epochs.
+    let mut keeper = world.epoch.secrets().clone();
+    case("epoch", "epoch", &[("workspace", ws()), ("stored", hex(&world.epoch.to_bytes()))]);
+    keeper.content = None;
+    let keeper = Epoch::open(&workspace, keeper, world.epoch.commitments()).unwrap();
+    case("epoch-keeper", "epoch", &[("workspace", ws()), ("stored", hex(&keeper.to_bytes()))]);
+    let mut wrong = world.epoch.to_bytes().to_vec();
+    wrong[3] ^= 1;
+    case("epoch-commitment", "epoch", &[("workspace", ws()), ("stored", hex(&wrong))]);
+    let next = Epoch::generate(&workspace, &mut rng);
+    let link = next.back_link(&world.epoch, &mut rng).unwrap();
+    let back = |access: &[u8; 72]| {
+        [
+            ("workspace", ws()),
+            ("child", hex(&next.to_bytes())),
+            ("commit-a", hex(&world.epoch.commitments().access)),
+            ("commit-c", hex(&world.epoch.commitments().content)),
+            ("back-a", hex(access)),
+            ("back-c", hex(&link.content)),
+        ]
+    };
+    case("back-link", "back", &back(&link.access));
+    let mut wrong = link.access;
+    wrong[50] ^= 1;
+    case("back-link-changed", "back", &back(&wrong));
+
+    // Key packets.
+    let state = crate::membership::evaluate(&world.set);
+    let op = world.set.ops().next().unwrap();
+    let packet = KeyPacket::make(&world.epoch, &recipients(&state), op, &mut rng).unwrap().to_bytes();
+    let fields =
+        |kem: &Secret, packet: &[u8]| [("workspace", ws()), ("kem-secret", hex(kem.expose())), ("packet", hex(packet))];
+    case("key-packet-device", "packet", &fields(founder.device.kem_secret(), &packet));
+    case("key-packet-root", "packet", &fields(founder.root.as_ref().unwrap().kem_secret(), &packet));
+    case("key-packet-stranger", "packet", &fields(&Secret::new([9; 32]), &packet));
+    let mut changed = packet.to_vec();
+    let last = changed.len() - 1;
+    changed[last] ^= 1;
+    case("key-packet-op-changed", "packet", &fields(founder.device.kem_secret(), &changed));
+    case("key-packet-truncated", "packet", &fields(founder.device.kem_secret(), &packet[..last]));
+
+    // Envelopes.
+    let kinds = [
+        (Kind::Content, "content"),
+        (Kind::Ops, "ops"),
+        (Kind::Checkpoint, "checkpoint"),
+        (Kind::Presence, "presence"),
+        (Kind::Beacon, "beacon"),
+        (Kind::Query, "query"),
+        (Kind::Answer, "answer"),
+        (Kind::Enough, "enough"),
+        (Kind::Credit, "credit"),
+        (Kind::Want, "want"),
+        (Kind::Have, "have"),
+    ];
+    let fields = |bytes: &[u8], stored: &[u8], device: &DevicePublic| {
+        [("workspace", ws()), ("epoch", hex(stored)), ("device-sign", hex(&device.sign)), ("envelope", hex(bytes))]
+    };
+    let mut content = Vec::new();
+    for (kind, name) in kinds {
+        let stored = kind.class() == crate::envelope::Class::Stored;
+        let body: Vec<u8> = (0..400u32).map(|n| (n % 7) as u8).collect();
+        let draft = Draft {
+            kind,
+            epoch: &world.epoch,
+            chain: ChainId { device: founder.device.id(), incarnation: 1 },
+            seq: u64::from(stored) * 9,
+            prev: if stored { Link([4; 32]) } else { Link([0; 32]) },
+            op_heads: world.set.heads(),
+            body: &body,
+            leaf_changes: if kind == Kind::Content { &[ChangeHash([1; 32])] } else { &[] },
+        };
+        let sealed = seal(draft, &workspace, &founder.device, &mut rng).unwrap().sealed.into_bytes().to_vec();
+        let name = format!("envelope-{name}");
+        case(&name, "envelope", &fields(&sealed, &world.epoch.to_bytes(), &founder.device.public()));
+        if kind == Kind::Content {
+            content = sealed;
+        }
+    }
+    let public = founder.device.public();
+    let epoch = world.epoch.to_bytes();
+    case("envelope-keeper", "envelope", &fields(&content, &keeper.to_bytes(), &public));
+    case("envelope-other-epoch", "envelope", &fields(&content, &next.to_bytes(), &public));
+    case(
+        "envelope-other-device",
+        "envelope",
+        &fields(&content, &epoch, &DeviceKeys::from_seed(&Secret::new([5; 32])).public()),
+    );
+    for (name, at) in [
+        ("version", 0),
+        ("suite", 1),
+        ("class", 2),
+        ("tag", 3),
+        ("nonce", 8),
+        ("commitment", 32),
+        ("hlen", 48),
+        ("head", 60),
+        ("body", 400),
+    ] {
+        let mut changed = content.clone();
+        changed[at] ^= 1;
+        case(&format!("envelope-changed-{name}"), "envelope", &fields(&changed, &epoch, &public));
+    }
+    case("envelope-truncated", "envelope", &fields(&content[..500], &epoch, &public));
+    case("envelope-too-short", "envelope", &fields(&content[..20], &epoch, &public));
+
+    // To-device.
+    let sealed = seal_direct(&workspace, crate::envelope::DirectKind::Notice, &public.kem, b"why", &mut rng).unwrap();
+    let direct =
+        |bytes: &[u8], kem: &Secret| [("workspace", ws()), ("kem-secret", hex(kem.expose())), ("bytes", hex(bytes))];
+    case("direct-notice", "direct", &direct(sealed.bytes(), founder.device.kem_secret()));
+    case("direct-stranger", "direct", &direct(sealed.bytes(), &Secret::new([5; 32])));
+    case("direct-length", "direct", &direct(&sealed.bytes()[..511], founder.device.kem_secret()));
+
+    // Links.
+    let link = InviteLink {
+        workspace,
+        secret: InviteSecret::new(Secret::new([6; 32])),
+        op_heads: vec![OpId([7; 32])],
+        inviter: DeviceId([8; 16]),
+        urls: vec!["wss://relay.example".to_owned(), "ws://192.168.1.5:4433".to_owned()],
+        name: "notes".to_owned(),
+    };
+    let text = link.to_text();
+    case("link", "link", &[("text", text.clone())]);
+    case("link-cut-short", "link", &[("text", text[..text.len() - 3].to_owned())]);
+    case("link-scheme", "link", &[("text", text.replace("weft:", "http:"))]);
+    case("link-newer", "link", &[("text", text.replace("weft:A", "weft:B"))]);
+    case("link-padded", "link", &[("text", format!("{text}="))]);
+    case("link-no-ops", "link", &[("text", InviteLink { op_heads: vec![], ..link.clone() }.to_text())]);
+    let many = vec![OpId([7; 32]); 9];
+    case("link-nine-ops", "link", &[("text", InviteLink { op_heads: many, ..link.clone() }.to_text())]);
+    let control = InviteLink { name: "a\u{7}b".to_owned(), ..link.clone() };
+    case("link-control-character", "link", &[("text", control.to_text())]);
+    case("link-url-space", "link", &[("text", InviteLink { urls: vec!["ws://a b".to_owned()], ..link }.to_text())]);
+
+    // Pieces.
+    let (reference, sealed) = piece::seal_piece(&[9; 1000], &mut rng).unwrap();
+    let fields = |reference: &PieceRef, bytes: &[u8]| {
+        [
+            ("id", hex(&reference.id.0)),
+            ("key", hex(&reference.key)),
+            ("len", reference.len.to_string()),
+            ("sealed", hex(bytes)),
+        ]
+    };
+    case("piece", "piece", &fields(&reference, sealed.bytes()));
+    case("piece-length", "piece", &fields(&PieceRef { len: 999, ..reference.clone() }, sealed.bytes()));
+    case("piece-key", "piece", &fields(&PieceRef { key: [0; 32], ..reference.clone() }, sealed.bytes()));
+    let mut changed = sealed.bytes().to_vec();
+    changed[100] ^= 1;
+    case("piece-changed", "piece", &fields(&reference, &changed));
+    let id = piece::piece_id(&changed);
+    case("piece-changed-with-id", "piece", &fields(&PieceRef { id, ..reference }, &changed));
+    case("chunks", "chunks", &[("workspace", ws()), ("seed", "weft".to_owned()), ("len", "1500000".to_owned())]);
+    cases
+}
+
+/// The name of an error: its variant, without what it holds.
+fn error(error: impl core::fmt::Debug) -> Fields {
+    let text = format!("{error:?}");
+    let name = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned();
+    Fields::from([("error".to_owned(), name)])
+}
+
+fn outcome(kind: &str, inputs: &Fields) -> Fields {
+    let mut out = Fields::new();
+    let mut say = |name: &str, value: String| out.insert(name.to_owned(), value);
+    let workspace = inputs.get("workspace").map(|_| WorkspaceId(fixed(inputs, "workspace")));
+    let bytes = |name: &str| unhex(&inputs[name]);
+    match kind {
+        "root" => match RootSecret::from_words(&inputs["words"]) {
+            Ok(root) => {
+                say("sign", root.public().sign.to_string());
+                say("kem", hex(&root.public().kem));
+                say("fingerprint", fingerprint(&root.public().sign));
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "device" => {
+            let device = DeviceKeys::from_seed(&Secret::new(fixed(inputs, "seed")));
+            say("sign", hex(&device.public().sign));
+            say("kem", hex(&device.public().kem));
+            say("id", device.id().to_string());
+            say("pseudonym", hex(&device.relay_pseudonym(&inputs["audience"]).verifying_key().to_bytes()));
+            say("relay-device", device.relay_device(&inputs["audience"]).to_string());
+        }
+        "cert" => match DeviceCert::parse(&bytes("bytes")) {
+            Ok(cert) => {
+                say("root", cert.root().sign.to_string());
+                say("device", cert.device().id().to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "genesis" => match Genesis::parse(&bytes("bytes")) {
+            Ok(genesis) => {
+                say("workspace", genesis.workspace().to_string());
+                say("name", genesis.workspace_name().to_owned());
+                say("device", genesis.cert().device().id().to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "op" => match SignedOp::parse(&workspace.unwrap(), &bytes("bytes")) {
+            Ok(op) => {
+                if let Err(wrong) = op.verify(&fixed(inputs, "key")) {
+                    return error(wrong);
+                }
+                say("id", op.id().to_string());
+                say("kind", op.body().kind().to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "epoch" => match Epoch::from_bytes(&workspace.unwrap(), &bytes("stored")) {
+            Ok(epoch) => {
+                say("id", epoch.id().to_string());
+                say("room", epoch.room().id.to_string());
+                say("room-key", hex(&epoch.room().public()));
+                say("lobby-room", epoch.lobby().room.id.to_string());
+                say("lobby-seal", hex(epoch.lobby().seal.expose()));
+                say("tag-of-zeros", hex(&epoch.tag(&[0; 24])));
+                say("head-key-of-zeros", hex(hash::message_key(&epoch.keys.head, &[0; 24]).0.expose()));
+                say("ops-key-of-zeros", hex(hash::message_key(&epoch.keys.ops, &[0; 24]).0.expose()));
+                say("leaf-of-ones", epoch.leaf(&[ChangeHash([1; 32])]).map_or_else(String::new, |leaf| hex(&leaf)));
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "back" => {
+            let workspace = workspace.unwrap();
+            let child = Epoch::from_bytes(&workspace, &bytes("child")).unwrap();
+            let parent = Commitments { access: fixed(inputs, "commit-a"), content: fixed(inputs, "commit-c") };
+            let link = crate::epoch::BackLink {
+                parent: parent.id(&workspace),
+                access: fixed(inputs, "back-a"),
+                content: fixed(inputs, "back-c"),
+            };
+            match child.open_back_link(&link, &parent) {
+                Ok(epoch) => say("stored", hex(&epoch.to_bytes())),
+                Err(wrong) => return error(wrong),
+            };
+        }
+        "packet" => {
+            let opened = KeyPacket::parse(&bytes("packet"))
+                .and_then(|packet| packet.open(&workspace.unwrap(), &[&Secret::new(fixed(inputs, "kem-secret"))]));
+            match opened {
+                Ok(opened) => {
+                    say("stored", hex(&opened.epoch.to_bytes()));
+                    say("op", opened.op.id().to_string());
+                }
+                Err(wrong) => return error(wrong),
+            }
+        }
+        "envelope" => {
+            let workspace = workspace.unwrap();
+            let mut keyring = Keyring::new();
+            keyring.insert(Epoch::from_bytes(&workspace, &bytes("epoch")).unwrap());
+            let device = DevicePublic { sign: fixed(inputs, "device-sign"), kem: [0; 32] };
+            let head = open_head(&workspace, &keyring, &bytes("envelope")).and_then(|head| head.verify(&device));
+            match head.and_then(|head| Ok((head.open_body(&keyring, &bytes("envelope"))?, head))) {
+                Ok((body, head)) => {
+                    let header = head.header();
+                    say("kind", header.kind.to_byte().to_string());
+                    say("epoch", header.epoch.to_string());
+                    say("seq", header.seq.to_string());
+                    say("prev", header.prev.to_string());
+                    say("leaf", hex(&header.leaf));
+                    say("link", head.link().to_string());
+                    say("body", hex(&body));
+                }
+                Err(wrong) => return error(wrong),
+            }
+        }
+        "direct" => {
+            let secret = Secret::new(fixed(inputs, "kem-secret"));
+            match open_direct(&workspace.unwrap(), &secret, &bytes("bytes")) {
+                Ok((kind, message)) => {
+                    say("kind", (kind as u8).to_string());
+                    say("message", hex(&message));
+                }
+                Err(wrong) => return error(wrong),
+            }
+        }
+        "link" => match InviteLink::parse(&inputs["text"]) {
+            Ok(link) => {
+                say("workspace", link.workspace.to_string());
+                say("invite", link.invite().to_string());
+                say("inviter", link.inviter.to_string());
+                say("name", link.name.clone());
+                say("urls", link.urls.join(" "));
+                say("sign", hex(&link.keys().sign.verifying_key().to_bytes()));
+                say("psk", hex(link.keys().knock.psk.expose()));
+                say("kem", hex(&crate::wrap::kem_public(&link.keys().knock.kem)));
+                say("room", link.keys().knock.room.id.to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "piece" => {
+            let len = inputs["len"].parse().unwrap();
+            let reference = PieceRef { id: PieceId(fixed(inputs, "id")), len, key: fixed(inputs, "key") };
+            match piece::open_piece(&reference, &bytes("sealed")) {
+                Ok(plain) => say("plain", hex(&plain)),
+                Err(wrong) => return error(wrong),
+            };
+        }
+        "chunks" => {
+            let mut content = vec![0; inputs["len"].parse().unwrap()];
+            blake3::Hasher::new().update(inputs["seed"].as_bytes()).finalize_xof().fill(&mut content);
+            let chunker = piece::Chunker::new(&workspace.unwrap());
+            let lens: Vec<String> = chunker.pieces(&content).map(|piece| piece.len().to_string()).collect();
+            say("lens", lens.join(" "));
+        }
+        other => panic!("unknown kind {other}"),
+    }
+    out
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors")
+}
+
+fn print(kind: &str, inputs: &Fields, outputs: &Fields) -> String {
+    let mut text = format!("kind {kind}\n");
+    for (word, fields) in [("in", inputs), ("out", outputs)] {
+        for (name, value) in fields {
+            text.push_str(&format!("{word} {name} {value}\n"));
+        }
+    }
+    text
+}
+
+/// Every file's inputs give its outputs, and every case this program can make has its file.
+#[test]
+fn the_golden_vectors_hold() {
+    if std::env::var_os("WEFT_WRITE_VECTORS").is_some() {
+        std::fs::create_dir_all(folder()).unwrap();
+        for case in cases() {
+            let text = print(case.kind, &case.inputs, &outcome(case.kind, &case.inputs));
+            std::fs::write(folder().join(format!("{}.txt", case.name)), text).unwrap();
+        }
+    }
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let (mut kind, mut inputs, mut outputs) = (String::new(), Fields::new(), Fields::new());
+        for line in text.lines() {
+            let (word, rest) = line.split_once(' ').unwrap();
+            let (field, value) = rest.split_once(' ').unwrap_or((rest, ""));
+            match word {
+                "kind" => kind = rest.to_owned(),
+                "in" => drop(inputs.insert(field.to_owned(), value.to_owned())),
+                "out" => drop(outputs.insert(field.to_owned(), value.to_owned())),
+                other => panic!("{name}: {other}"),
+            }
+        }
+        assert_eq!(outcome(&kind, &inputs), outputs, "{name}");
+        names.insert(name);
+    }
+    let made: BTreeSet<String> = cases().iter().map(|case| case.name.clone()).collect();
+    assert_eq!(made, names);
+    // What is made now is byte for byte what was made then.
+    for case in cases() {
+        let text = std::fs::read_to_string(folder().join(format!("{}.txt", case.name))).unwrap();
+        assert!(text.starts_with(&print(case.kind, &case.inputs, &Fields::new())), "{}", case.name);
+    }
+}
+
+/// One pair of secrets is another epoch in another workspace.
+#[test]
+fn ids_of_other_workspaces_differ() {
+    let one = Commitments { access: [1; 32], content: [2; 32] };
+    let ids: BTreeSet<EpochId> = [[1; 32], [2; 32]].iter().map(|ws| one.id(&WorkspaceId(*ws))).collect();
+    assert_eq!(ids.len(), 2);
+}

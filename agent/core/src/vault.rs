@@ -1,0 +1,143 @@
+//! The plain content of stored envelopes, opened again when it is needed.
+//!
+//! Versions of files are not stored a second time: `Table::Versions` says in which envelope (or unsealed batch) their
+//! bytes are. Invariant: what the vault gives was held and accepted before, so it is opened without being verified
+//! again. The cache is bounded in entries, each at most one envelope.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
+
+use crate::content::{Content, Item, Manifest, VersionBytes};
+use crate::envelope;
+use crate::files::Versions;
+use crate::id::{Place, VersionHash, WorkspaceId};
+use crate::keyring::Keyring;
+use crate::store::{Read, Table, Tx};
+
+/// Opened envelopes kept: enough for a first sync that writes what it receives in order, about 2 MiB.
+const CACHE_ENTRIES: usize = 8;
+
+/// Where the bytes of a version are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Location {
+    /// In this envelope.
+    Sealed(Place),
+    /// In this unsealed batch of the outbox.
+    Unsealed(u64),
+    /// In pieces.
+    Blob(Manifest),
+}
+
+impl Wire for Location {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Location::Sealed(place) => writer.array(2).uint(0).bytes(&place.to_bytes()),
+            Location::Unsealed(order) => writer.array(2).uint(1).uint(*order),
+            Location::Blob(manifest) => writer.array(2).uint(2).item(manifest),
+        };
+    }
+    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
+        reader.array(2, "location")?;
+        match reader.uint()? {
+            0 => Ok(Location::Sealed(Place::from_bytes(reader.fixed("place")?))),
+            1 => Ok(Location::Unsealed(reader.uint()?)),
+            2 => Ok(Location::Blob(reader.item()?)),
+            _ => Err(DecodeError::Invalid("location")),
+        }
+    }
+}
+
+/// Opens what is stored.
+pub(crate) struct Vault {
+    workspace: WorkspaceId,
+    /// The epochs this device holds.
+    pub(crate) keyring: Keyring,
+    cache: VecDeque<(Location, Arc<Content>)>,
+}
+
+impl Vault {
+    pub(crate) fn new(workspace: WorkspaceId, keyring: Keyring) -> Self {
+        Self { workspace, keyring, cache: VecDeque::new() }
+    }
+
+    /// Notes where the versions of a content are, for [`Versions`].
+    pub(crate) fn index(&mut self, content: &Content, at: &Location, tx: &Tx<'_>) {
+        for (_, items) in &content.documents {
+            for item in items {
+                let Item::Version { hash, bytes } = item else { continue };
+                let location = match bytes {
+                    VersionBytes::Inline(_) => at.clone(),
+                    VersionBytes::Blob(manifest) => Location::Blob(manifest.clone()),
+                };
+                let moves_on = |known: &Location| matches!(known, Location::Unsealed(_));
+                let known = Self::location(hash, tx);
+                if known.as_ref().is_none_or(moves_on) {
+                    tx.put(Table::Versions, hash.0, to_bytes(&location));
+                }
+            }
+        }
+    }
+
+    fn location(hash: &VersionHash, store: &dyn Read) -> Option<Location> {
+        from_bytes(&store.get(Table::Versions, &hash.0)?).ok()
+    }
+
+    /// Forgets opened batches of the outbox, whose numbers may come to mean something else.
+    pub(crate) fn forget_unsealed(&mut self) {
+        self.cache.retain(|(location, _)| !matches!(location, Location::Unsealed(_)));
+    }
+
+    /// Keeps a content that was just opened or made.
+    pub(crate) fn remember(&mut self, at: Location, content: Arc<Content>) {
+        if self.cache.len() >= CACHE_ENTRIES {
+            self.cache.pop_front();
+        }
+        self.cache.push_back((at, content));
+    }
+
+    /// The content of a held envelope, or of an unsealed batch.
+    pub(crate) fn content(&mut self, at: &Location, store: &dyn Read) -> Option<Arc<Content>> {
+        if let Some((_, content)) = self.cache.iter().find(|(location, _)| location == at) {
+            return Some(Arc::clone(content));
+        }
+        let body = match at {
+            Location::Sealed(place) => self.body(*place, store)?,
+            Location::Unsealed(order) => {
+                let row = store.get(Table::Outbox, &order.to_be_bytes())?;
+                row.get(1..)?.to_vec()
+            }
+            Location::Blob(_) => return None,
+        };
+        let content: Arc<Content> = Arc::new(from_bytes(&body).ok()?);
+        self.remember(at.clone(), Arc::clone(&content));
+        Some(content)
+    }
+
+    /// The plain body of a held envelope.
+    pub(crate) fn body(&self, place: Place, store: &dyn Read) -> Option<Vec<u8>> {
+        let envelope = store.get(Table::Envelopes, &place.to_bytes())?;
+        let head = envelope::open_head(&self.workspace, &self.keyring, &envelope).ok()?;
+        head.trust_stored().open_body(&self.keyring, &envelope).ok()
+    }
+}
+
+impl Versions for Vault {
+    fn version(&mut self, hash: &VersionHash, store: &dyn Read) -> Option<Bytes> {
+        let at = Self::location(hash, store)?;
+        let content = self.content(&at, store)?;
+        content.documents.iter().flat_map(|(_, items)| items).find_map(|item| match item {
+            Item::Version { hash: found, bytes: VersionBytes::Inline(bytes) } if found == hash => Some(bytes.clone()),
+            Item::Version { .. } | Item::Change(_) | Item::Founded { .. } => None,
+        })
+    }
+
+    fn manifest(&mut self, hash: &VersionHash, store: &dyn Read) -> Option<Manifest> {
+        match Self::location(hash, store)? {
+            Location::Blob(manifest) => Some(manifest),
+            Location::Sealed(_) | Location::Unsealed(_) => None,
+        }
+    }
+}

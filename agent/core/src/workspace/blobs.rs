@@ -1,0 +1,208 @@
+//! Fetching the pieces of large files, apart from everything else.
+//!
+//! Invariant: at most a window of pieces is asked of one peer at a time, so that blobs never crowd out text; a piece is
+//! stored only if it was wanted and hashes to its id. What is wanted is stored, so a restart goes on where it stopped.
+//! Spec: docs/sync.md#blobs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::Workspace;
+use super::links::Route;
+use super::pulls::Nonce;
+use crate::content::Manifest;
+use crate::id::{DeviceId, PieceId, VersionHash};
+use crate::message::Message;
+use crate::piece;
+use crate::store::{Read, Table, Tx};
+use crate::time::Timestamp;
+
+/// Pieces asked for and not come: 8 of at most 256 KiB are half of a relay's queue.
+const WINDOW: usize = 8;
+/// Pieces that nobody here has, looked at in one go.
+const UNSERVED_MAX: usize = 64;
+/// A peer that sends no piece for this long is given up for a while.
+const SILENT_MS: u64 = 10_000;
+
+/// A version whose pieces are being fetched.
+#[derive(Debug)]
+struct Fetch {
+    manifest: Manifest,
+    missing: BTreeSet<PieceId>,
+}
+
+/// What is being fetched, and from whom.
+#[derive(Debug, Default)]
+pub(super) struct Blobs {
+    fetches: BTreeMap<VersionHash, Fetch>,
+    wanted: BTreeMap<PieceId, BTreeSet<VersionHash>>,
+    queue: VecDeque<PieceId>,
+    asked: BTreeMap<PieceId, (DeviceId, u64)>,
+    /// Who said not to have which piece.
+    absent: BTreeSet<(DeviceId, PieceId)>,
+    complete: Vec<VersionHash>,
+    /// When to try again although nothing happened.
+    retry_mono: Option<u64>,
+}
+
+impl Blobs {
+    pub(super) fn pending(&self) -> usize {
+        self.wanted.len()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let asked = self.asked.values().map(|(_, deadline)| *deadline).min();
+        [asked, self.retry_mono].into_iter().flatten().min()
+    }
+}
+
+impl Workspace {
+    /// Wants the pieces of a version.
+    pub(super) fn fetch(&mut self, now: Timestamp, hash: VersionHash, manifest: Manifest, tx: &Tx<'_>) {
+        let missing: BTreeSet<PieceId> =
+            manifest.pieces.iter().map(|piece| piece.id).filter(|id| tx.get(Table::Pieces, &id.0).is_none()).collect();
+        for piece in &missing {
+            let versions = self.blobs.wanted.entry(*piece).or_default();
+            if versions.is_empty() {
+                self.blobs.queue.push_back(*piece);
+            }
+            versions.insert(hash);
+        }
+        if missing.is_empty() {
+            self.blobs.complete.push(hash);
+        }
+        self.blobs.fetches.insert(hash, Fetch { manifest, missing });
+        self.finish_fetches(now, tx);
+    }
+
+    /// A piece came.
+    pub(super) fn piece(&mut self, now: Timestamp, bytes: Bytes, tx: &Tx<'_>) {
+        let id = piece::piece_id(&bytes);
+        let Some(versions) = self.blobs.wanted.remove(&id) else { return };
+        tx.put(Table::Pieces, id.0, bytes);
+        if let Some((device, _)) = self.blobs.asked.remove(&id) {
+            for (_, deadline) in self.blobs.asked.values_mut().filter(|(asked, _)| *asked == device) {
+                *deadline = now.after_ms(SILENT_MS);
+            }
+        }
+        self.blobs.queue.retain(|queued| *queued != id);
+        for hash in versions {
+            if let Some(fetch) = self.blobs.fetches.get_mut(&hash) {
+                fetch.missing.remove(&id);
+                if fetch.missing.is_empty() {
+                    self.blobs.complete.push(hash);
+                }
+            }
+        }
+        self.finish_fetches(now, tx);
+    }
+
+    fn finish_fetches(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        while let Some(hash) = self.blobs.complete.pop() {
+            let Some(fetch) = self.blobs.fetches.remove(&hash) else { continue };
+            match nested(&fetch.manifest, tx) {
+                Some(Ok(inner)) => self.fetch(now, hash, inner, tx),
+                Some(Err(())) => self.reject("malformed manifest"),
+                None => self.files.handle_blob_here(now, &hash, &mut self.vault, tx),
+            }
+        }
+    }
+
+    /// Asks connected peers for pieces, within the window.
+    pub(super) fn plan_pieces(&mut self, now: Timestamp, _tx: &Tx<'_>) {
+        if !self.is_active() || self.paused || self.blobs.wanted.is_empty() {
+            self.blobs.retry_mono = None;
+            let asked = std::mem::take(&mut self.blobs.asked);
+            self.blobs.queue.extend(asked.into_keys());
+            return;
+        }
+        if self.blobs.retry_mono.is_some_and(|at| at <= now.mono_ms) {
+            // Everybody here said no, or was silent: ask all again.
+            self.blobs.retry_mono = None;
+            self.blobs.absent.clear();
+        }
+        let connected = self.links.connected();
+        let mut silent = BTreeSet::new();
+        self.blobs.asked.retain(|piece, (device, deadline)| {
+            let keep = *deadline > now.mono_ms && connected.contains(device);
+            if !keep {
+                silent.insert((*device, *piece));
+            }
+            keep
+        });
+        for (device, piece) in silent {
+            self.blobs.queue.push_front(piece);
+            self.blobs.absent.insert((device, piece));
+        }
+        let mut room = WINDOW.saturating_sub(self.blobs.asked.len());
+        let mut batches: BTreeMap<DeviceId, Vec<PieceId>> = BTreeMap::new();
+        let mut unserved = VecDeque::new();
+        let mut holders: Vec<DeviceId> = connected.iter().copied().collect();
+        holders.sort_by_key(|device| self.links.route_to(device));
+        while room > 0 && unserved.len() < UNSERVED_MAX && !holders.is_empty() {
+            let Some(piece) = self.blobs.queue.pop_front() else { break };
+            let holder = holders.iter().find(|device| !self.blobs.absent.contains(&(**device, piece)));
+            match holder {
+                Some(device) => {
+                    batches.entry(*device).or_default().push(piece);
+                    self.blobs.asked.insert(piece, (*device, now.after_ms(SILENT_MS)));
+                    room -= 1;
+                }
+                None => unserved.push_back(piece),
+            }
+        }
+        if !unserved.is_empty() {
+            self.blobs.queue.append(&mut unserved);
+            if self.blobs.retry_mono.is_none() {
+                self.blobs.retry_mono = Some(now.after_ms(SILENT_MS));
+            }
+        }
+        for (device, pieces) in batches {
+            let nonce = self.nonce();
+            if let Some(route) = self.links.route_to(&device) {
+                self.send_message(route, &Message::Want { nonce, pieces });
+            }
+        }
+    }
+
+    /// A peer wants pieces of us.
+    pub(super) fn wanted(&mut self, route: Route, nonce: Nonce, pieces: Vec<PieceId>, tx: &Tx<'_>) {
+        let mut absent = Vec::new();
+        for piece in pieces {
+            if tx.get(Table::Pieces, &piece.0).is_some() {
+                self.serving.want(route, piece);
+            } else {
+                absent.push(piece);
+            }
+        }
+        if !absent.is_empty() {
+            self.send_message(route, &Message::Have { nonce, absent });
+        }
+    }
+
+    /// A peer has not what we want of it.
+    pub(super) fn absent(&mut self, device: DeviceId, pieces: &[PieceId]) {
+        for piece in pieces {
+            if self.blobs.asked.get(piece).is_some_and(|(asked, _)| *asked == device) {
+                self.blobs.asked.remove(piece);
+                self.blobs.absent.insert((device, *piece));
+                self.blobs.queue.push_back(*piece);
+            }
+        }
+    }
+}
+
+/// The manifest inside a manifest that is itself a blob.
+fn nested(manifest: &Manifest, read: &dyn Read) -> Option<Result<Manifest, ()>> {
+    if manifest.depth == 0 {
+        return None;
+    }
+    let mut joined = Vec::new();
+    for piece in &manifest.pieces {
+        let opened = read.get(Table::Pieces, &piece.id.0).and_then(|sealed| piece::open_piece(piece, &sealed).ok());
+        let Some(opened) = opened else { return Some(Err(())) };
+        joined.extend_from_slice(&opened);
+    }
+    Some(piece::open_inner_manifest(manifest, &joined).map_err(|_| ()))
+}

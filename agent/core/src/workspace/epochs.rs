@@ -1,0 +1,204 @@
+//! Keys that follow the membership: minting an epoch when one is needed, and handing it to those it is for.
+//!
+//! Invariant: nothing is sealed under an epoch that a device known to be gone has received. If there is no epoch without
+//! it, the first writer with something to send mints one at once, the others after a random while, in case nobody does.
+//! Spec: docs/sealing.md#epochs, docs/sync.md#epochs.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::Workspace;
+use super::links::Route;
+use super::outbox::{Batch, OpsBody};
+use crate::epoch::Epoch;
+use crate::id::{DeviceId, EpochId};
+use crate::identity::RootSecret;
+use crate::key_packet::{KeyPacket, KeyPacketError, recipients};
+use crate::keyring::Sealing;
+use crate::membership::Role;
+use crate::message::Message;
+use crate::op::{EpochGrant, OpBody};
+use crate::store::{Read, Table, Tx};
+use crate::time::Timestamp;
+
+const PACKET: &[u8] = b"packet/";
+/// Key packets kept to be handed on: one a rotation; older ones are reached through back links of later ones.
+const PACKETS_MAX: usize = 64;
+/// Packets offered to a device that states an older epoch.
+const OFFER_MAX: usize = 4;
+/// ... and not again within this.
+const OFFER_AGAIN_MS: u64 = 5_000;
+/// A writer with nothing to send waits this long for somebody else to mint.
+const MINT_AFTER_MS: u64 = 2_000;
+
+/// Key packets, to be handed on, and when to make the next one.
+#[derive(Debug, Default)]
+pub(super) struct Packets {
+    packets: BTreeMap<EpochId, Bytes>,
+    /// The order in which they came; the last is the newest.
+    order: Vec<EpochId>,
+    offered: BTreeMap<DeviceId, u64>,
+    mint_mono: Option<u64>,
+}
+
+impl Packets {
+    pub(super) fn open(read: &dyn Read) -> Self {
+        let mut packets = Self::default();
+        let mut rows: Vec<(u64, EpochId, Bytes)> = read
+            .scan(Table::Meta, PACKET, None, PACKETS_MAX * 2)
+            .into_iter()
+            .filter_map(|(key, row)| {
+                let id = EpochId::from_slice(key.get(PACKET.len()..)?)?;
+                let order = u64::from_be_bytes(row.get(..8)?.try_into().ok()?);
+                Some((order, id, row.slice(8..)))
+            })
+            .collect();
+        rows.sort_by_key(|(order, ..)| *order);
+        for (_, id, packet) in rows {
+            packets.order.push(id);
+            packets.packets.insert(id, packet);
+        }
+        packets
+    }
+
+    fn keep(&mut self, wall_ms: u64, id: EpochId, packet: Bytes, tx: &Tx<'_>) -> bool {
+        if self.packets.contains_key(&id) {
+            return false;
+        }
+        let mut row = wall_ms.to_be_bytes().to_vec();
+        row.extend_from_slice(&packet);
+        tx.put(Table::Meta, packet_key(id), row);
+        self.packets.insert(id, packet);
+        self.order.push(id);
+        if self.order.len() > PACKETS_MAX {
+            let oldest = self.order.remove(0);
+            self.packets.remove(&oldest);
+            tx.delete(Table::Meta, packet_key(oldest));
+        }
+        true
+    }
+}
+
+fn packet_key(id: EpochId) -> Vec<u8> {
+    let mut key = PACKET.to_vec();
+    key.extend(id.0);
+    key
+}
+
+impl Workspace {
+    /// The membership changed: is there still an epoch to seal under, and is each held epoch known to count?
+    pub(super) fn epochs_changed(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        for parent in self.vault.keyring.open_back_links(&self.id, &self.membership) {
+            tx.put(Table::Epochs, parent.id().0, parent.to_bytes().to_vec());
+        }
+        if !self.is_active() || !self.needs_mint() {
+            self.packets.mint_mono = None;
+            return;
+        }
+        let writer = self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer);
+        if writer && self.packets.mint_mono.is_none() {
+            let wait = if self.outbox.is_empty() { MINT_AFTER_MS + self.jitter(4 * MINT_AFTER_MS) } else { 0 };
+            self.packets.mint_mono = Some(now.after_ms(wait));
+        }
+    }
+
+    /// Whether no epoch at all may be sealed under; one that is only lacking here comes with its key packet.
+    fn needs_mint(&self) -> bool {
+        self.vault.keyring.sealing(&self.membership) == Sealing::Mint
+    }
+
+    /// Something waits to be sealed and there is no epoch for it.
+    pub(super) fn mint_soon(&mut self, now: Timestamp) {
+        let writer = self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer);
+        if writer && self.needs_mint() {
+            let at = now.after_ms(1);
+            self.packets.mint_mono = Some(self.packets.mint_mono.map_or(at, |known| known.min(at)));
+        }
+    }
+
+    pub(super) fn run_epochs(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.packets.mint_mono.is_some_and(|at| at <= now.mono_ms) {
+            self.packets.mint_mono = None;
+            if self.is_active() && self.needs_mint() {
+                self.mint(now, tx);
+            }
+        }
+    }
+
+    pub(super) fn epochs_deadline(&self) -> Option<u64> {
+        self.packets.mint_mono
+    }
+
+    /// Makes a new epoch for everybody who is active now, and hands it out.
+    pub(super) fn mint(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        let epoch = Epoch::generate(&self.id, &mut self.rng);
+        let mut parents = Vec::new();
+        for parent in self.membership.epoch_heads() {
+            let held = self.vault.keyring.get(&parent).cloned();
+            parents.extend(held.and_then(|parent| epoch.back_link(&parent, &mut self.rng)));
+        }
+        let recipients_now: Vec<DeviceId> = self.membership.active_devices().map(|(device, _)| *device).collect();
+        let grant = EpochGrant { commitments: epoch.commitments().clone(), parents, recipients: recipients_now };
+        let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
+        let recipients = recipients(&self.membership);
+        let Some(packet) = KeyPacket::make(&epoch, &recipients, &op, &mut self.rng) else {
+            return self.problem("This device cannot make a new key: it holds no content key itself.".into());
+        };
+        let packet = packet.to_bytes();
+        let id = epoch.id();
+        self.keep_epoch(epoch, tx);
+        self.packets.keep(now.wall_ms, id, packet.clone(), tx);
+        let ops = OpsBody(vec![op.bytes().clone()]);
+        self.outbox.push(&Batch::Ops(ops.clone()), tx);
+        self.take_ops(&ops, tx);
+        self.news = true;
+        self.spread_packet(id, &packet);
+    }
+
+    /// Says a key packet in every room with people in it but the epoch's own.
+    fn spread_packet(&mut self, id: EpochId, packet: &Bytes) {
+        for (link, room, epoch) in self.links.peopled_rooms() {
+            if epoch != id {
+                self.publish_message(link, room, epoch, &Message::KeyPacket(packet.clone()));
+            }
+        }
+    }
+
+    /// A key packet came.
+    pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, tx: &Tx<'_>) {
+        let mut kems = vec![self.identity.device.kem_secret()];
+        kems.extend(self.identity.root.as_ref().map(RootSecret::kem_secret));
+        let opened = match KeyPacket::parse(packet).and_then(|packet| packet.open(&self.id, &kems)) {
+            Ok(opened) => opened,
+            Err(KeyPacketError::NotForUs) => return,
+            Err(_) => return self.reject("malformed key packet"),
+        };
+        if !self.packets.keep(now.wall_ms, opened.epoch.id(), packet.clone(), tx) {
+            return;
+        }
+        self.keep_epoch(opened.epoch, tx);
+        self.take_ops(&OpsBody(vec![opened.op.bytes().clone()]), tx);
+        self.news = true;
+    }
+
+    /// A device states another epoch than ours: hand it what it may lack.
+    pub(super) fn offer_epochs(&mut self, now: Timestamp, route: Route, device: DeviceId, stated: EpochId) {
+        let Some(ours) = self.sealing_epoch() else { return };
+        if stated == ours || self.packets.offered.get(&device).is_some_and(|until| *until > now.mono_ms) {
+            return;
+        }
+        self.packets.offered.insert(device, now.after_ms(OFFER_AGAIN_MS));
+        let newest: Vec<Bytes> = self
+            .packets
+            .order
+            .iter()
+            .rev()
+            .take(OFFER_MAX)
+            .filter_map(|id| self.packets.packets.get(id).cloned())
+            .collect();
+        for packet in newest.into_iter().rev() {
+            self.send_message(route, &Message::KeyPacket(packet));
+        }
+    }
+}

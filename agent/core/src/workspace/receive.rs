@@ -1,0 +1,308 @@
+//! Holding and accepting what others sealed.
+//!
+//! Invariant: an envelope is *held*, and so in the frontier, as soon as it is signed by a device that belongs, dense and
+//! linked; whether it is *accepted* depends only on held envelopes and ops, never on the order of arrival, and what is
+//! not accepted never reaches a document. Spec: docs/sync.md#held-and-accepted.
+
+use bytes::Bytes;
+use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
+
+use super::Workspace;
+use super::outbox::OpsBody;
+use crate::content::{Content, Item};
+use crate::envelope::{self, Kind, OpenError, VerifiedHead};
+use crate::files::{Author, actor_prefix, inspect_change};
+use crate::frontier::Tip;
+use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
+use crate::membership::{InsertError, Inserted, Role, evaluate, evaluate_at};
+use crate::op::SignedOp;
+use crate::store::{Read, Table, Tx};
+use crate::time::Timestamp;
+use crate::vault::Location;
+
+/// What is remembered of a held envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) link: Link,
+    pub(super) kind: u8,
+    /// Empty if accepted, else why not.
+    pub(super) refused: String,
+    pub(super) op_heads: Vec<OpId>,
+}
+
+impl Wire for Held {
+    fn encode(&self, writer: &mut Writer) {
+        writer.array(4).item(&self.link).uint(u64::from(self.kind)).text(&self.refused).list(&self.op_heads);
+    }
+    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
+        reader.array(4, "held")?;
+        Ok(Self {
+            link: reader.item()?,
+            kind: reader.uint_up_to(255, "kind")? as u8,
+            refused: reader.text_up_to(256, "reason")?.to_owned(),
+            op_heads: reader.list(8, "heads")?,
+        })
+    }
+}
+
+/// Key of an op in `Table::Ops`.
+pub(super) fn op_key(order: u64, id: &OpId) -> Vec<u8> {
+    let mut key = order.to_be_bytes().to_vec();
+    key.extend(id.0);
+    key
+}
+
+/// Key of a chain's tip in `Table::Meta`.
+pub(super) fn tip_key(chain: ChainId) -> Vec<u8> {
+    let mut key = b"tip/".to_vec();
+    key.extend(chain.to_bytes());
+    key
+}
+
+impl Workspace {
+    /// A stored envelope came, from whomever.
+    pub(super) fn receive(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) {
+        let mut next = Some(envelope);
+        while let Some(envelope) = next.take() {
+            if let Some(chain) = self.take_in(now, envelope, tx) {
+                let seq = self.frontier.seq(&chain);
+                next = self.parked.take_next(chain, seq);
+            }
+        }
+    }
+
+    /// Tries again what something was unknown for.
+    fn retry_parked(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        for envelope in self.parked.take_unknown() {
+            self.receive(now, envelope, tx);
+        }
+    }
+
+    /// Returns the chain if it is held further than before.
+    fn take_in(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) -> Option<ChainId> {
+        let head = match envelope::open_head(&self.id, &self.vault.keyring, &envelope) {
+            Ok(head) => head,
+            Err(OpenError::UnknownEpoch) => {
+                self.parked.park_unknown(envelope);
+                return None;
+            }
+            Err(error) => {
+                self.reject(error.reason());
+                return None;
+            }
+        };
+        let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
+        let held = self.frontier.seq(&chain);
+        if seq <= held {
+            if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
+                self.reject("fork");
+            }
+            return None;
+        }
+        if chain.device == self.my_device() && chain.incarnation >= self.own.chain.incarnation {
+            // Ours, and we do not know it: this replica went back. `note_own_chains` hears of it from a statement.
+            self.found_out_rollback(now, chain.incarnation, tx);
+            return None;
+        }
+        if seq > held + 1 {
+            self.parked.park_gap(Place { chain, seq }, envelope);
+            return None;
+        }
+        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link) {
+            self.reject("wrong link");
+            return None;
+        }
+        if head.header.kind == Kind::Ops {
+            // Ops stand by themselves: what the envelope names, or its very device, may be in it.
+            let body = head.clone().trust_stored().open_body(&self.vault.keyring, &envelope);
+            if let Ok(Ok(ops)) = body.map(|body| from_bytes::<OpsBody>(&body))
+                && !self.take_ops(&ops, tx)
+            {
+                self.parked.park_unknown(envelope);
+                return None;
+            }
+        }
+        if !head.header.op_heads.iter().all(|op| self.knows(op)) {
+            self.parked.park_unknown(envelope);
+            return None;
+        }
+        let Some(device) = self.membership.devices.get(&chain.device) else {
+            self.parked.park_unknown(envelope);
+            return None;
+        };
+        let verified = match head.verify(&device.public) {
+            Ok(verified) => verified,
+            Err(error) => {
+                self.reject(error.reason());
+                return None;
+            }
+        };
+        self.hold(now, &verified, envelope, tx);
+        Some(chain)
+    }
+
+    /// The first envelope of an incarnation names the last link of the one before, which we may not hold.
+    fn first_link(&self, chain: ChainId, named: Link) -> Link {
+        if chain.incarnation <= 1 { Link([0; 32]) } else { named }
+    }
+
+    pub(super) fn held(&self, place: Place, read: &dyn Read) -> Option<Held> {
+        from_bytes(&read.get(Table::Held, &place.to_bytes())?).ok()
+    }
+
+    /// Stores a verified envelope, and applies it if it is accepted.
+    fn hold(&mut self, now: Timestamp, head: &VerifiedHead, envelope: Bytes, tx: &Tx<'_>) {
+        let place = Place { chain: head.header().chain, seq: head.header().seq };
+        let opened = self.accept(head, &envelope, tx);
+        let refused = opened.as_ref().err().cloned().unwrap_or_default();
+        self.store_held(place, head, &refused, envelope, tx);
+        match opened {
+            Ok(Opened::Content(content)) => {
+                let author = Author { chain: place.chain, wall_ms: now.wall_ms };
+                self.vault.index(&content, &Location::Sealed(place), tx);
+                let content = std::sync::Arc::new(content);
+                self.vault.remember(Location::Sealed(place), std::sync::Arc::clone(&content));
+                let refusals = self.files.handle_content(now, author, &content, &mut self.vault, tx);
+                for refusal in refusals {
+                    self.reject(&refusal.why.to_string());
+                }
+            }
+            Ok(Opened::Nothing) => {}
+            Err(reason) => self.reject(&reason),
+        }
+        self.beacon_soon(now);
+    }
+
+    fn store_held(&mut self, place: Place, head: &VerifiedHead, refused: &str, envelope: Bytes, tx: &Tx<'_>) {
+        let held = Held {
+            link: head.link(),
+            kind: head.header().kind.to_byte(),
+            refused: refused.to_owned(),
+            op_heads: head.header().op_heads.clone(),
+        };
+        tx.put(Table::Envelopes, place.to_bytes(), envelope);
+        tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
+        self.set_tip(place.chain, Tip { seq: place.seq, link: head.link() }, tx);
+    }
+
+    pub(super) fn set_tip(&mut self, chain: ChainId, tip: Tip, tx: &Tx<'_>) {
+        let mut row = tip.seq.to_be_bytes().to_vec();
+        row.extend(tip.link.0);
+        tx.put(Table::Meta, tip_key(chain), row);
+        self.frontier.advance(chain, tip);
+    }
+
+    /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
+    fn accept(&mut self, head: &VerifiedHead, envelope: &[u8], read: &dyn Read) -> Result<Opened, String> {
+        let chain = head.header().chain;
+        let ops = self.ops.as_ref().ok_or("not a member here")?;
+        let then = evaluate_at(ops, &head.header().op_heads).ok_or("unknown heads")?;
+        let role = then.role_of(&chain.device).ok_or("not a member at its heads")?;
+        if head.header().seq > 1 {
+            let place = Place { chain, seq: head.header().seq - 1 };
+            let before = self.held(place, read).map(|held| held.op_heads).unwrap_or_default();
+            if !ops.descends(&head.header().op_heads, &before) {
+                return Err("heads behind its predecessor".into());
+            }
+        }
+        let body = || head.open_body(&self.vault.keyring, envelope).map_err(|error| error.reason().to_owned());
+        match head.header().kind {
+            Kind::Content => {
+                if role < Role::Writer {
+                    return Err("not a writer at its heads".into());
+                }
+                let content: Content = from_bytes(&body()?).map_err(|_| "malformed content")?;
+                self.check_changes(chain, head, &content)?;
+                Ok(Opened::Content(content))
+            }
+            Kind::Ops => {
+                // Its ops were taken in before it could be judged; each of them stands or falls by itself.
+                from_bytes::<OpsBody>(&body()?).map_err(|_| "malformed ops")?;
+                Ok(Opened::Nothing)
+            }
+            Kind::Unknown { critical: true, .. } => Err("of a kind this version does not know: upgrade weft".into()),
+            _ => Ok(Opened::Nothing),
+        }
+    }
+
+    /// Every change is whole, by an actor of this chain, and digested in the signed header.
+    fn check_changes(&self, chain: ChainId, head: &VerifiedHead, content: &Content) -> Result<(), String> {
+        let prefix = actor_prefix(&self.id, chain);
+        let mut hashes: Vec<ChangeHash> = Vec::new();
+        for (_, items) in &content.documents {
+            for item in items {
+                let Item::Change(bytes) = item else { continue };
+                let facts = inspect_change(bytes).map_err(|_| "malformed change")?;
+                if !facts.actor.starts_with(&prefix) {
+                    return Err("change by a foreign actor".into());
+                }
+                hashes.push(facts.hash);
+            }
+        }
+        if self.leaf_matches(head, &hashes) { Ok(()) } else { Err("change digest differs".into()) }
+    }
+
+    fn leaf_matches(&self, head: &VerifiedHead, hashes: &[ChangeHash]) -> bool {
+        let epoch = self.vault.keyring.get(&head.header().epoch);
+        epoch.and_then(|epoch| epoch.leaf(hashes)).is_some_and(|leaf| leaf == head.header().leaf)
+    }
+
+    /// Whether an op is known here.
+    pub(super) fn knows(&self, op: &OpId) -> bool {
+        self.ops.as_ref().is_some_and(|ops| ops.contains(op))
+    }
+
+    /// Stores what is new and evaluates; what follows from it is done by `settle_news`. False if some op waits for its
+    /// parents: then its envelope must not be held yet, or the op would be forgotten by a restart.
+    pub(super) fn take_ops(&mut self, body: &OpsBody, tx: &Tx<'_>) -> bool {
+        let Some(ops) = &mut self.ops else { return false };
+        let mut added = Vec::new();
+        let mut complete = true;
+        let mut refused = Vec::new();
+        for bytes in &body.0 {
+            let before = ops.len() as u64;
+            match SignedOp::parse(&self.id, bytes).map(|op| ops.insert(op)) {
+                Ok(Ok(Inserted::Added(ids))) => added.extend((before..).zip(ids)),
+                Ok(Ok(Inserted::Known)) => {}
+                Ok(Ok(Inserted::Parked)) => complete = false,
+                Ok(Err(InsertError::Full)) => refused.push("too many ops"),
+                Ok(Err(_)) => refused.push("op of nobody known here"),
+                Err(_) => refused.push("malformed op"),
+            }
+        }
+        for (order, id) in &added {
+            if let Some(op) = ops.get(id) {
+                tx.put(Table::Ops, op_key(*order, id), op.bytes().clone());
+            }
+        }
+        if !added.is_empty() {
+            self.membership = evaluate(ops);
+            self.news = true;
+        }
+        refused.into_iter().for_each(|reason| self.reject(reason));
+        complete
+    }
+
+    /// Does what follows from new ops and keys, until nothing new comes of it.
+    pub(super) fn settle_news(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        while std::mem::take(&mut self.news) {
+            self.membership_changed(now, tx);
+        }
+    }
+
+    /// Does what follows from a new membership.
+    fn membership_changed(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.is_active() && !self.membership.devices.get(&self.my_device()).is_some_and(|device| device.active) {
+            self.leave_now(now, tx);
+            return;
+        }
+        self.epochs_changed(now, tx);
+        self.sync_rooms(now);
+        self.retry_parked(now, tx);
+    }
+}
+
+enum Opened {
+    Content(Content),
+    Nothing,
+}

@@ -1,0 +1,366 @@
+//! Answering people: status, invites, flush, the log, leaving.
+//!
+//! Invariant: what is said to be held by a peer was stated by that peer, signed; what is said to be saved is durable.
+//! Spec: docs/using.md.
+
+use std::collections::BTreeMap;
+
+use super::admission::role_name;
+use super::birth::{LEFT, PAUSED};
+use super::command::{Command, LinkStatus, MemberStatus, OpenInvite, PeerStatus, Reply, RequestId, State, Status};
+use super::links::Purpose;
+use super::output::Output;
+use super::{Phase, Workspace};
+use crate::files::{LogEntry, decode_log};
+use crate::frontier::Frontier;
+use crate::id::{OpId, RootKey};
+use crate::op::OpBody;
+use crate::store::{Read, Table, Tx};
+use crate::time::Timestamp;
+
+/// While a flush waits, peers are asked again this often.
+const FLUSH_ASK_MS: u64 = 200;
+/// Flushes waiting at once.
+const FLUSHES_MAX: usize = 16;
+/// Log entries in one answer.
+const LOG_LIMIT_MAX: u32 = 10_000;
+
+/// Somebody waits until everything is everywhere.
+#[derive(Debug)]
+pub(super) struct Flush {
+    request: RequestId,
+    until_mono: u64,
+    peers: u32,
+    next_ask_mono: u64,
+    /// A statement older than this says nothing of what was taken in before the flush.
+    asked: bool,
+}
+
+impl Workspace {
+    pub(super) fn answer(
+        &mut self,
+        now: Timestamp,
+        request: RequestId,
+        command: Command,
+        tx: &Tx<'_>,
+    ) -> Option<Reply> {
+        Some(match command {
+            Command::Status => Reply::Status(Box::new(self.status(tx))),
+            Command::Invite { role, expires_wall_ms, uses, lan } => {
+                if !self.is_active() {
+                    return Some(Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()));
+                }
+                match self.invite(now, role, expires_wall_ms, uses, &lan, tx) {
+                    Ok((id, link)) => {
+                        Reply::Invite { link: link.to_text(), id, beyond_lan: !self.relays.urls().is_empty() }
+                    }
+                    Err(why) => Reply::Refused(why),
+                }
+            }
+            Command::Invites => Reply::Invites(self.open_invites(now, tx)),
+            Command::RevokeInvite(id) => self.revoke_invite(now, id, tx),
+            Command::Leave => {
+                self.leave(now, tx);
+                Reply::Done
+            }
+            Command::Resume(answer) => {
+                if self.files.handle_resume(now, answer, &mut self.vault, tx) {
+                    self.effects.push(Output::Halted(None));
+                    Reply::Done
+                } else {
+                    Reply::Refused("Nothing waits for an answer here.".into())
+                }
+            }
+            Command::Pause(paused) => {
+                self.pause(now, paused, tx);
+                Reply::Done
+            }
+            Command::Flush { until_mono_ms, peers } => {
+                if self.flushes.len() >= FLUSHES_MAX {
+                    return Some(Reply::Refused("Too many flushes wait already.".into()));
+                }
+                let flush = Flush { request, until_mono: until_mono_ms, peers, next_ask_mono: 0, asked: false };
+                self.flushes.push(flush);
+                return None;
+            }
+            Command::AddRelay(url) => self.set_relay(now, &url, true, tx),
+            Command::RemoveRelay(url) => self.set_relay(now, &url, false, tx),
+            Command::Log { since_wall_ms, limit } => Reply::Log(read_log(since_wall_ms, limit, tx)),
+            Command::LanAddresses(lan) => {
+                let mut lan = lan;
+                lan.truncate(crate::message::ADDRESSES_MAX);
+                if self.lan != lan {
+                    self.lan = lan;
+                    self.beacon_soon(now);
+                }
+                Reply::Done
+            }
+        })
+    }
+
+    fn set_relay(&mut self, now: Timestamp, url: &str, present: bool, tx: &Tx<'_>) -> Reply {
+        if url.len() > crate::message::ADDRESS_BYTES_MAX || !(url.starts_with("ws://") || url.starts_with("wss://")) {
+            return Reply::Refused("A relay is named by a URL like wss://relay.example:443".into());
+        }
+        if !self.relays.set(url, now.wall_ms, present, tx) {
+            return Reply::Refused("The list of relays is full; remove one first.".into());
+        }
+        self.tell_addresses();
+        self.beacon_soon(now);
+        Reply::Done
+    }
+
+    fn pause(&mut self, now: Timestamp, paused: bool, tx: &Tx<'_>) {
+        self.paused = paused;
+        if paused {
+            tx.put(Table::Meta, PAUSED, vec![1]);
+        } else {
+            tx.delete(Table::Meta, PAUSED);
+        }
+        self.sync_rooms(now);
+        self.after_route_loss(now);
+    }
+
+    fn revoke_invite(&mut self, now: Timestamp, id: OpId, tx: &Tx<'_>) -> Reply {
+        if !self.membership.invites.get(&id).is_some_and(|invite| invite.open) {
+            return Reply::Refused("There is no such open invite; `weft invites` lists them.".into());
+        }
+        tx.delete(Table::Invites, id.0);
+        match self.issue(now, OpBody::Uninvite { invite: id }, tx) {
+            Some(_) if !self.membership.invites.get(&id).is_some_and(|invite| invite.open) => Reply::Done,
+            _ => Reply::Refused("Only who issued an invite, or an admin, can revoke it.".into()),
+        }
+    }
+
+    /// Tells the others that we go, and goes.
+    fn leave(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.is_active() {
+            // Not taken in here: once it counts, this device could not seal it any more.
+            if let Some(op) = self.sign_op(now, OpBody::Leave) {
+                let ops = super::outbox::OpsBody(vec![op.bytes().clone()]);
+                self.outbox.push(&super::outbox::Batch::Ops(ops), tx);
+                self.seal(now, tx);
+            }
+        }
+        self.leave_now(now, tx);
+    }
+
+    /// We are not part of it any more.
+    pub(super) fn leave_now(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        self.phase = Phase::Left;
+        tx.put(Table::Meta, LEFT, vec![1]);
+        self.sync_rooms(now);
+    }
+
+    fn open_invites(&self, now: Timestamp, tx: &Tx<'_>) -> Vec<OpenInvite> {
+        self.membership
+            .invites
+            .iter()
+            .filter(|(_, invite)| invite.open && invite.expires_wall_ms > now.wall_ms && invite.used < invite.uses)
+            .map(|(id, invite)| OpenInvite {
+                id: *id,
+                role: invite.role,
+                expires_wall_ms: invite.expires_wall_ms,
+                uses: invite.uses,
+                used: invite.used,
+                issuer: self.member_name(&invite.issuer),
+                link: tx.get(Table::Invites, &id.0).and_then(|row| String::from_utf8(row.to_vec()).ok()),
+            })
+            .collect()
+    }
+
+    fn member_name(&self, root: &RootKey) -> String {
+        self.membership.members.get(root).map_or_else(|| "unknown".to_owned(), |member| member.name.clone())
+    }
+
+    /// Everything is sealed, held by connected peers, and nothing they hold is missing.
+    fn settled(&self) -> bool {
+        let mut connected = self.links.connected().into_iter().filter_map(|device| self.peers.get(&device));
+        self.scanned
+            && self.files.settled()
+            && self.blobs.pending() == 0
+            && !self.effects.in_flight()
+            && self.pulls.0.is_empty()
+            && self.is_active()
+            && !self.outbox.has_any(true)
+            && connected.all(|peer| peer.frontier == self.frontier)
+    }
+
+    fn status(&self, _tx: &Tx<'_>) -> Status {
+        let figures = self.files.figures();
+        let connected = self.links.connected();
+        let me = self.my_device();
+        let gap: u64 = self.peers.values().map(|peer| self.frontier.gap_to(&peer.frontier)).max().unwrap_or(0);
+        let own = self.own.tip.map_or(0, |tip| tip.seq);
+        let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();
+        let unconfirmed = own - held_by_any.unwrap_or(0).min(own);
+        Status {
+            workspace: self.id,
+            name: self.name.clone(),
+            state: self.state(),
+            settled: self.settled(),
+            files: figures.files,
+            document_bytes: figures.document_bytes,
+            changes: figures.changes,
+            frontier_gap: gap,
+            pending_send: self.outbox.len() as u64 + unconfirmed,
+            pending_receive: gap + self.blobs.pending() as u64 + figures.pending_writes,
+            halt: self.files.halted().cloned(),
+            links: self
+                .links
+                .0
+                .values()
+                .map(|link| LinkStatus {
+                    url: link.up.url.clone(),
+                    kind: link.up.kind,
+                    peers: link
+                        .rooms
+                        .values()
+                        .filter(|room| matches!(room.purpose, Purpose::Epoch(_)))
+                        .map(|room| u32::try_from(room.peers.len()).unwrap_or(u32::MAX))
+                        .max()
+                        .unwrap_or(0),
+                })
+                .collect(),
+            peers: self
+                .membership
+                .devices
+                .iter()
+                .filter(|(device, facts)| **device != me && facts.active)
+                .map(|(device, facts)| {
+                    let peer = self.peers.get(device);
+                    let theirs = peer.map_or(0, |peer| peer.frontier.seq(&self.own.chain));
+                    PeerStatus {
+                        device: *device,
+                        label: facts.label.clone(),
+                        member: self.member_name(&facts.root),
+                        connected: connected.contains(device),
+                        heard_wall_ms: peer.map_or(0, |peer| peer.heard_wall_ms),
+                        lacks: own.saturating_sub(theirs),
+                    }
+                })
+                .collect(),
+            relays: self.relays.urls(),
+            problems: self.problems.iter().cloned().collect(),
+            rejected: self.rejected.clone(),
+            members: self
+                .membership
+                .members
+                .iter()
+                .map(|(root, member)| MemberStatus {
+                    root: *root,
+                    name: member.name.clone(),
+                    role: member.role,
+                    devices: u32::try_from(
+                        self.membership.devices.values().filter(|device| device.active && device.root == *root).count(),
+                    )
+                    .unwrap_or(u32::MAX),
+                    me: *root == self.identity.root_public.sign,
+                })
+                .collect(),
+            device: me,
+        }
+    }
+
+    /// What this replica holds; for the simulator's oracles.
+    #[must_use]
+    pub fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// A line that says who belongs, equal on replicas with equal op sets; for the simulator's oracles.
+    #[must_use]
+    pub fn membership_digest(&self) -> BTreeMap<String, String> {
+        self.membership
+            .devices
+            .iter()
+            .map(|(device, facts)| {
+                let role = self.membership.role_of(device).map_or("none", role_name);
+                (device.to_string(), format!("{role} {}", if facts.active { "active" } else { "gone" }))
+            })
+            .collect()
+    }
+
+    pub(super) fn check_flushes(&mut self, now: Timestamp) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        let connected = self.links.connected();
+        let holding = connected
+            .iter()
+            .filter_map(|device| self.peers.get(device))
+            .filter(|peer| peer.frontier.covers(&self.frontier))
+            .count();
+        let here = self.settled();
+        let mut ask = false;
+        let mut done = Vec::new();
+        for flush in &mut self.flushes {
+            let enough = holding == connected.len() && holding >= flush.peers.max(1) as usize;
+            if flush.asked && here && enough {
+                done.push((flush.request, true));
+            } else if flush.until_mono <= now.mono_ms {
+                done.push((flush.request, false));
+            } else if flush.next_ask_mono <= now.mono_ms {
+                flush.next_ask_mono = now.after_ms(FLUSH_ASK_MS);
+                flush.asked = true;
+                ask = true;
+            }
+        }
+        if ask {
+            for (link, room, _) in self.links.peopled_rooms() {
+                self.ask(now, link, room, true);
+            }
+        }
+        self.flushes.retain(|flush| !done.iter().any(|(request, _)| *request == flush.request));
+        for (request, complete) in done {
+            let missing = if complete { String::new() } else { self.missing_for_flush(holding, connected.len()) };
+            let peers = u32::try_from(holding).unwrap_or(u32::MAX);
+            self.effects.push(Output::Reply(request, Reply::Flushed { complete, peers, missing }));
+        }
+    }
+
+    fn missing_for_flush(&self, holding: usize, connected: usize) -> String {
+        if !self.is_active() {
+            return "this workspace is still waiting to be let in".into();
+        }
+        if connected == 0 {
+            return "nobody else is online".into();
+        }
+        if holding < connected {
+            return format!("{} of {connected} connected devices do not hold everything yet", connected - holding);
+        }
+        if !self.scanned {
+            return "the folder is still being read".into();
+        }
+        "edits or writes are still under way here".into()
+    }
+
+    pub(super) fn flush_deadline(&self) -> Option<u64> {
+        self.flushes.iter().map(|flush| flush.until_mono.min(flush.next_ask_mono.max(self.last_mono + 1))).min()
+    }
+
+    /// Whether this workspace is over for this device.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.state() == State::Left
+    }
+}
+
+fn read_log(since_wall_ms: u64, limit: u32, read: &dyn Read) -> Vec<LogEntry> {
+    let limit = limit.min(LOG_LIMIT_MAX) as usize;
+    let mut entries = Vec::new();
+    let mut after = Some(since_wall_ms.to_be_bytes().to_vec());
+    loop {
+        let page = read.scan(Table::Log, &[], after.as_deref(), 512);
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        entries.extend(page.iter().filter_map(|(_, row)| decode_log(row)));
+        if entries.len() > 2 * limit {
+            entries.drain(..entries.len() - limit);
+        }
+    }
+    if entries.len() > limit {
+        entries.drain(..entries.len() - limit);
+    }
+    entries
+}

@@ -1,0 +1,164 @@
+//! Serving what peers ask for, within the credit they granted and what the socket takes.
+//!
+//! Invariant: nothing is read from the store before there is room for it in the link's queue; what is remembered of a
+//! request is bounded. Spec: docs/sync.md#pulling.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use weft_protocol::frame::ClientFrame;
+
+use super::Workspace;
+use super::links::{BULK_QUEUED_BYTES_MAX, Route};
+use super::output::Rank;
+use super::pulls::Nonce;
+use crate::frontier::Range;
+use crate::id::{PieceId, Place};
+use crate::store::{Read, Table, Tx};
+use crate::time::Timestamp;
+
+/// Requests remembered in all; the oldest goes first.
+const REQUESTS_MAX: usize = 512;
+/// Pieces owed to one peer.
+const PIECES_OWED_MAX: usize = 256;
+/// A request nobody has granted credit to for this long is forgotten.
+const IDLE_MS: u64 = 120_000;
+
+#[derive(Debug)]
+struct Request {
+    route: Route,
+    ranges: VecDeque<Range>,
+    credit: u64,
+    touched_mono: u64,
+}
+
+/// What peers asked for and did not get yet.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    requests: BTreeMap<(Route, Nonce), Request>,
+    pieces: BTreeMap<Route, VecDeque<PieceId>>,
+}
+
+/// The next thing to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// An envelope.
+    Envelope(Place),
+    /// A piece.
+    Piece(PieceId),
+}
+
+impl Serving {
+    /// A peer asks for ranges, or grants more credit to what it asked.
+    pub(super) fn credit(&mut self, now: u64, route: Route, nonce: Nonce, ranges: Vec<Range>, credit: u64) {
+        let key = (route, nonce);
+        if let Some(request) = self.requests.get_mut(&key) {
+            request.credit = request.credit.saturating_add(credit);
+            request.touched_mono = now;
+            return;
+        }
+        if ranges.is_empty() {
+            return;
+        }
+        if self.requests.len() >= REQUESTS_MAX {
+            let oldest = self.requests.iter().min_by_key(|(_, request)| request.touched_mono).map(|(key, _)| *key);
+            oldest.and_then(|key| self.requests.remove(&key));
+        }
+        self.requests.insert(key, Request { route, ranges: ranges.into(), credit, touched_mono: now });
+    }
+
+    /// A peer wants a piece that we hold.
+    pub(super) fn want(&mut self, route: Route, piece: PieceId) {
+        let owed = self.pieces.entry(route).or_default();
+        if owed.len() < PIECES_OWED_MAX && !owed.contains(&piece) {
+            owed.push_back(piece);
+        }
+    }
+
+    /// What is due next on a link, envelopes of the request touched longest ago first, then pieces. `taken` must be
+    /// called with its size.
+    pub(super) fn next(&self, is_due: impl Fn(Route) -> bool) -> Option<(Route, Nonce, Due)> {
+        let request = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.credit > 0 && is_due(request.route))
+            .min_by_key(|((_, nonce), request)| (request.touched_mono, *nonce));
+        if let Some(((route, nonce), request)) = request {
+            let range = request.ranges.front()?;
+            return Some((*route, *nonce, Due::Envelope(Place { chain: range.chain, seq: range.from })));
+        }
+        let (route, owed) = self.pieces.iter().find(|(route, owed)| !owed.is_empty() && is_due(**route))?;
+        Some((*route, [0; 16], Due::Piece(*owed.front()?)))
+    }
+
+    /// What `next` named was sent with this many bytes (0: it is not here and was skipped).
+    pub(super) fn taken(&mut self, now: u64, route: Route, nonce: Nonce, due: Due, bytes: u64) {
+        match due {
+            Due::Piece(_) => {
+                if let Some(owed) = self.pieces.get_mut(&route) {
+                    owed.pop_front();
+                    if owed.is_empty() {
+                        self.pieces.remove(&route);
+                    }
+                }
+            }
+            Due::Envelope(_) => {
+                let Some(request) = self.requests.get_mut(&(route, nonce)) else { return };
+                request.credit = request.credit.saturating_sub(bytes);
+                request.touched_mono = now;
+                let finished = match request.ranges.front_mut() {
+                    Some(range) if range.from < range.to => {
+                        range.from += 1;
+                        false
+                    }
+                    Some(_) => {
+                        request.ranges.pop_front();
+                        request.ranges.is_empty()
+                    }
+                    None => true,
+                };
+                if finished {
+                    self.requests.remove(&(route, nonce));
+                }
+            }
+        }
+    }
+
+    /// Forgets requests of peers that are gone, and those left alone for long.
+    pub(super) fn tidy(&mut self, now: u64, is_live: impl Fn(Route) -> bool) {
+        self.requests.retain(|_, request| is_live(request.route) && now < request.touched_mono + IDLE_MS);
+        self.pieces.retain(|route, _| is_live(*route));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.pieces.is_empty()
+    }
+}
+
+impl Workspace {
+    /// Sends what is due, link by link, while there is room.
+    pub(super) fn serve(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.serving.is_empty() || self.paused {
+            return;
+        }
+        let full = |links: &super::links::Links, route: Route| {
+            links.0.get(&route.link).is_none_or(|link| link.queued_bytes >= BULK_QUEUED_BYTES_MAX)
+        };
+        loop {
+            let links = &self.links;
+            let Some((route, nonce, due)) = self.serving.next(|route| links.is_live(route) && !full(links, route))
+            else {
+                break;
+            };
+            let payload = match due {
+                Due::Envelope(place) => tx.get(Table::Envelopes, &place.to_bytes()),
+                Due::Piece(piece) => tx.get(Table::Pieces, &piece.0),
+            };
+            let size = payload.as_ref().map_or(0, |payload| payload.len() as u64);
+            self.serving.taken(now.mono_ms, route, nonce, due, size);
+            if let Some(payload) = payload {
+                let frame = ClientFrame::Send { room: route.room, to: route.peer, payload };
+                self.send(route.link, Rank::Bulk, frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What a joiner shows, and the link it came by.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use weft_agent_core::id::WorkspaceId;
+use weft_agent_core::knock::Admission;
+use weft_agent_core::invite_link::InviteLink;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(admission) = Admission::parse(bytes) {
+        assert_eq!(admission.bytes(), bytes);
+        let _judged = admission.verify(&WorkspaceId([7; 32]), &[1; 32]);
+    }
+    if let Ok(text) = core::str::from_utf8(bytes)
+        && let Ok(link) = InviteLink::parse(text)
+    {
+        // A link that was accepted leads to the same place when it is passed on.
+        let again = InviteLink::parse(&link.to_text()).expect("our own spelling is accepted");
+        assert_eq!(again.to_text(), link.to_text());
+    }
+});
