@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use weft_protocol::code::Code;
 use weft_protocol::limits::{FLUSH_MS_MAX, IDLE_MS_MAX};
-use weft_relay_core::{Admission, ConnId, Input};
+use weft_relay_core::{Admission, ConnId, Input, Proofs};
 
 use crate::accept::Peer;
 use crate::admit::Admitter;
@@ -38,10 +38,13 @@ pub(crate) async fn run(
     admission: Admission,
     token: String,
 ) {
-    let (conn, mailbox) = hub.open(admission, token);
+    let (conn, mailbox, proofs) = hub.open(admission, token);
     let entered = Entered { hub: hub.clone(), conn };
     tracing::debug!(conn = conn.0, "connected");
-    let ended = exchange(&mut socket, &hub, &admitter, &peer, conn, &mailbox).await;
+    let ended = match proofs {
+        Some(proofs) => exchange(&mut socket, &hub, &admitter, &peer, conn, &mailbox, proofs).await,
+        None => mailbox.take().close,
+    };
     // Out of the rooms before the goodbye, which may take a while.
     drop(entered);
     if let Some(code) = ended {
@@ -58,6 +61,7 @@ async fn exchange(
     peer: &Peer,
     conn: ConnId,
     mailbox: &Mailbox,
+    mut proofs: Proofs,
 ) -> Option<Code> {
     let mut resume_reading = Instant::now();
     let mut tick = tokio::time::interval(Duration::from_millis(IDLE_MS_MAX / 4));
@@ -95,7 +99,11 @@ async fn exchange(
         tokio::select! {
             biased;
             received = socket.receive(), if !resting => match received {
-                Received::Frame(frame) => hub.input(Input::FrameReceived { conn, frame }),
+                Received::Frame(message) => {
+                    // Signatures are verified here, before the lock that all connections share.
+                    let frame = proofs.check(message);
+                    hub.input(Input::FrameReceived { conn, frame });
+                }
                 Received::Control => hub.input(Input::Alive { conn }),
                 Received::Unreadable(code) => hub.input(Input::Unreadable { conn, code }),
                 Received::Gone => return None,

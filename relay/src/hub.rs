@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_protocol::code::Code;
-use weft_relay_core::{Admission, ConnId, Figures, Input, Output, Relay, Settings};
+use weft_relay_core::{Admission, ConnId, Figures, Input, Output, Proofs, Relay, Settings};
 
 use crate::mailbox::Mailbox;
 
@@ -49,15 +49,16 @@ impl Hub {
         self.started + Duration::from_millis(at_ms)
     }
 
-    /// Enters a connection; its challenge lies in the mailbox already.
-    pub(crate) fn open(&self, admission: Admission, token: String) -> (ConnId, Arc<Mailbox>) {
+    /// Enters a connection; its challenge lies in the mailbox already. Without proofs it was turned away at once.
+    pub(crate) fn open(&self, admission: Admission, token: String) -> (ConnId, Arc<Mailbox>, Option<Proofs>) {
         let mailbox = Arc::new(Mailbox::default());
         let mut state = self.state();
         let conn = ConnId(state.next);
         state.next += 1;
         state.mailboxes.insert(conn, mailbox.clone());
         self.step(&mut state, Input::ConnectionOpened { conn, admission, token });
-        (conn, mailbox)
+        let proofs = state.relay.proofs(conn);
+        (conn, mailbox, proofs)
     }
 
     /// The connection's task is at its end.

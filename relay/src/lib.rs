@@ -1,6 +1,6 @@
 //! The relay: sockets, HTTP and WebSockets around the pure machine of `weft-relay-core`.
 //!
-//! A connection's way in: [`mod@accept`](self) (gates before parsing) → `http` (token request, upgrade) → `admit` (who is it) →
+//! A connection's way in: `accept` (gates before parsing) → `http` (token request, upgrade) → `admit` (who is it) →
 //! `connection` (one task, one WebSocket) → `hub` (the machine and everybody's mailbox). [`Server`] ties them together and is
 //! what the `weft-relay` binary and an agent that serves its LAN both run.
 //!

@@ -1,6 +1,10 @@
 //! The WebSocket engine, in one place: what runs a connection after its upgrade.
 //!
 //! tokio-tungstenite with small buffers: its defaults cost 128 KiB a connection. Many frames are fed, then flushed once.
+//! Its write buffer never shrinks, so a large frame goes around it: header and payload are written to the socket as they
+//! are, which saves a copy too.
+//!
+//! Invariant: tungstenite's write buffer never holds more than [`WRITE_BUFFER_BYTES_MAX`].
 
 use std::io;
 use std::pin::Pin;
@@ -24,6 +28,11 @@ use weft_protocol::limits::{CLOSE_MS_MAX, FRAME_BYTES_MAX};
 const READ_BUFFER_BYTES: usize = 4096;
 /// Frames gather up to here before the socket is written to.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
+
+/// Frames from here on are written past the buffer.
+const DIRECT_BYTES_MIN: usize = 8 << 10;
+/// What the buffer can hold at most: it is written out above [`WRITE_BUFFER_BYTES`], one small frame more may be in it.
+const WRITE_BUFFER_BYTES_MAX: usize = WRITE_BUFFER_BYTES + 2 * DIRECT_BYTES_MIN;
 
 /// A socket that notes when bytes came in, so that half a frame counts as life.
 pub(crate) struct Watched {
@@ -85,6 +94,38 @@ pub(crate) enum Received {
 pub(crate) struct WebSocket {
     stream: WebSocketStream<Watched>,
     alive: Arc<AtomicBool>,
+    /// A large frame of which a part may be written already.
+    direct: Option<Direct>,
+}
+
+/// A frame on its way past the buffer: header, payload, and how much of both is written.
+struct Direct {
+    header: [u8; 10],
+    header_len: usize,
+    payload: Bytes,
+    written: usize,
+}
+
+impl Direct {
+    /// An unmasked, final, binary frame (RFC 6455 section 5.2).
+    fn new(payload: Bytes) -> Self {
+        let mut header = [0x82, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let len = payload.len();
+        let (short, bytes, header_len) = match u16::try_from(len) {
+            Ok(len) => (126, u64::from(len) << 48, 4),
+            Err(_) => (127, len as u64, 10),
+        };
+        let fields = std::iter::once(short).chain(bytes.to_be_bytes());
+        header.iter_mut().skip(1).zip(fields).for_each(|(to, from)| *to = from);
+        Self { header, header_len, payload, written: 0 }
+    }
+
+    /// What is still to be written.
+    fn rest(&self) -> (&[u8], &[u8]) {
+        let header = self.header.get(self.written.min(self.header_len)..self.header_len).unwrap_or_default();
+        let payload = self.payload.get(self.written.saturating_sub(self.header_len)..).unwrap_or_default();
+        (header, payload)
+    }
 }
 
 impl WebSocket {
@@ -94,11 +135,11 @@ impl WebSocket {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(WRITE_BUFFER_BYTES + 2 * FRAME_BYTES_MAX)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
             .max_frame_size(Some(FRAME_BYTES_MAX))
             .max_message_size(Some(FRAME_BYTES_MAX));
         let stream = WebSocketStream::from_partially_read(socket, already.to_vec(), Role::Server, Some(config)).await;
-        Self { stream, alive }
+        Self { stream, alive, direct: None }
     }
 
     /// Whether any byte came since the last call.
@@ -126,9 +167,36 @@ impl WebSocket {
     /// Feeds all frames, then flushes once.
     pub(crate) async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Error> {
         for frame in frames {
-            self.stream.feed(Message::Binary(frame)).await?;
+            if frame.len() < DIRECT_BYTES_MIN {
+                self.stream.feed(Message::Binary(frame)).await?;
+            } else {
+                self.stream.flush().await?;
+                self.direct = Some(Direct::new(frame));
+                self.finish_direct().await?;
+            }
         }
         self.stream.flush().await
+    }
+
+    /// Writes what is left of a large frame. May be dropped and called again: no byte is lost or doubled.
+    async fn finish_direct(&mut self) -> io::Result<()> {
+        while let Some(direct) = &mut self.direct {
+            let (header, payload) = direct.rest();
+            if header.is_empty() && payload.is_empty() {
+                self.direct = None;
+                return Ok(());
+            }
+            let parts = [io::IoSlice::new(header), io::IoSlice::new(payload)];
+            let socket = self.stream.get_mut();
+            // One slice where there is one: not every stream takes the second of two when the first is empty.
+            let written =
+                if header.is_empty() { socket.write(payload).await? } else { socket.write_vectored(&parts).await? };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            direct.written += written;
+        }
+        Ok(())
     }
 
     /// Says goodbye, bounded in time, and lingers: data the client still sends would otherwise reset the connection
@@ -136,7 +204,8 @@ impl WebSocket {
     pub(crate) async fn close(mut self, code: Code) {
         let goodbye = async {
             let frame = CloseFrame { code: code.close_code().into(), reason: code.name().into() };
-            if self.stream.send(Message::Close(Some(frame))).await.is_err() {
+            // The close must not land inside of a large frame that was cut off.
+            if self.finish_direct().await.is_err() || self.stream.send(Message::Close(Some(frame))).await.is_err() {
                 return;
             }
             let socket = self.stream.get_mut();

@@ -5,6 +5,8 @@ use weft_protocol::admission::Audience;
 use weft_protocol::code::Code;
 use weft_protocol::id::{ConnectionKey, RelayDevice};
 
+use crate::checked::CheckedFrame;
+
 /// A connection, as numbered by the shell; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -38,8 +40,8 @@ pub enum Input {
     FrameReceived {
         /// From whom.
         conn: ConnId,
-        /// The message.
-        frame: Bytes,
+        /// The message, as this connection's [`Proofs`](crate::Proofs) checked it.
+        frame: CheckedFrame,
     },
     /// A message that is no frame: text, or too large to be read.
     Unreadable {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It is made of one concern a file: [`room`] (who is where), [`queue`] (what a slow client may owe), [`bucket`] (rates),
-//! `connection` (handshake, session, deadlines), and stands beside two small ones that act before a connection exists:
+//! `connection` (handshake, session, deadlines), [`checked`] (frames verified before they come in), and stands beside two small ones that act before a connection exists:
 //! [`gate`] (connections an address) and [`replay`] (a JWT is used once). The shell `weft-relay` and the simulator run this
 //! same code.
 //!
@@ -17,6 +17,7 @@
 //! Spec: docs/protocol.md.
 
 pub mod bucket;
+pub mod checked;
 mod connection;
 mod draw;
 pub mod gate;
@@ -27,6 +28,7 @@ pub mod replay;
 pub mod room;
 pub mod settings;
 
+pub use self::checked::{CheckedFrame, Proofs};
 pub use self::io::{Admission, ConnId, Input, Output};
 pub use self::relay::{Figures, Relay};
 pub use self::settings::Settings;

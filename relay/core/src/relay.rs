@@ -15,6 +15,7 @@ use weft_protocol::frame::{ClientFrame, ServerFrame};
 use weft_protocol::id::RoomId;
 use weft_protocol::limits::{JOIN_COST_MESSAGES, RATE_DEBT_MS_MAX};
 
+use crate::checked::{CheckedFrame, Proofs};
 use crate::connection::{Connection, Stage};
 use crate::draw::Draws;
 use crate::io::{ConnId, Input, Output};
@@ -124,19 +125,27 @@ impl Relay {
         self.draining
     }
 
+    /// What the frames of a connection are to be checked with, from `ConnectionOpened` until `Prove`.
+    #[must_use]
+    pub fn proofs(&self, conn: ConnId) -> Option<Proofs> {
+        let connection = self.connections.get(&conn)?;
+        let Stage::Proving { token, .. } = &connection.stage else { return None };
+        let admission = connection.admission.clone();
+        Some(Proofs { admission, nonce: connection.nonce, token: token.clone() })
+    }
+
     /// The account of one client's queue, in bytes and frames.
     #[must_use]
     pub fn queued(&self, conn: ConnId) -> Option<(usize, usize)> {
         self.connections.get(&conn).map(|c| (c.queue.bytes(), c.queue.frames()))
     }
 
-    fn received(&mut self, now_ms: u64, conn: ConnId, frame: Bytes) {
+    fn received(&mut self, now_ms: u64, conn: ConnId, frame: CheckedFrame) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.seen(now_ms);
         self.figures.received += 1;
-        let len = frame.len();
-        let decoded = ClientFrame::decode(frame);
-        let cost = if matches!(decoded, Ok(ClientFrame::Join { .. })) { JOIN_COST_MESSAGES } else { 1 };
+        let CheckedFrame { len, decoded } = frame;
+        let cost = if matches!(decoded, Ok((ClientFrame::Join { .. }, _))) { JOIN_COST_MESSAGES } else { 1 };
         let rest_ms = connection.charge(now_ms, cost, len, &self.settings);
         if rest_ms > 0 {
             self.outputs.push_back(Output::Pause { conn, until_ms: now_ms.saturating_add(rest_ms) });
@@ -148,11 +157,9 @@ impl Relay {
         let proving = matches!(connection.stage, Stage::Proving { .. });
         match decoded {
             Err(error) => self.refuse(conn, error.code(), None, &error.to_string()),
-            Ok(ClientFrame::Prove { audience, connection, signature }) if proving => {
-                self.prove(now_ms, conn, &audience, connection, &signature);
-            }
+            Ok((ClientFrame::Prove { .. }, verdict)) if proving => self.prove(now_ms, conn, verdict),
             Ok(_) if proving => self.refuse(conn, Code::Malformed, None, "answer Challenge with Prove first"),
-            Ok(frame) => self.frame(conn, frame),
+            Ok((frame, verdict)) => self.frame(conn, frame, verdict),
         }
     }
 

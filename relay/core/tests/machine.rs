@@ -18,7 +18,7 @@ use weft_protocol::admission::proof::{room_id, sign_connect, sign_room};
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, PeerId, ServerFrame};
 use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
-use weft_relay_core::{Admission, ConnId, Input, Output, Relay, Settings};
+use weft_relay_core::{Admission, ConnId, Input, Output, Proofs, Relay, Settings};
 
 /// A machine and what it has said to each connection.
 struct World {
@@ -28,6 +28,7 @@ struct World {
     closed: BTreeMap<ConnId, Code>,
     pauses: Vec<(ConnId, u64)>,
     asked: Vec<(ConnId, String)>,
+    proofs: BTreeMap<ConnId, Proofs>,
 }
 
 fn key(seed: u8) -> SigningKey {
@@ -47,7 +48,7 @@ impl World {
     fn new(settings: Settings) -> Self {
         let relay = Relay::new(settings, [42; 32]);
         let (said, closed) = (BTreeMap::new(), BTreeMap::new());
-        Self { relay, now_ms: 0, said, closed, pauses: vec![], asked: vec![] }
+        Self { relay, now_ms: 0, said, closed, pauses: vec![], asked: vec![], proofs: BTreeMap::new() }
     }
 
     fn input(&mut self, input: Input) {
@@ -77,7 +78,16 @@ impl World {
     }
 
     fn frame(&mut self, conn: ConnId, frame: ClientFrame) {
-        self.input(Input::FrameReceived { conn, frame: frame.encode() });
+        self.message(conn, frame.encode());
+    }
+
+    fn message(&mut self, conn: ConnId, message: Bytes) {
+        if let Some(proofs) = self.relay.proofs(conn) {
+            self.proofs.entry(conn).or_insert(proofs);
+        }
+        let Some(proofs) = self.proofs.get_mut(&conn) else { return };
+        let frame = proofs.check(message);
+        self.input(Input::FrameReceived { conn, frame });
     }
 
     /// Opens and proves; the seed names DID, device and key.
@@ -315,7 +325,7 @@ fn run(steps: &[Step]) -> Vec<String> {
             }
             Step::Noise(who, bytes) => {
                 if let Some((conn, _)) = here.get(who) {
-                    world.input(Input::FrameReceived { conn: *conn, frame: bytes.clone().into() });
+                    world.message(*conn, bytes.clone().into());
                 }
             }
             Step::Drained(who) => {

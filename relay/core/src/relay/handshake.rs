@@ -1,12 +1,11 @@
 //! Challenge, proof, session.
 
-use weft_protocol::admission::proof::verify_connect;
 use weft_protocol::code::Code;
 use weft_protocol::frame::ServerFrame;
-use weft_protocol::id::ConnectionKey;
 use weft_protocol::limits::{FRAME_BYTES_MAX, SESSION_JITTER_PERCENT};
 
 use super::Relay;
+use crate::checked::Verdict;
 use crate::connection::{Connection, Stage};
 use crate::io::{Admission, ConnId, Output};
 
@@ -30,27 +29,20 @@ impl Relay {
         self.send(conn, ServerFrame::Challenge { nonce }.encode());
     }
 
-    pub(super) fn prove(
-        &mut self,
-        now_ms: u64,
-        conn: ConnId,
-        audience: &str,
-        key: ConnectionKey,
-        signature: &[u8; 64],
-    ) {
+    pub(super) fn prove(&mut self, now_ms: u64, conn: ConnId, verdict: Verdict) {
         let session_ms = self.session_ms();
+        match verdict {
+            Verdict::Good => {}
+            Verdict::WrongAudience => {
+                let message = "the proof names another audience than the token";
+                return self.refuse(conn, Code::WrongAudience, None, message);
+            }
+            Verdict::BadProof | Verdict::RoomKey => {
+                let message = "the proof is not by the key that the token is bound to";
+                return self.refuse(conn, Code::BadProof, None, message);
+            }
+        }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let Stage::Proving { token, .. } = &connection.stage else { return };
-        let admission = &connection.admission;
-        if audience != admission.audience.as_str() {
-            let message = "the proof names another audience than the token";
-            return self.refuse(conn, Code::WrongAudience, None, message);
-        }
-        let proven = key == admission.connection
-            && verify_connect(&key, &admission.audience, &connection.nonce, token, signature).is_ok();
-        if !proven {
-            return self.refuse(conn, Code::BadProof, None, "the proof is not by the key that the token is bound to");
-        }
         connection.stage = Stage::Open { session_ends_ms: now_ms.saturating_add(session_ms) };
         self.reschedule(conn);
         let welcome = ServerFrame::Welcome {

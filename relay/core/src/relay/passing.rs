@@ -1,21 +1,21 @@
 //! Rooms entered and left, frames passed on.
 
-use weft_protocol::admission::proof::{ProofError, verify_room};
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, Peer, PeerId, ServerFrame, deliver};
 use weft_protocol::id::RoomId;
 
 use super::Relay;
+use crate::checked::Verdict;
 use crate::io::ConnId;
 use crate::room::Entered;
 
 const NOT_IN_ROOM: &str = "join the room first";
 
 impl Relay {
-    pub(super) fn frame(&mut self, conn: ConnId, frame: ClientFrame) {
+    pub(super) fn frame(&mut self, conn: ConnId, frame: ClientFrame, verdict: Verdict) {
         match frame {
             ClientFrame::Prove { .. } => self.refuse(conn, Code::Malformed, None, "Prove is sent once"),
-            ClientFrame::Join { room, key, proof } => self.join(conn, room, &key, &proof),
+            ClientFrame::Join { room, .. } => self.join(conn, room, verdict),
             ClientFrame::Leave { room } => {
                 if self.connections.get_mut(&conn).is_some_and(|c| c.rooms.remove(&room)) {
                     self.leave_room(conn, room);
@@ -45,20 +45,20 @@ impl Relay {
         }
     }
 
-    fn join(&mut self, conn: ConnId, room: RoomId, key: &[u8; 32], proof: &[u8; 64]) {
+    fn join(&mut self, conn: ConnId, room: RoomId, verdict: Verdict) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if self.draining {
             let message = "the relay is about to stop: connect again later or elsewhere";
             return self.refuse(conn, Code::Draining, Some(room), message);
         }
         let admission = &connection.admission;
-        match verify_room(&room, key, &admission.audience, &connection.nonce, &admission.connection, proof) {
-            Ok(()) => {}
-            Err(ProofError::RoomKey) => {
+        match verdict {
+            Verdict::Good => {}
+            Verdict::RoomKey => {
                 let message = "the room id is not the hash of the room key";
                 return self.refuse(conn, Code::BadRoomProof, Some(room), message);
             }
-            Err(_) => {
+            Verdict::BadProof | Verdict::WrongAudience => {
                 let message = "the room proof does not verify for this audience, nonce and connection";
                 return self.refuse(conn, Code::BadRoomProof, Some(room), message);
             }
