@@ -7,8 +7,8 @@
 use std::io::{self, Read as _};
 
 use weft_agent_core::content::{Manifest, PieceRef};
-use weft_agent_core::id::{VersionHash, WorkspaceId};
 use weft_agent_core::envelope::Sealed;
+use weft_agent_core::id::{VersionHash, WorkspaceId};
 use weft_agent_core::piece::{self, Chunker, PIECE_BYTES_MAX};
 use weft_agent_core::store::{Read, Table, Write};
 

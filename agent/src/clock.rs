@@ -15,9 +15,7 @@ pub(crate) fn now() -> Timestamp {
 
 /// Milliseconds since the Unix epoch as the computer believes; 0 before it.
 pub(crate) fn wall_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// How long until the monotonic instant `mono_ms`; zero if it is over.

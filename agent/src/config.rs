@@ -27,12 +27,37 @@ struct Known {
 }
 
 const KNOWN: &[Known] = &[
-    Known { key: "default_relay", kind: Kind::Text, default: "", about: "Relay for new workspaces (ws:// or wss://); empty: none" },
+    Known {
+        key: "default_relay",
+        kind: Kind::Text,
+        default: "",
+        about: "Relay for new workspaces (ws:// or wss://); empty: none",
+    },
     Known { key: "lan", kind: Kind::Switch, default: "on", about: "Serve and find peers on the local network" },
-    Known { key: "lan_port", kind: Kind::Port, default: "0", about: "Port served on the local network; 0: chosen once and kept" },
-    Known { key: "lan_loopback", kind: Kind::Switch, default: "off", about: "Offer loopback addresses too (several agents on one machine)" },
-    Known { key: "ca_file", kind: Kind::Text, default: "", about: "PEM file of further certificate authorities for wss://" },
-    Known { key: "log", kind: Kind::Text, default: "info", about: "What the agent's log holds: error, warn, info, debug or a filter" },
+    Known {
+        key: "lan_port",
+        kind: Kind::Port,
+        default: "0",
+        about: "Port served on the local network; 0: chosen once and kept",
+    },
+    Known {
+        key: "lan_loopback",
+        kind: Kind::Switch,
+        default: "off",
+        about: "Offer loopback addresses too (several agents on one machine)",
+    },
+    Known {
+        key: "ca_file",
+        kind: Kind::Text,
+        default: "",
+        about: "PEM file of further certificate authorities for wss://",
+    },
+    Known {
+        key: "log",
+        kind: Kind::Text,
+        default: "info",
+        about: "What the agent's log holds: error, warn, info, debug or a filter",
+    },
     Known { key: "relay_secret", kind: Kind::Text, default: "", about: "Shared secret for relays that ask for one" },
 ];
 
@@ -169,9 +194,10 @@ fn plain(item: &toml_edit::Item) -> Option<String> {
     if let Some(text) = value.as_str() {
         return Some(text.to_owned());
     }
-    value.as_integer().map(|number| number.to_string()).or_else(|| {
-        value.as_bool().map(|switch| if switch { "on" } else { "off" }.to_owned())
-    })
+    value
+        .as_integer()
+        .map(|number| number.to_string())
+        .or_else(|| value.as_bool().map(|switch| if switch { "on" } else { "off" }.to_owned()))
 }
 
 #[cfg(test)]

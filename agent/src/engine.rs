@@ -64,7 +64,6 @@ impl Machine for Workspace {
     }
 }
 
-
 fn setup(identity: LocalIdentity, watermark: Watermark) -> Setup {
     Setup { identity, seed: random(), watermark }
 }
@@ -82,7 +81,12 @@ pub(crate) fn create(
 }
 
 /// A machine that asks to be let in.
-pub(crate) fn join(identity: LocalIdentity, now: Timestamp, watermark: Watermark, link: &InviteLink) -> Box<dyn Machine + Send> {
+pub(crate) fn join(
+    identity: LocalIdentity,
+    now: Timestamp,
+    watermark: Watermark,
+    link: &InviteLink,
+) -> Box<dyn Machine + Send> {
     Box::new(Workspace::join(setup(identity, watermark), now, link))
 }
 

@@ -235,7 +235,8 @@ mod tests {
             match input {
                 Input::LinkDown { link } => {
                     self.tokens += 1;
-                    let write = Write { table: Table::Meta, key: vec![1], value: Some(Bytes::from(vec![link.0 as u8])) };
+                    let write =
+                        Write { table: Table::Meta, key: vec![1], value: Some(Bytes::from(vec![link.0 as u8])) };
                     self.out.push_back(Output::Persist { token: Token(self.tokens), batch: vec![write] });
                     self.out.push_back(Output::Watermark { incarnation: 1, seq: link.0 });
                 }
@@ -280,7 +281,11 @@ mod tests {
         let recorder = Recorder { reader: Store::open_reader(dir).unwrap(), closed: Arc::clone(&closed) };
         let inbox = Arc::new(Inbox::default());
         let watermark = WatermarkFile::open(&dir.join("mark")).unwrap();
-        (Host::new(Box::new(Scripted::default()), store, watermark, Arc::clone(&inbox), Box::new(recorder)), inbox, closed)
+        (
+            Host::new(Box::new(Scripted::default()), store, watermark, Arc::clone(&inbox), Box::new(recorder)),
+            inbox,
+            closed,
+        )
     }
 
     /// What leaves, leaves after its batch is committed, and the watermark is on disk.

@@ -177,13 +177,7 @@ impl Store {
             .map(|value| value.map(Bytes::from))
     }
 
-    fn try_scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> rusqlite::Result<Vec<Row>> {
+    fn try_scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> rusqlite::Result<Vec<Row>> {
         let (from, strict) = match after {
             Some(after) if after >= prefix => (after, ">"),
             _ => (prefix, ">="),

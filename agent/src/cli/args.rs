@@ -303,12 +303,28 @@ mod tests {
     #[test]
     fn documented_forms_parse() {
         for line in [
-            "weft up", "weft up notes --relay wss://r --qr --as Ann", "weft init --name N --relay ws://a --relay ws://b",
-            "weft join", "weft join - notes --merge", "weft join weft:x --dry-run --as Bob", "weft leave --yes",
-            "weft invite --role reader --expires 2h --uses 3 --json", "weft invites", "weft invites revoke ab",
-            "weft start --no-lan", "weft start --foreground", "weft resume --restore", "weft flush --timeout 5s --to 2",
-            "weft -C notes status --json", "weft status --watch", "weft relays add ws://x", "weft log --since 2d --follow",
-            "weft config set lan off", "weft config list", "weft --home h doctor", "weft completions bash",
+            "weft up",
+            "weft up notes --relay wss://r --qr --as Ann",
+            "weft init --name N --relay ws://a --relay ws://b",
+            "weft join",
+            "weft join - notes --merge",
+            "weft join weft:x --dry-run --as Bob",
+            "weft leave --yes",
+            "weft invite --role reader --expires 2h --uses 3 --json",
+            "weft invites",
+            "weft invites revoke ab",
+            "weft start --no-lan",
+            "weft start --foreground",
+            "weft resume --restore",
+            "weft flush --timeout 5s --to 2",
+            "weft -C notes status --json",
+            "weft status --watch",
+            "weft relays add ws://x",
+            "weft log --since 2d --follow",
+            "weft config set lan off",
+            "weft config list",
+            "weft --home h doctor",
+            "weft completions bash",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -69,8 +69,9 @@ impl Client {
             if (&mut self.reading).take(bound).read_until(b'\n', &mut line)? == 0 {
                 return Err(Failure::new("the agent hung up; see `weft doctor`"));
             }
-            let answer = serde_json::from_slice(&line)
-                .map_err(|_| Failure::new("the agent answered in an unknown form; restart it: weft stop, weft start"))?;
+            let answer = serde_json::from_slice(&line).map_err(|_| {
+                Failure::new("the agent answered in an unknown form; restart it: weft stop, weft start")
+            })?;
             match answer {
                 Answer::Item { item } => each(item),
                 Answer::Done { value } => return Ok(value),

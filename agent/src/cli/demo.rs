@@ -132,7 +132,10 @@ fn play(base: &Path, url: &str, tap: &Tap, began: Instant) -> Ended {
     show(&ann.note(), FIRST);
     saw(tap)?;
     drop((ann, bob));
-    step(&format!("Done in {:.0} s; everything of this demo is deleted. Your turn: weft up", began.elapsed().as_secs_f64()));
+    step(&format!(
+        "Done in {:.0} s; everything of this demo is deleted. Your turn: weft up",
+        began.elapsed().as_secs_f64()
+    ));
     Ok(0)
 }
 

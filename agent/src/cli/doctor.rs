@@ -55,11 +55,19 @@ fn checks(context: &Context) -> Vec<Check> {
         },
     );
     let registry = Registry::load(home);
-    add("workspaces", registry.as_ref().map(|all| all.workspaces.len().to_string()).map_err(|error| format!("{error:#}")));
+    add(
+        "workspaces",
+        registry.as_ref().map(|all| all.workspaces.len().to_string()).map_err(|error| format!("{error:#}")),
+    );
     for entry in registry.iter().flat_map(|all| &all.workspaces) {
         let found = match crate::folder::marker::read(&entry.path) {
-            Ok(Some(marker)) if Some(marker.workspace) == entry.id() => Ok(format!("'{}' in {}", entry.name, entry.path.display())),
-            Ok(_) => Err(format!("{} lost its .weft folder; put it back, or `weft leave` and join again", entry.path.display())),
+            Ok(Some(marker)) if Some(marker.workspace) == entry.id() => {
+                Ok(format!("'{}' in {}", entry.name, entry.path.display()))
+            }
+            Ok(_) => Err(format!(
+                "{} lost its .weft folder; put it back, or `weft leave` and join again",
+                entry.path.display()
+            )),
             Err(error) => Err(format!("{}: {error}", entry.path.display())),
         };
         add("folder", found);
@@ -80,7 +88,14 @@ fn checks(context: &Context) -> Vec<Check> {
         for address in list(workspace, "addresses").iter().filter(|address| text(address, "kind") == "relay") {
             let up = address.get("up") == Some(&Value::Bool(true));
             let url = text(address, "url").to_owned();
-            add("relay", if up { Ok(url) } else { Err(format!("{url}: {}", address.get("why").and_then(Value::as_str).unwrap_or("connecting"))) });
+            add(
+                "relay",
+                if up {
+                    Ok(url)
+                } else {
+                    Err(format!("{url}: {}", address.get("why").and_then(Value::as_str).unwrap_or("connecting")))
+                },
+            );
         }
     }
     let ips: Vec<String> = addresses::of_this_host(false).iter().map(ToString::to_string).collect();

@@ -22,7 +22,8 @@ pub(crate) fn run(context: &Context, join: &Join) -> Ended {
         Some("-") | None => term::ask("Join link:")?,
         Some(link) => link.to_owned(),
     };
-    let link = InviteLink::parse(given.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
+    let link =
+        InviteLink::parse(given.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
     let dir = match &join.folder {
         Some(dir) => share::folder(context, Some(dir))?,
         None => match &context.dir {
@@ -30,8 +31,8 @@ pub(crate) fn run(context: &Context, join: &Join) -> Ended {
             None => std::env::current_dir()?.join(folder_name(&link.name)),
         },
     };
-    let holds_files = std::fs::read_dir(&dir)
-        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != ".weft"));
+    let holds_files =
+        std::fs::read_dir(&dir).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != ".weft"));
     if holds_files && !join.merge {
         return Err(Failure::usage(format!(
             "{} is not empty; give --merge to join it with the workspace (equal files meet, of differing ones both are \
@@ -76,11 +77,14 @@ fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &st
         let state = text(&last, "state");
         if state == "left" {
             spinner.finish_and_clear();
-            return Err(Failure::attention(problems(&last).unwrap_or_else(|| "the invite is not valid any more".to_owned())));
+            return Err(Failure::attention(
+                problems(&last).unwrap_or_else(|| "the invite is not valid any more".to_owned()),
+            ));
         }
         joined = !matches!(state, "joining" | "starting");
         if joined {
-            spinner.set_message(format!("Receiving '{name}': {}", term::count(number(&last, "files"), "file", "files")));
+            spinner
+                .set_message(format!("Receiving '{name}': {}", term::count(number(&last, "files"), "file", "files")));
             if last.get("settled") == Some(&Value::Bool(true)) {
                 break;
             }
@@ -133,7 +137,9 @@ mod tests {
     /// A name chosen by somebody else never leads out of the current folder.
     #[test]
     fn names_become_harmless_folders() {
-        for (name, folder) in [("notes", "notes"), ("../../etc", "-..-etc"), ("a/b", "a-b"), ("..", "workspace"), ("", "workspace")] {
+        for (name, folder) in
+            [("notes", "notes"), ("../../etc", "-..-etc"), ("a/b", "a-b"), ("..", "workspace"), ("", "workspace")]
+        {
             assert_eq!(folder_name(name), folder);
         }
     }

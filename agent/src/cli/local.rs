@@ -31,7 +31,11 @@ pub(crate) fn config(context: &Context, action: &ConfigDo) -> Ended {
                 if context.json {
                     term::say(&json!({"key": key, "value": shown, "source": source, "about": about}).to_string());
                 } else {
-                    term::say(&format!("{} = {shown:?}  {}", paint(Style::Bold, key), paint(Style::Dim, &format!("# {about} ({source})"))));
+                    term::say(&format!(
+                        "{} = {shown:?}  {}",
+                        paint(Style::Bold, key),
+                        paint(Style::Dim, &format!("# {about} ({source})"))
+                    ));
                 }
             }
         }
@@ -48,7 +52,9 @@ pub(crate) fn ignore(context: &Context) -> Ended {
     let listing = scan::list(&root, &mut rules, None)?;
     if context.json {
         let rules: Vec<_> = shown.iter().map(|(source, lines)| json!({"source": source, "rules": lines})).collect();
-        term::say(&json!({"rules": rules, "ignored": listing.ignored, "repositories": listing.repositories}).to_string());
+        term::say(
+            &json!({"rules": rules, "ignored": listing.ignored, "repositories": listing.repositories}).to_string(),
+        );
         return Ok(0);
     }
     for (source, lines) in shown {
@@ -58,7 +64,9 @@ pub(crate) fn ignore(context: &Context) -> Ended {
         }
     }
     for repository in &listing.repositories {
-        term::say(&format!("{repository} is a git repository of its own and stays out (to share it: !/{repository}/ in .weftignore)."));
+        term::say(&format!(
+            "{repository} is a git repository of its own and stays out (to share it: !/{repository}/ in .weftignore)."
+        ));
     }
     term::say(&format!(
         "{} here. Rules of your own go into {} (gitignore syntax; `!` lets in again).",

@@ -118,7 +118,8 @@ pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
         None => {
             let workspace = ask_one(&mut client, &dir)?;
             if context.json {
-                let shown = serde_json::json!({"relays": workspace.get("relays"), "addresses": workspace.get("addresses")});
+                let shown =
+                    serde_json::json!({"relays": workspace.get("relays"), "addresses": workspace.get("addresses")});
                 term::say(&shown.to_string());
                 return Ok(0);
             }

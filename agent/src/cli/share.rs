@@ -54,8 +54,7 @@ pub(crate) fn prepare(
     let name = name.map(str::to_owned).or_else(|| dir.file_name().map(|name| name.to_string_lossy().into_owned()));
     let mut relays = relays.to_vec();
     if relays.is_empty() {
-        let config =
-            Config::load(&context.home.config_file()).map_err(|error| Failure::usage(error.to_string()))?;
+        let config = Config::load(&context.home.config_file()).map_err(|error| Failure::usage(error.to_string()))?;
         relays.extend(Some(config.text("default_relay")).filter(|url| !url.is_empty()));
     }
     let name = name.unwrap_or_else(|| "workspace".to_owned());
@@ -79,7 +78,10 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
         line.push_str(&format!("; largest {path} ({})", term::bytes(size)));
     }
     if listing.ignored > 0 {
-        line.push_str(&format!("; {} (see `weft ignore`)", term::count(listing.ignored, "path ignored", "paths ignored")));
+        line.push_str(&format!(
+            "; {} (see `weft ignore`)",
+            term::count(listing.ignored, "path ignored", "paths ignored")
+        ));
     }
     term::note(&line);
     for repository in &listing.repositories {

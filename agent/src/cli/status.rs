@@ -97,7 +97,10 @@ pub(crate) fn summary(workspace: &Value) -> String {
     if peers.is_empty() {
         parts.push("no other device yet".to_owned());
     } else {
-        parts.push(format!("{connected} of {} here, {holding} hold everything", term::count(peers.len() as u64, "peer", "peers")));
+        parts.push(format!(
+            "{connected} of {} here, {holding} hold everything",
+            term::count(peers.len() as u64, "peer", "peers")
+        ));
     }
     parts.join(&paint(Style::Dim, " · "))
 }
@@ -147,7 +150,11 @@ fn show_peer(peer: &Value, now_ms: u64) -> String {
         (_, lacks) => format!("lacks {}", term::count(lacks, "batch of edits", "batches of edits")),
     };
     let seen = if here || heard == 0 { String::new() } else { format!(", seen {}", term::ago(heard, now_ms)) };
-    format!("{mark} {} {}  {holds}{seen}", text(peer, "member"), paint(Style::Dim, &format!("({})", text(peer, "label"))))
+    format!(
+        "{mark} {} {}  {holds}{seen}",
+        text(peer, "member"),
+        paint(Style::Dim, &format!("({})", text(peer, "label")))
+    )
 }
 
 /// `weft peers`.

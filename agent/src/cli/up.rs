@@ -84,7 +84,10 @@ fn goodbye(client: &mut Client, dir: &Path, was_running: bool) -> Ended {
     let workspace = ask_one(client, dir)?;
     let unsent = number(workspace.get("pending").unwrap_or(&Value::Null), "send");
     if open > 0 {
-        term::note(&format!("{}: nobody can join while no agent of a member runs.", term::count(open, "invite is open", "invites are open")));
+        term::note(&format!(
+            "{}: nobody can join while no agent of a member runs.",
+            term::count(open, "invite is open", "invites are open")
+        ));
     }
     if unsent > 0 && !list(&workspace, "peers").is_empty() {
         term::note(&format!("{} not sent yet.", term::count(unsent, "batch of edits is", "batches of edits are")));

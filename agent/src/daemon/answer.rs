@@ -131,7 +131,9 @@ fn free_folder(daemon: &Daemon, dir: &Path) -> Result<PathBuf, Failure> {
     let own: Vec<PathBuf> = own.iter().filter_map(|file| file.parent()?.canonicalize().ok()).collect();
     refuse::check(&dir, user_home.as_deref(), &own).map_err(|refusal| Failure::usage(refusal.to_string()))?;
     let registry = daemon.registry();
-    if let Some(entry) = registry.workspaces.iter().find(|entry| entry.path.starts_with(&dir) || dir.starts_with(&entry.path)) {
+    if let Some(entry) =
+        registry.workspaces.iter().find(|entry| entry.path.starts_with(&dir) || dir.starts_with(&entry.path))
+    {
         return Err(Failure::usage(if entry.path == dir {
             format!("{} is the workspace '{}' already", dir.display(), entry.name)
         } else {
@@ -176,7 +178,8 @@ async fn init(
     let device = identity.device.id();
     let (id, machine) = engine::create(identity, clock::now(), &name, urls.clone()).map_err(Failure::new)?;
     marker::write(&dir, &marker::Marker { workspace: id, device })?;
-    let entry = Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: false };
+    let entry =
+        Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: false };
     let space = daemon.start_space(entry.clone(), Some(machine), urls)?;
     // Listed once its first rows are durable: an answer means that they are.
     let status = space.shared.ask(Command::Status, Duration::from_secs(60)).await;
@@ -196,7 +199,8 @@ async fn init(
 
 async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Option<String>) -> Outcome {
     let _making = daemon.making.lock().await;
-    let link = InviteLink::parse(link.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
+    let link =
+        InviteLink::parse(link.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
     let id = link.workspace;
     if let Some(entry) = daemon.registry().by_id(&id).cloned() {
         return Err(Failure::usage(format!(
@@ -220,7 +224,8 @@ async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Opti
     let seeds = link.urls.clone();
     let machine = engine::join(identity, clock::now(), watermark.last(), &link);
     marker::write(&dir, &marker::Marker { workspace: id, device })?;
-    let entry = Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: true };
+    let entry =
+        Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: true };
     {
         let mut registry = daemon.registry();
         registry.put(entry.clone());
@@ -281,7 +286,8 @@ async fn invites(space: &Space) -> Result<Vec<OpenInvite>, Failure> {
 async fn revoke(daemon: &Arc<Daemon>, dir: &Path, prefix: &str) -> Outcome {
     let space = space(daemon, dir)?;
     let open = invites(&space).await?;
-    let matching: Vec<OpId> = open.iter().map(|invite| invite.id).filter(|id| id.to_string().starts_with(prefix)).collect();
+    let matching: Vec<OpId> =
+        open.iter().map(|invite| invite.id).filter(|id| id.to_string().starts_with(prefix)).collect();
     match matching.as_slice() {
         [id] => done(&space, Command::RevokeInvite(*id)).await,
         [] => Err(Failure::usage(format!("no open invite begins with {prefix}; `weft invites` lists them"))),
@@ -327,16 +333,10 @@ async fn log(
     let space = space(daemon, dir)?;
     let mut events = space.shared.events();
     let status = ask_status(&space).await;
-    let names: BTreeMap<_, _> = status
-        .iter()
-        .flat_map(|status| &status.peers)
-        .map(|peer| (peer.device, peer.member.clone()))
-        .collect();
-    let me = status
-        .iter()
-        .flat_map(|status| &status.members)
-        .find(|member| member.me)
-        .map(|member| member.name.clone());
+    let names: BTreeMap<_, _> =
+        status.iter().flat_map(|status| &status.peers).map(|peer| (peer.device, peer.member.clone())).collect();
+    let me =
+        status.iter().flat_map(|status| &status.members).find(|member| member.me).map(|member| member.name.clone());
     let who = |entry: &weft_agent_core::files::LogEntry| match entry.device {
         Some(device) => names.get(&device).cloned(),
         None => me.clone(),

@@ -18,10 +18,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
     let mut problems: Vec<String> = shared.problem().into_iter().collect();
     let mut reading = 0;
     if let Some(glance) = shared.glance() {
-        reading = glance
-            .to_read
-            .load(Ordering::Relaxed)
-            .saturating_sub(glance.have_read.load(Ordering::Relaxed));
+        reading = glance.to_read.load(Ordering::Relaxed).saturating_sub(glance.have_read.load(Ordering::Relaxed));
         problems.extend(glance.notes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
     }
     let addresses: Vec<Value> = shared

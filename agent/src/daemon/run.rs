@@ -20,6 +20,7 @@ use weft_agent_core::workspace::command::Command;
 use super::answer;
 use super::space::{Space, Start};
 use super::wire::{Answer, LINE_BYTES_MAX, Request};
+use crate::clock;
 use crate::config::Config;
 use crate::engine::Machine;
 use crate::home::registry::{Entry, Registry};
@@ -28,7 +29,6 @@ use crate::lan::mdns::Mdns;
 use crate::lan::serve::Serving;
 use crate::lan::{addresses, tag};
 use crate::link::{LinkEnv, transport};
-use crate::clock;
 
 /// How often addresses and tags are looked at again.
 const LAN_EVERY: Duration = Duration::from_secs(30);
@@ -159,8 +159,8 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
 
 async fn serve_lan(config: &mut Config) -> Option<Serving> {
     let wanted = config.port("lan_port");
-    let only_loopback = config.is_on("lan_loopback")
-        && addresses::of_this_host(false).iter().all(std::net::IpAddr::is_loopback);
+    let only_loopback =
+        config.is_on("lan_loopback") && addresses::of_this_host(false).iter().all(std::net::IpAddr::is_loopback);
     match Serving::start(wanted, only_loopback).await {
         Ok(serving) => {
             if wanted != serving.port
@@ -332,7 +332,8 @@ async fn client(daemon: &Arc<Daemon>, stream: UnixStream) -> anyhow::Result<()> 
         let request: Request = match serde_json::from_slice(&line) {
             Ok(request) => request,
             Err(_) => {
-                let message = "the agent does not understand this request; restart it with `weft stop` and `weft start`";
+                let message =
+                    "the agent does not understand this request; restart it with `weft stop` and `weft start`";
                 say(&mut writing, &Answer::Failed { message: message.to_owned(), exit: 1 }).await?;
                 continue;
             }

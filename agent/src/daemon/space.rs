@@ -294,8 +294,9 @@ impl Space {
             bell_lock: Mutex::new(()),
         });
         let for_thread = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("weft-workspace".to_owned()).spawn(move || supervise(&for_thread, start))?;
+        let thread = std::thread::Builder::new()
+            .name("weft-workspace".to_owned())
+            .spawn(move || supervise(&for_thread, start))?;
         Ok(Space { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -374,8 +375,7 @@ fn run(shared: &Arc<Shared>, start: &Start, born: Option<Box<dyn Machine + Send>
     };
     let inbox = Arc::new(Inbox::default());
     let links = Links::new(Arc::clone(&start.env), Arc::clone(&inbox));
-    let mut wires =
-        Wires::new(Arc::clone(shared), Arc::clone(&links), Arc::clone(&inbox), marker, replica);
+    let mut wires = Wires::new(Arc::clone(shared), Arc::clone(&links), Arc::clone(&inbox), marker, replica);
     if !shared.is_joining() {
         wires.open_folder();
     }

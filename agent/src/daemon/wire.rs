@@ -17,21 +17,64 @@ pub(crate) enum Request {
     /// Who are you?
     Hello,
     /// All workspaces, or the one around a folder.
-    Status { dir: Option<PathBuf> },
+    Status {
+        dir: Option<PathBuf>,
+    },
     /// A new workspace in a folder.
-    Init { dir: PathBuf, name: String, relays: Vec<String>, display_name: Option<String> },
+    Init {
+        dir: PathBuf,
+        name: String,
+        relays: Vec<String>,
+        display_name: Option<String>,
+    },
     /// Join by a link. Secret.
-    Join { dir: PathBuf, link: String, display_name: Option<String> },
-    Leave { dir: PathBuf },
-    Invite { dir: PathBuf, role: String, expires_ms: u64, uses: u32 },
-    Invites { dir: PathBuf },
-    RevokeInvite { dir: PathBuf, id: String },
-    Pause { dir: Option<PathBuf> },
-    Resume { dir: Option<PathBuf>, answer: Option<ResumeAnswer> },
-    Flush { dir: PathBuf, timeout_ms: u64, peers: u32 },
-    AddRelay { dir: PathBuf, url: String },
-    RemoveRelay { dir: PathBuf, url: String },
-    Log { dir: PathBuf, since_wall_ms: u64, limit: u32, follow: bool },
+    Join {
+        dir: PathBuf,
+        link: String,
+        display_name: Option<String>,
+    },
+    Leave {
+        dir: PathBuf,
+    },
+    Invite {
+        dir: PathBuf,
+        role: String,
+        expires_ms: u64,
+        uses: u32,
+    },
+    Invites {
+        dir: PathBuf,
+    },
+    RevokeInvite {
+        dir: PathBuf,
+        id: String,
+    },
+    Pause {
+        dir: Option<PathBuf>,
+    },
+    Resume {
+        dir: Option<PathBuf>,
+        answer: Option<ResumeAnswer>,
+    },
+    Flush {
+        dir: PathBuf,
+        timeout_ms: u64,
+        peers: u32,
+    },
+    AddRelay {
+        dir: PathBuf,
+        url: String,
+    },
+    RemoveRelay {
+        dir: PathBuf,
+        url: String,
+    },
+    Log {
+        dir: PathBuf,
+        since_wall_ms: u64,
+        limit: u32,
+        follow: bool,
+    },
     /// End.
     Shutdown,
 }

@@ -86,7 +86,10 @@ impl Actor<'_> {
         let ended: Vec<Acted> =
             actions.iter().zip(asides).map(|(action, aside)| self.one(action, aside, false, rows)).collect();
         if let Err(error) = self.sync_all() {
-            return ended.into_iter().map(|acted| Acted { remember: acted.remember, ..Acted::failed(&error) }).collect();
+            return ended
+                .into_iter()
+                .map(|acted| Acted { remember: acted.remember, ..Acted::failed(&error) })
+                .collect();
         }
         ended
     }
@@ -134,9 +137,7 @@ impl Actor<'_> {
             (Expect::File(hash), Some(FileType::RegularFile)) => {
                 look::hash_file(dir, &self.workspace, name)?.as_ref() == Some(hash)
             }
-            (Expect::Symlink(target), Some(FileType::Symlink)) => {
-                at::read_link(dir, name)?.as_ref() == Some(target)
-            }
+            (Expect::Symlink(target), Some(FileType::Symlink)) => at::read_link(dir, name)?.as_ref() == Some(target),
             _ => false,
         })
     }
@@ -269,7 +270,14 @@ impl Actor<'_> {
         Ok(rename(&aside.dir, &aside.temp, &aside.dir, &saved, RenameFlags::NOREPLACE)?)
     }
 
-    fn shift(&self, from: &RelPath, to: &RelPath, expect: &Expect, sync: bool, rows: &mut Rows<'_>) -> io::Result<Acted> {
+    fn shift(
+        &self,
+        from: &RelPath,
+        to: &RelPath,
+        expect: &Expect,
+        sync: bool,
+        rows: &mut Rows<'_>,
+    ) -> io::Result<Acted> {
         let source = match at::open_parent(self.root, from) {
             Ok(dir) => dir,
             Err(error) if look::is_absence(&error) => return self.differs(from, rows),
@@ -462,7 +470,9 @@ mod tests {
         assert!(matches!(world.act(write("a/b/n.md", Expect::Absent, "one"), None), Outcome::Done(_)));
         let file = world.dir.path().join("a/b/n.md");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        let Outcome::Done(stat) = world.act(write("a/b/n.md", Expect::File(hash("one")), "two!"), None) else { panic!() };
+        let Outcome::Done(stat) = world.act(write("a/b/n.md", Expect::File(hash("one")), "two!"), None) else {
+            panic!()
+        };
         assert_eq!((world.file("a/b/n.md").as_str(), stat.size), ("two!", 4));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     }
@@ -516,7 +526,8 @@ mod tests {
         assert!(matches!(world.act(write("out/new", Expect::Absent, "x"), None), Outcome::Failed(_)));
         let remove = FolderAction::Remove { path: path("out/secret"), expect: Expect::File(hash("secret")) };
         world.act(remove, None);
-        let shift = FolderAction::Move { from: path("out/secret"), to: path("in"), expect: Expect::File(hash("secret")) };
+        let shift =
+            FolderAction::Move { from: path("out/secret"), to: path("in"), expect: Expect::File(hash("secret")) };
         assert!(!matches!(world.act(shift, None), Outcome::Done(_)));
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     }

@@ -25,7 +25,9 @@ impl Guard {
     pub(crate) fn check(&mut self) -> Result<(), String> {
         let shown = self.root.display();
         let meta: Metadata = fs::metadata(&self.root).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => format!("{shown} is gone; put it back, or run `weft leave` if it is meant to be"),
+            std::io::ErrorKind::NotFound => {
+                format!("{shown} is gone; put it back, or run `weft leave` if it is meant to be")
+            }
             _ => format!("{shown} cannot be read: {error}"),
         })?;
         if !meta.is_dir() {
@@ -33,7 +35,9 @@ impl Guard {
         }
         match marker::read(&self.root) {
             Ok(Some(found)) if found == self.marker => {}
-            Ok(Some(_)) => return Err(format!("{shown} now belongs to another workspace or device; put the right folder back")),
+            Ok(Some(_)) => {
+                return Err(format!("{shown} now belongs to another workspace or device; put the right folder back"));
+            }
             Ok(None) => {
                 let emptied = fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_none());
                 return Err(if emptied {
@@ -45,7 +49,9 @@ impl Guard {
             Err(error) => return Err(format!("{shown}: its marker cannot be read: {error}")),
         }
         if *self.device.get_or_insert(meta.dev()) != meta.dev() {
-            return Err(format!("{shown} is on another file system than before; mount the right one, then restart the agent"));
+            return Err(format!(
+                "{shown} is on another file system than before; mount the right one, then restart the agent"
+            ));
         }
         fs::read_dir(&self.root).map_err(|error| format!("{shown} cannot be read: {error}"))?;
         Ok(())

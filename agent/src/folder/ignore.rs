@@ -19,13 +19,42 @@ pub(crate) const TEMP_PREFIX: &str = ".weft-tmp-";
 
 /// What is ignored unless `.weftignore` says otherwise; gitignore syntax.
 pub(crate) const DEFAULTS: &[&str] = &[
-    "node_modules/", "target/", ".venv/", "__pycache__/", ".env", ".env.*", "*.pem", ".trash/", ".Trash-*/",
+    "node_modules/",
+    "target/",
+    ".venv/",
+    "__pycache__/",
+    ".env",
+    ".env.*",
+    "*.pem",
+    ".trash/",
+    ".Trash-*/",
     // Editors: swap files, locks, backups, and what changes at every click.
-    "*.swp", "*.swo", "*.swx", "4913", "*~", ".#*", "#*#", ".~lock.*#", "~$*", "*.tmp", ".goutputstream-*",
-    ".obsidian/workspace*.json", ".obsidian/cache",
+    "*.swp",
+    "*.swo",
+    "*.swx",
+    "4913",
+    "*~",
+    ".#*",
+    "#*#",
+    ".~lock.*#",
+    "~$*",
+    "*.tmp",
+    ".goutputstream-*",
+    ".obsidian/workspace*.json",
+    ".obsidian/cache",
     // Operating systems.
-    ".DS_Store", "._*", ".Spotlight-V100/", ".Trashes/", ".fseventsd/", "Thumbs.db", "desktop.ini",
-    ".fuse_hidden*", ".nfs*", ".directory", "lost+found/", "$RECYCLE.BIN/",
+    ".DS_Store",
+    "._*",
+    ".Spotlight-V100/",
+    ".Trashes/",
+    ".fseventsd/",
+    "Thumbs.db",
+    "desktop.ini",
+    ".fuse_hidden*",
+    ".nfs*",
+    ".directory",
+    "lost+found/",
+    "$RECYCLE.BIN/",
 ];
 
 #[derive(Default)]

@@ -31,12 +31,7 @@ pub(crate) enum Looked {
 pub(crate) type Rows<'a> = dyn FnMut(Vec<Write>) -> bool + 'a;
 
 /// Looks at a path. Large files are cut and sealed on the way, their rows given to `rows` piece by piece.
-pub(crate) fn look(
-    root: &OwnedFd,
-    workspace: &WorkspaceId,
-    path: &RelPath,
-    rows: &mut Rows<'_>,
-) -> io::Result<Looked> {
+pub(crate) fn look(root: &OwnedFd, workspace: &WorkspaceId, path: &RelPath, rows: &mut Rows<'_>) -> io::Result<Looked> {
     let absent = || Looked::Found { found: Found::Absent, known: None };
     let dir = match at::open_parent(root, path) {
         Ok(dir) => dir,
@@ -45,9 +40,7 @@ pub(crate) fn look(
     };
     let Some(meta) = at::meta(&dir, path.name())? else { return Ok(absent()) };
     match meta.kind {
-        FileType::Directory => {
-            Ok(Looked::Found { found: Found::Folder, known: Some(Known::Folder) })
-        }
+        FileType::Directory => Ok(Looked::Found { found: Found::Folder, known: Some(Known::Folder) }),
         FileType::Symlink => match at::read_link(&dir, path.name())? {
             Some(target) => Ok(Looked::Found {
                 found: Found::Symlink { target: target.clone() },

@@ -15,6 +15,7 @@ use weft_agent_core::store::Write;
 use weft_agent_core::workspace::input::Input;
 
 use super::act::Actor;
+use super::at;
 use super::guard::Guard;
 use super::ignore::Rules;
 use super::known::{Known, Paths};
@@ -22,7 +23,6 @@ use super::look::{self, Looked};
 use super::marker::Marker;
 use super::scan::{self, Entry};
 use super::watch::{Debounce, Hint, Urgency, Watch};
-use super::at;
 use crate::host::inbox::{Inbox, Task};
 use crate::store::Store;
 
@@ -73,14 +73,15 @@ impl Folder {
         let glance = Arc::new(Glance::default());
         let hints = orders.clone();
         let shared = Arc::clone(&glance);
-        let thread = std::thread::Builder::new().name("weft-folder".to_owned()).spawn(move || {
-            match Store::open_reader(&replica) {
-                Ok(reader) => Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders),
-                Err(error) => {
-                    let _ended = inbox.folder(Task::Input(Input::RootLost { why: error.to_string() }), 0);
+        let thread =
+            std::thread::Builder::new().name("weft-folder".to_owned()).spawn(move || {
+                match Store::open_reader(&replica) {
+                    Ok(reader) => Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders),
+                    Err(error) => {
+                        let _ended = inbox.folder(Task::Input(Input::RootLost { why: error.to_string() }), 0);
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Folder { orders, glance, thread: Some(thread) })
     }
     /// Gives an order; a thread that has ended takes none.
@@ -290,10 +291,13 @@ impl Looker {
             return;
         }
         let below = format!("{from}/");
-        let inside: Vec<RelPath> =
-            self.known.range(from.clone()..).map(|(path, _)| path.clone()).take_while(|path| {
-                path == from || path.as_str().starts_with(&below) || path.as_str() < below.as_str()
-            }).filter(|path| path.as_str().starts_with(&below)).collect();
+        let inside: Vec<RelPath> = self
+            .known
+            .range(from.clone()..)
+            .map(|(path, _)| path.clone())
+            .take_while(|path| path == from || path.as_str().starts_with(&below) || path.as_str() < below.as_str())
+            .filter(|path| path.as_str().starts_with(&below))
+            .collect();
         for old in inside {
             let known = self.known.remove(&old);
             let rest = old.as_str().strip_prefix(&below).unwrap_or_default();

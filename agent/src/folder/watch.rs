@@ -100,9 +100,11 @@ impl Watch {
 
 fn too_few(error: &notify::Error) -> String {
     match error.kind {
-        notify::ErrorKind::MaxFilesWatch => "too many folders to watch: changes are noticed within seconds instead of at \
+        notify::ErrorKind::MaxFilesWatch => {
+            "too many folders to watch: changes are noticed within seconds instead of at \
              once; raise fs.inotify.max_user_watches"
-            .to_owned(),
+                .to_owned()
+        }
         _ => format!("the folder cannot be watched ({error}): changes are noticed within seconds instead of at once"),
     }
 }

@@ -22,7 +22,10 @@ impl WatermarkFile {
         let last = match durable::read_if_there(path)? {
             None => Watermark::default(),
             Some(bytes) => parse(&bytes).ok_or_else(|| {
-                io::Error::other(format!("{} is damaged; restore it, or leave and join the workspace again", path.display()))
+                io::Error::other(format!(
+                    "{} is damaged; restore it, or leave and join the workspace again",
+                    path.display()
+                ))
             })?,
         };
         Ok(WatermarkFile { path: path.to_path_buf(), last })

@@ -63,7 +63,8 @@ impl Side {
         let room = room_id(&public);
         let proof = sign_room(key, &audience, &up.nonce, &up.connection);
         self.links.send(up.link, Rank::Control, &ClientFrame::Join { room, key: public, proof });
-        let joined = |input: &Input| matches!(input, Input::Frame { frame: ServerFrame::Joined { .. }, .. }).then_some(());
+        let joined =
+            |input: &Input| matches!(input, Input::Frame { frame: ServerFrame::Joined { .. }, .. }).then_some(());
         self.wait("the room", joined).await;
         room
     }

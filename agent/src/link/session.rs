@@ -157,9 +157,7 @@ fn frame(message: Message) -> Result<Option<ServerFrame>, LinkError> {
             let code = close.as_ref().and_then(|close| Code::from_close_code(close.code.into()));
             let why = close.map(|close| close.reason.to_string()).unwrap_or_default();
             Err(match code {
-                Some(code) => {
-                    LinkError::Refused { code, message: why, retry_after_ms: None, relay_time_ms: None }
-                }
+                Some(code) => LinkError::Refused { code, message: why, retry_after_ms: None, relay_time_ms: None },
                 None => LinkError::WebSocket(format!("closed by the relay {why}")),
             })
         }
@@ -175,7 +173,8 @@ async fn read(
     renewed: tokio::sync::mpsc::Sender<u64>,
 ) -> Result<std::convert::Infallible, LinkError> {
     loop {
-        let message = timeout(Duration::from_millis(IDLE_MS_MAX), stream.next()).await.map_err(|_| LinkError::Silent)?;
+        let message =
+            timeout(Duration::from_millis(IDLE_MS_MAX), stream.next()).await.map_err(|_| LinkError::Silent)?;
         let Some(message) = message else { return Err(LinkError::WebSocket("closed".to_owned())) };
         let Some(frame) = frame(message?)? else { continue };
         let bytes = match &frame {
