@@ -42,7 +42,7 @@ fn values_that_mean_nothing_are_refused() -> Result<()> {
         &["flush", "--timeout", "soon"],
         &["invites", "revoke", "zz"],
         &["relays", "add", "not a url"],
-        &["relays", "add", "https://example.org"],
+        &["relays", "add", "ftp://example.org"],
         &["config", "set", "no-such-setting", "1"],
     ] {
         let ran = agent.run_here(args)?;

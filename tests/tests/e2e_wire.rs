@@ -37,7 +37,12 @@ fn the_wire_tells_nothing() -> Result<()> {
     wait_text(&ben, "secret-plan-marker.md", text)?;
     ben.write("secret-plan-marker.md", format!("{text}SECOND-MARKER-19be\n"))?;
     wait_text(&ada, "secret-plan-marker.md", &format!("{text}SECOND-MARKER-19be\n"))?;
-    let picture: Vec<u8> = b"BLOB-MARKER-55aa ".iter().copied().cycle().take(2_000_000).collect();
+    // Noise, so that it does not shrink on its way, with the marker in every piece of it.
+    let mut picture = vec![0; 2_500_000];
+    ChaCha8Rng::seed_from_u64(2).fill_bytes(&mut picture);
+    for spot in picture.chunks_mut(4096) {
+        spot.iter_mut().zip(b"BLOB-MARKER-55aa").for_each(|(byte, marker)| *byte = *marker);
+    }
     ada.write("picture-marker.bin", &picture)?;
     wait_same(&[&ada, &ben])?;
 
