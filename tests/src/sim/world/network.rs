@@ -444,6 +444,18 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Whether every member that runs is truly connected to every relay it can reach, whatever it believes.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.active().all(|(index, host)| {
+            let relays = self.case.seats.get(index).map(|seat| seat.relays.as_slice()).unwrap_or_default();
+            relays.iter().all(|relay| {
+                let conn = host.conns.get(relay).and_then(|id| self.conns.get(id));
+                conn.is_some_and(|conn| conn.linked && conn.client_open && conn.relay_open && conn.up.whole())
+            })
+        })
+    }
+
     /// The relay notices that a connection is gone.
     pub(super) fn relay_gone(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
