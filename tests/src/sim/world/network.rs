@@ -46,6 +46,8 @@ pub struct Conn {
     nonce: [u8; 32],
     /// Bytes that the core believes to be waiting.
     believed: u64,
+    /// What its frames are verified against.
+    proofs: Option<core_relay::Proofs>,
     paused_until_ms: u64,
     held_back: VecDeque<Bytes>,
     up: Pipe<Bytes>,
@@ -102,6 +104,7 @@ impl<M: Machine> World<M> {
             token: format!("token-{id}"),
             nonce: [0; 32],
             believed: 0,
+            proofs: None,
             paused_until_ms: 0,
             held_back: VecDeque::new(),
             up: Pipe::new(latency_us, bytes_per_s),
@@ -134,6 +137,11 @@ impl<M: Machine> World<M> {
         let token = conn.token.clone();
         let relay = conn.relay;
         self.relay_feed(relay, core_relay::Input::ConnectionOpened { conn: number(id), admission, token });
+        let core = self.relays.get(relay).and_then(|seat| seat.core.as_ref());
+        let proofs = core.and_then(|core| core.proofs(number(id)));
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.proofs = proofs;
+        }
     }
 
     /// One input to a relay that runs, and everything it asks for.
@@ -234,10 +242,11 @@ impl<M: Machine> World<M> {
     }
 
     fn take_in(&mut self, id: ConnId, frame: Bytes) {
-        let Some(conn) = self.conns.get(&id) else { return };
-        let relay = conn.relay;
         self.digest.update(&frame);
         self.witness.relayed(&frame);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let relay = conn.relay;
+        let Some(frame) = conn.proofs.as_mut().map(|proofs| proofs.check(frame)) else { return };
         self.relay_feed(relay, core_relay::Input::FrameReceived { conn: number(id), frame });
     }
 
