@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
@@ -16,6 +15,7 @@ use weft_agent_core::workspace::input::Input;
 
 use super::act::Actor;
 use super::at;
+use super::glance::Glance;
 use super::guard::Guard;
 use super::ignore::Rules;
 use super::known::{Known, Paths};
@@ -36,8 +36,6 @@ const LOST_LOOK: Duration = Duration::from_secs(2);
 const SEEN_BYTES: usize = 2 * 1024 * 1024;
 /// Files of one `Seen`.
 const SEEN_FILES: usize = 256;
-/// So many deletions noticed at once are told by a whole look only.
-const DELETIONS_AT_ONCE: usize = 20;
 /// After the last deletion that was noticed a whole look settles what is gone: soon, so that others see it soon, but not
 /// in the middle of an `rm -r`, so that a mass delete is judged as one.
 const VERDICT: Duration = Duration::from_millis(250);
@@ -54,16 +52,6 @@ pub(crate) enum Order {
     Look(Vec<RelPath>),
     Hint(Hint),
     Stop,
-}
-
-/// What people see of it.
-#[derive(Default)]
-pub(crate) struct Glance {
-    /// Files to read in the look under way, and read so far.
-    pub(crate) to_read: AtomicU64,
-    pub(crate) have_read: AtomicU64,
-    /// Sentences about what is not carried or not watched.
-    pub(crate) notes: Mutex<Vec<String>>,
 }
 
 /// Told to the thread; ends it when dropped.
@@ -310,6 +298,11 @@ impl Looker {
                 {
                     *executable = Some(*now);
                 }
+                let result = match &acted.outcome {
+                    Outcome::Failed(why) => Err(why.as_str()),
+                    Outcome::Done(_) | Outcome::Differs(_) => Ok(()),
+                };
+                self.glance.tried(path_of(action), result, Instant::now());
                 let bytes = outcome_bytes(&acted.outcome);
                 if !self.tell(Input::Acted { action: *id, outcome: acted.outcome }, bytes) {
                     return false;
@@ -407,12 +400,13 @@ impl Looker {
         let absent: Vec<RelPath> = absent.into_iter().filter(|path| self.known.contains_key(path)).collect();
         if !absent.is_empty() {
             self.judge_later(Instant::now());
+            // Between reading and telling, the root may have gone away with everything in it.
+            if self.rooted().is_none() {
+                return true;
+            }
         }
-        if absent.len() > DELETIONS_AT_ONCE {
-            return self.tell_seen(present);
-        }
-        // Between reading and telling, the root may have gone away with everything in it.
-        self.tell_seen(present) && (absent.is_empty() || self.rooted().is_none() || self.tell_absent(absent))
+        // What went first: then what came can be recognised as the same, moved.
+        self.tell_absent(absent) && self.tell_seen(present)
     }
 
     /// Everything; the end of it is told.
@@ -451,8 +445,19 @@ impl Looker {
             .collect();
         self.look_took = began.elapsed();
         self.note(&listing);
-        self.glance.have_read.store(0, Ordering::Relaxed);
-        self.glance.to_read.store(todo.len() as u64, Ordering::Relaxed);
+        self.glance.reading(todo.len() as u64);
+        let missing: Vec<RelPath> =
+            self.known.keys().filter(|path| !listing.entries.contains_key(*path)).cloned().collect();
+        // Still there, but kept out by a rule now: it stays as it is, here and elsewhere.
+        let is_gone = |path: &RelPath| self.root.join(path.as_str()).symlink_metadata().is_err();
+        let missing: Vec<RelPath> = missing.into_iter().filter(is_gone).collect();
+        if self.rooted().is_none() {
+            return true;
+        }
+        // What went first: then what came can be recognised as the same, moved.
+        if !self.tell_absent(missing) {
+            return false;
+        }
         let mut gone: Vec<RelPath> = Vec::new();
         for some in todo.chunks(SEEN_FILES) {
             let Some((present, absent)) = self.read(&root, some) else { return false };
@@ -461,18 +466,8 @@ impl Looker {
                 return false;
             }
         }
-        self.glance.to_read.store(0, Ordering::Relaxed);
-        let missing: Vec<RelPath> =
-            self.known.keys().filter(|path| !listing.entries.contains_key(*path)).cloned().collect();
-        for path in missing {
-            // Still there, but kept out by a rule now: it stays as it is, here and elsewhere.
-            if self.root.join(path.as_str()).symlink_metadata().is_err() {
-                gone.push(path);
-            }
-        }
+        self.glance.reading(0);
         gone.retain(|path| self.known.contains_key(path));
-        gone.sort();
-        gone.dedup();
         if self.rooted().is_none() {
             return true;
         }
@@ -488,7 +483,7 @@ impl Looker {
             notes.push(format!("{path} is not shared: {why}"));
         }
         notes.extend(self.watch.problem.clone());
-        *self.glance.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+        self.glance.set_notes(notes);
     }
 
     fn differs(&self, path: &RelPath, entry: &Entry) -> bool {
@@ -524,7 +519,7 @@ impl Looker {
                 workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
             })
         };
-        self.glance.have_read.fetch_add(looked.len() as u64, Ordering::Relaxed);
+        self.glance.read(looked.len());
         let (mut present, mut absent) = (Vec::new(), Vec::new());
         for (path, looked) in looked {
             match looked {
@@ -543,10 +538,7 @@ impl Looker {
                 Ok(Looked::Busy) => self.debounce.later(path, Instant::now()),
                 Err(error) => {
                     let why = format!("{path} cannot be read ({error}); make it readable, or name it in .weftignore");
-                    let mut notes = self.glance.notes.lock().unwrap_or_else(PoisonError::into_inner);
-                    if notes.len() < 64 && !notes.contains(&why) {
-                        notes.push(why);
-                    }
+                    self.glance.add_note(why);
                 }
             }
         }
@@ -610,6 +602,17 @@ fn seen_bytes(seen: &Seen) -> usize {
         Found::File { bytes: FileBytes::Here(bytes), .. } => bytes.len() + 128,
         Found::File { bytes: FileBytes::Blob { manifest, .. }, .. } => manifest.pieces.len() * 80 + 128,
         Found::Absent | Found::Symlink { .. } | Found::Folder => 128,
+    }
+}
+
+/// Where an action leaves something.
+fn path_of(action: &FolderAction) -> &RelPath {
+    match action {
+        FolderAction::MakeFolder { path }
+        | FolderAction::Write { path, .. }
+        | FolderAction::Move { to: path, .. }
+        | FolderAction::Remove { path, .. }
+        | FolderAction::SetExecutable { path, .. } => path,
     }
 }
 
