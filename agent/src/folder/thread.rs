@@ -160,7 +160,7 @@ impl Looker {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut everything = false;
-            for order in first.into_iter().chain(orders.try_iter()) {
+            for order in joined(first.into_iter().chain(orders.try_iter())) {
                 let goes_on = match order {
                     Order::Stop => return,
                     Order::Act(actions) => self.act(&actions),
@@ -603,6 +603,18 @@ fn seen_bytes(seen: &Seen) -> usize {
         Found::File { bytes: FileBytes::Blob { manifest, .. }, .. } => manifest.pieces.len() * 80 + 128,
         Found::Absent | Found::Symlink { .. } | Found::Folder => 128,
     }
+}
+
+/// Actions that follow one another become one order: they share their syncs.
+fn joined(orders: impl Iterator<Item = Order>) -> Vec<Order> {
+    let mut all: Vec<Order> = Vec::new();
+    for order in orders {
+        match (all.last_mut(), order) {
+            (Some(Order::Act(before)), Order::Act(more)) => before.extend(more),
+            (_, order) => all.push(order),
+        }
+    }
+    all
 }
 
 /// Where an action leaves something.
