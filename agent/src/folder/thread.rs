@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
+use rustix::fs::AtFlags;
 use weft_agent_core::disk::{FileBytes, FolderAction, Found, Outcome, RelPath, Seen};
 use weft_agent_core::files::{ActionId, known_files, known_folders};
 use weft_agent_core::id::WorkspaceId;
@@ -17,7 +18,7 @@ use super::act::Actor;
 use super::at;
 use super::glance::Glance;
 use super::guard::Guard;
-use super::ignore::Rules;
+use super::ignore::{EXCHANGED_PREFIX, Rules};
 use super::known::{Known, Paths};
 use super::look::{self, Looked};
 use super::marker::Marker;
@@ -444,6 +445,7 @@ impl Looker {
             .map(|(path, _)| path.clone())
             .collect();
         self.look_took = began.elapsed();
+        self.sweep(&root, &listing.litter);
         self.note(&listing);
         self.glance.reading(todo.len() as u64);
         let missing: Vec<RelPath> =
@@ -472,6 +474,30 @@ impl Looker {
             return true;
         }
         self.tell_absent(gone) && self.tell(Input::Scanned { complete: true }, 0)
+    }
+
+    /// Removes what a crash left of writes; this thread, the only one that writes, is at none now. What may hold an edit
+    /// that nobody else has is given a name instead.
+    fn sweep(&self, root: &OwnedFd, litter: &[RelPath]) {
+        for path in litter {
+            let Ok(dir) = at::open_parent(root, path) else { continue };
+            let exchanged = path.name().starts_with(EXCHANGED_PREFIX);
+            if exchanged && !self.holds_known(&dir, path.name()) {
+                let saved = format!("recovered.weft-saved-{:08x}", u32::from_le_bytes(crate::engine::random()));
+                let _tried = rustix::fs::renameat(&dir, path.name(), &dir, saved.as_str());
+                continue;
+            }
+            let _tried = rustix::fs::unlinkat(&dir, path.name(), AtFlags::empty());
+        }
+    }
+
+    fn holds_known(&self, dir: &OwnedFd, name: &str) -> bool {
+        match look::hash_file(dir, &self.workspace, name) {
+            Ok(Some(now)) => self.known.values().any(|known| matches!(known, Known::File { hash, .. } if *hash == now)),
+            // A link; where it led is known to whoever made it.
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     fn note(&self, listing: &scan::Listing) {
