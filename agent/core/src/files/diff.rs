@@ -108,11 +108,17 @@ impl Collector {
         }
         let mut inside = Collector { at: self.at, hunks: Vec::new() };
         inside.walk(Words(old), Words(new), Collector::replace_words);
-        let gone: usize = inside.hunks.iter().map(|hunk| hunk.removed).sum();
-        let come: usize = inside.hunks.iter().map(|hunk| hunk.inserted.chars().count()).sum();
-        let (before, after) = (old.chars().count(), new.chars().count());
+        // Letters and digits tell whether it is still the same line; what stands between them is the same in many.
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+        let gone = |hunk: &Hunk| {
+            let chars = old.chars().skip(hunk.at - self.at).take(hunk.removed);
+            chars.filter(|c| c.is_alphanumeric()).count()
+        };
+        let gone: usize = inside.hunks.iter().map(gone).sum();
+        let come: usize = inside.hunks.iter().map(|hunk| letters(&hunk.inserted)).sum();
+        let (before, after) = (letters(old), letters(new));
         // Of the shorter side at least half is kept: an edit of these lines. Else they are other lines.
-        if 2 * gone.min(before) <= before || 2 * come.min(after) <= after {
+        if 2 * gone <= before || 2 * come <= after {
             *self = Collector { hunks: std::mem::take(&mut self.hunks), at: inside.at };
             self.hunks.append(&mut inside.hunks);
         } else {
