@@ -117,8 +117,8 @@ impl Collector {
         let gone: usize = inside.hunks.iter().map(gone).sum();
         let come: usize = inside.hunks.iter().map(|hunk| letters(&hunk.inserted)).sum();
         let (before, after) = (letters(old), letters(new));
-        // Of the shorter side at least half is kept: an edit of these lines. Else they are other lines.
-        if 2 * gone <= before || 2 * come <= after {
+        // Of the shorter side more than half is kept: an edit of these lines. Else they are other lines.
+        if 2 * gone < before || 2 * come < after {
             *self = Collector { hunks: std::mem::take(&mut self.hunks), at: inside.at };
             self.hunks.append(&mut inside.hunks);
         } else {

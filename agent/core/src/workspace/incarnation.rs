@@ -98,7 +98,7 @@ impl Workspace {
         self.files = Files::open(Identity { workspace: self.id, chain }, tx);
         self.actions.begin_anew();
         self.replay(now, &documents, tx);
-        self.files.rebase(tx);
+        self.files.rebase(&mut self.vault, tx);
         self.await_peers(now, tx);
     }
 
@@ -119,7 +119,7 @@ impl Workspace {
         }
         self.reborn = false;
         tx.delete(Table::Meta, REBORN);
-        self.files.rebase(tx);
+        self.files.rebase(&mut self.vault, tx);
         self.files.handle_root(now, None, &mut self.vault, tx);
         self.effects.push(Output::Halted(None));
         self.effects.push(Output::Look(Vec::new()));
