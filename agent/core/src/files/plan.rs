@@ -546,7 +546,8 @@ impl Files {
             };
             if record.now.is_none() && !(arrived && record.pending.is_some() && self.is_pending(&record, &seen)) {
                 self.records.remove(done.key, cx.tx);
-            } else if !arrived {
+            } else if !(arrived && self.is_pending(&record, &seen)) {
+                // The write did not happen: an edit found there was made on what was there before it, not on it.
                 record.pending = None;
                 self.records.put(done.key, &record, cx.tx);
             }

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use super::world::{Dice, Node, World};
 use crate::files::Resume;
 
+/// How many scripts run when nobody asks for more with `WEFT_SEEDS`; `WEFT_SEED` runs a single one.
+const SEEDS: u64 = 300;
+
 /// The marker lines in a text.
 fn markers(text: &str) -> BTreeSet<String> {
     text.lines().filter(|line| line.starts_with("mark-")).map(ToOwned::to_owned).collect()
@@ -127,8 +130,9 @@ fn world_has_written(world: &World, mark: &str) -> bool {
 /// Whatever people do and however it travels, all folders become equal and no line is lost that nobody removed.
 #[test]
 fn replicas_converge_and_lose_nothing() {
-    let only: Option<u64> = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in only.map_or(1..=87, |seed| seed..=seed) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (only, count) = (number("WEFT_SEED"), number("WEFT_SEEDS").unwrap_or(SEEDS));
+    for seed in only.map_or(1..=count, |seed| seed..=seed) {
         let result = std::panic::catch_unwind(|| run(seed));
         if let Err(error) = result {
             eprintln!("seed {seed} failed");
