@@ -548,9 +548,7 @@ impl Files {
             (Some((_, now, since_now)), Some((_, pending, since_pending))) => {
                 let brought = diff(&pending.1, &now.1);
                 weight(since_pending) < weight(since_now)
-                    && brought.iter().any(|hunk| {
-                        hunk.removed > 0 && apart(std::slice::from_ref(hunk), since_pending)
-                    })
+                    && brought.iter().any(|hunk| hunk.removed > 0 && apart(std::slice::from_ref(hunk), since_pending))
             }
             (None, Some(_)) => true,
             (_, None) => false,
