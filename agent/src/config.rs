@@ -58,7 +58,6 @@ const KNOWN: &[Known] = &[
         default: "info",
         about: "What the agent's log holds: error, warn, info, debug or a filter",
     },
-    Known { key: "relay_secret", kind: Kind::Text, default: "", about: "Shared secret for relays that ask for one" },
 ];
 
 /// Why settings cannot be used.

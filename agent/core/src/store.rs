@@ -164,7 +164,7 @@ impl Read for Tx<'_> {
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {
-        let start = after.map_or_else(|| prefix.to_vec(), <[u8]>::to_vec);
+        let start = after.map_or(prefix, |after| after.max(prefix)).to_vec();
         let writes = self.writes.borrow();
         let mut own = writes
             .range((table, start)..)
@@ -241,7 +241,7 @@ impl Read for MemoryStore {
         self.0.get(&(table, key.to_vec())).cloned()
     }
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {
-        let start = after.map_or_else(|| prefix.to_vec(), <[u8]>::to_vec);
+        let start = after.map_or(prefix, |after| after.max(prefix)).to_vec();
         self.0
             .range((table, start)..)
             .take_while(|((found, key), _)| *found == table && key.starts_with(prefix))

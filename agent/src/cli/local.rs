@@ -26,13 +26,11 @@ pub(crate) fn config(context: &Context, action: &ConfigDo) -> Ended {
         }
         ConfigDo::List => {
             for (key, value, source, about) in config.list() {
-                // A secret is shown only to whoever asks for it by name.
-                let shown = if key == "relay_secret" && !value.is_empty() { "(set)" } else { value.as_str() };
                 if context.json {
-                    term::say(&json!({"key": key, "value": shown, "source": source, "about": about}).to_string());
+                    term::say(&json!({"key": key, "value": value, "source": source, "about": about}).to_string());
                 } else {
                     term::say(&format!(
-                        "{} = {shown:?}  {}",
+                        "{} = {value:?}  {}",
                         paint(Style::Bold, key),
                         paint(Style::Dim, &format!("# {about} ({source})"))
                     ));

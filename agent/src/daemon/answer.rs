@@ -173,9 +173,18 @@ async fn init(
         urls.push(Address::parse(url).map_err(|error| Failure::usage(format!("{url}: {error}")))?.url);
     }
     let dir = free_folder(daemon, &dir)?;
-    clear_foreign_marker(daemon, &dir)?;
     let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
     let device = identity.device.id();
+    if marker::read(&dir).ok().flatten().is_some_and(|found| found.device != device) {
+        return Err(Failure::usage(format!(
+            "{dir} is a copy of another device's workspace. To sync the copy with it: weft join LINK {dir} --merge (a \
+             member makes the link with `weft invite`). To share it as a workspace of its own: remove {marker}, then \
+             `weft init` again",
+            dir = dir.display(),
+            marker = dir.join(marker::DIR).display()
+        )));
+    }
+    clear_foreign_marker(daemon, &dir)?;
     let (id, machine) = engine::create(identity, clock::now(), &name, urls.clone()).map_err(Failure::new)?;
     marker::write(&dir, &marker::Marker { workspace: id, device })?;
     let entry =

@@ -35,7 +35,7 @@ pub(crate) const DEFAULTS: &[&str] = &[
     "4913",
     "*~",
     ".#*",
-    "#*#",
+    "\\#*#",
     ".~lock.*#",
     "~$*",
     "*.tmp",
@@ -230,6 +230,7 @@ mod tests {
             (false, "notes/target", false),
             (true, "notes/target", true),
             (true, ".note.md.swp", false),
+            (true, "#note.md#", false),
             (true, ".obsidian/workspace-mobile.json", false),
             (false, ".obsidian/app.json", false),
         ] {

@@ -20,6 +20,8 @@ pub(crate) enum Known {
     Symlink(String),
     /// A folder.
     Folder,
+    /// Something, of which the core is to be told anew whatever it was.
+    Untold,
 }
 
 /// All of them.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use weft_agent_core::disk::{FileBytes, FolderAction, Found, Outcome, RelPath, Seen};
-use weft_agent_core::files::{ActionId, known_files};
+use weft_agent_core::files::{ActionId, known_files, known_folders};
 use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::store::Write;
 use weft_agent_core::workspace::input::Input;
@@ -36,8 +36,15 @@ const LOST_LOOK: Duration = Duration::from_secs(2);
 const SEEN_BYTES: usize = 2 * 1024 * 1024;
 /// Files of one `Seen`.
 const SEEN_FILES: usize = 256;
-/// So many deletions noticed at once are judged by a whole look.
+/// So many deletions noticed at once are told by a whole look only.
 const DELETIONS_AT_ONCE: usize = 20;
+/// After the last deletion that was noticed a whole look settles what is gone: soon, so that others see it soon, but not
+/// in the middle of an `rm -r`, so that a mass delete is judged as one.
+const VERDICT: Duration = Duration::from_millis(250);
+/// The same in looks' lengths: a large folder is not looked at for every file.
+const VERDICT_LOOKS: u32 = 8;
+/// Latest verdict after the first deletion, while there is always another.
+const VERDICT_LAST: Duration = Duration::from_secs(5);
 /// Actions done and answered together.
 const ACTIONS_AT_ONCE: usize = 256;
 
@@ -112,6 +119,10 @@ struct Looker {
     glance: Arc<Glance>,
     lost: bool,
     next_look: Instant,
+    /// When what was deleted is judged, and the latest moment for that.
+    verdict: Option<(Instant, Instant)>,
+    /// What the last whole look took, without reading files.
+    look_took: Duration,
 }
 
 impl Looker {
@@ -128,6 +139,7 @@ impl Looker {
             let trusted = stat.ctime_ns != 0;
             known.insert(path, Known::File { hash, executable: None, stat: trusted.then_some(stat) });
         }
+        known.extend(known_folders(&reader).map(|path| (path, Known::Folder)));
         let watch = Watch::new(&root, move |hint| {
             let _ended = hints.send(Order::Hint(hint));
         });
@@ -143,6 +155,8 @@ impl Looker {
             glance,
             lost: false,
             next_look: Instant::now(),
+            verdict: None,
+            look_took: Duration::ZERO,
             root,
         }
     }
@@ -151,6 +165,7 @@ impl Looker {
         loop {
             let now = Instant::now();
             let wake = self.debounce.next().map_or(self.next_look, |due| due.min(self.next_look));
+            let wake = self.verdict.map_or(wake, |(due, _)| due.min(wake));
             let first = match orders.recv_timeout(wake.saturating_duration_since(now)) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -163,6 +178,7 @@ impl Looker {
                     Order::Act(actions) => self.act(&actions),
                     Order::Look(paths) if paths.is_empty() => {
                         everything = true;
+                        self.tell_anew();
                         true
                     }
                     Order::Look(paths) => self.look_at(&paths),
@@ -176,7 +192,8 @@ impl Looker {
                 }
             }
             let due = self.debounce.due(Instant::now());
-            let goes_on = if everything || Instant::now() >= self.next_look {
+            let verdict = self.verdict.is_some_and(|(due, _)| Instant::now() >= due);
+            let goes_on = if everything || verdict || Instant::now() >= self.next_look {
                 self.look_everywhere()
             } else if due.is_empty() {
                 true
@@ -207,8 +224,25 @@ impl Looker {
             self.rules.reload();
             self.next_look = Instant::now();
         }
-        self.debounce.add(rel, urgency, Instant::now());
+        let now = Instant::now();
+        if urgency == Urgency::Gone && self.verdict.is_some() {
+            self.judge_later(now);
+        }
+        self.debounce.add(rel, urgency, now);
         true
+    }
+
+    /// Something was deleted.
+    fn judge_later(&mut self, now: Instant) {
+        let last = self.verdict.map_or(now + VERDICT_LAST, |(_, last)| last);
+        self.verdict = Some(((now + VERDICT.max(self.look_took * VERDICT_LOOKS)).min(last), last));
+    }
+
+    /// Whatever is known is told again at the next look, as there or as absent.
+    fn tell_anew(&mut self) {
+        let stored = known_files(&self.reader).map(|(path, ..)| path).chain(known_folders(&self.reader));
+        self.known.extend(stored.map(|path| (path, Known::Untold)));
+        self.known.values_mut().for_each(|known| *known = Known::Untold);
     }
 
     fn rooted(&mut self) -> Option<OwnedFd> {
@@ -360,7 +394,7 @@ impl Looker {
                 if self.known.get(&path) == Some(&Known::Folder) {
                     continue;
                 }
-            } else if self.known.get(&path) == Some(&Known::Folder) {
+            } else if matches!(self.known.get(&path), Some(Known::Folder | Known::Untold)) {
                 // What was below is gone with it.
                 let below = format!("{path}/");
                 todo.extend(self.known.keys().filter(|inner| inner.as_str().starts_with(&below)).cloned());
@@ -371,8 +405,10 @@ impl Looker {
         todo.dedup();
         let Some((present, absent)) = self.read(&root, &todo) else { return false };
         let absent: Vec<RelPath> = absent.into_iter().filter(|path| self.known.contains_key(path)).collect();
+        if !absent.is_empty() {
+            self.judge_later(Instant::now());
+        }
         if absent.len() > DELETIONS_AT_ONCE {
-            self.next_look = Instant::now();
             return self.tell_seen(present);
         }
         // Between reading and telling, the root may have gone away with everything in it.
@@ -383,9 +419,11 @@ impl Looker {
     fn look_everywhere(&mut self) -> bool {
         self.next_look = Instant::now() + if self.watch.is_blind() { BLIND_LOOK } else { SLOW_LOOK };
         self.debounce.clear();
+        self.verdict = None;
         let Some(root) = self.rooted() else { return true };
         self.rules.reload();
         self.watch.add("");
+        let began = Instant::now();
         let listing = match scan::list(&self.root, &mut self.rules, None) {
             Ok(listing) => listing,
             Err(error) => return self.lose(format!("{} cannot be read: {error}", self.root.display())),
@@ -411,6 +449,7 @@ impl Looker {
             .filter(|(path, entry)| self.differs(path, entry))
             .map(|(path, _)| path.clone())
             .collect();
+        self.look_took = began.elapsed();
         self.note(&listing);
         self.glance.have_read.store(0, Ordering::Relaxed);
         self.glance.to_read.store(todo.len() as u64, Ordering::Relaxed);
