@@ -275,10 +275,17 @@ impl<M> crate::sim::host::Host<M> {
     fn learn(&mut self, what: &FolderAction) {
         let paths: Vec<RelPath> = match what {
             FolderAction::Move { from, to, .. } => {
-                let inside: Vec<RelPath> = self.folder.inside(to).map(|(path, _)| path.clone()).collect();
-                let gone = format!("{from}/");
-                self.known.retain(|path, _| path != from && !path.as_str().starts_with(&gone));
-                inside.into_iter().chain([to.clone()]).collect()
+                // What is inside moved along unread: an edit in it that nobody looked at yet is still to be told.
+                let below = format!("{from}/");
+                let moved = |path: &RelPath| path == from || path.as_str().starts_with(&below);
+                let inside: Vec<_> = self.known.extract_if(.., |path, _| moved(path)).collect();
+                for (path, known) in inside {
+                    let rest = path.as_str().get(from.as_str().len()..).unwrap_or_default();
+                    if let Some(path) = RelPath::new(&format!("{to}{rest}")) {
+                        self.known.insert(path, known);
+                    }
+                }
+                vec![to.clone()]
             }
             FolderAction::MakeFolder { path }
             | FolderAction::Write { path, .. }
