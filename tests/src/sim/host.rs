@@ -40,7 +40,10 @@ pub enum Job {
         only_changes: bool,
     },
     /// Look at everything.
-    Scan,
+    Scan {
+        /// Tell only what differs from what the shell knows; what is gone is told in any case.
+        only_changes: bool,
+    },
 }
 
 /// What the worker found or did, on its way to the core.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::RelPath;
-use weft_agent_core::files::{known_files, version_hash};
+use weft_agent_core::files::{known_files, known_folders, version_hash};
 use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
@@ -52,7 +52,8 @@ impl Machine for Workspace {
         version_hash(workspace, bytes)
     }
     fn known_files(read: &dyn Read) -> Vec<(RelPath, Known)> {
-        known_files(read).map(|(path, stat, _)| (path, Known::File(stat))).collect()
+        let files = known_files(read).map(|(path, stat, _)| (path, Known::File(stat)));
+        files.chain(known_folders(read).map(|path| (path, Known::Folder))).collect()
     }
     fn cut(&self, bytes: &[u8], dice: &mut Dice) -> Result<(Manifest, Vec<(PieceId, Bytes)>), String> {
         super::blob::cut(&self.id(), bytes, dice)

@@ -180,7 +180,8 @@ impl Files {
     }
 
     /// Whether what is there is another file than the one we were about to put there for the first time: somebody was
-    /// quicker. After a crash it may also be that file, written and edited.
+    /// quicker. After a crash it may also be that file, written and edited; it counts as that only if nothing of it is
+    /// missing, because a stranger taken for an edit would replace what others wrote.
     fn is_foreign(&mut self, key: Key, look: &Look, cx: &mut Cx<'_, '_>) -> bool {
         if self.records.brief(key).is_none_or(|known| known.hash.is_some()) {
             return false;
@@ -191,7 +192,7 @@ impl Files {
         }
         let new = look.inline().and_then(|bytes| text::split(bytes));
         let (Some((_, new)), Some((_, old))) = (new, self.text_at(key.id, &pending, cx)) else { return true };
-        weight(&diff(&old, &new)) * 2 >= old.chars().count()
+        old.is_empty() || diff(&old, &new).iter().any(|hunk| hunk.removed > 0)
     }
 
     /// The folder at this path; made in the tree if it is new there.
@@ -501,15 +502,7 @@ impl Files {
             let text = self.text_at(key.id, &base, cx)?;
             return Some((base, text));
         }
-        let mut best: Option<(usize, OnDisk, (text::Style, String))> = None;
-        for base in [record.now.as_ref(), record.pending.as_ref()].into_iter().flatten() {
-            let Some(old) = self.text_at(key.id, base, cx) else { continue };
-            let size = weight(&diff(&old.1, new));
-            if best.as_ref().is_none_or(|(smallest, ..)| size < *smallest) {
-                best = Some((size, base.clone(), old));
-            }
-        }
-        let (size, base, text) = best?;
+        let (size, base, text) = self.likely_base(key, record, new, cx)?;
         let mut stale: Option<(usize, OnDisk, (text::Style, String))> = None;
         for (old, when) in &record.recent {
             let unopened = look.opened == Some(false);
@@ -532,6 +525,36 @@ impl Files {
             }
             None => Some((base, text)),
         }
+    }
+
+    /// The content at the base, or, after a crash, what the write under way was to leave, if that is nearer and
+    /// something that it brought is there. Why: if the write never happened, entering the edit at it would take out what
+    /// others wrote; entering it at the older one takes out nothing of theirs.
+    fn likely_base(
+        &mut self,
+        key: Key,
+        record: &Record,
+        new: &str,
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(usize, OnDisk, (text::Style, String))> {
+        let mut candidate = |base: Option<&OnDisk>| {
+            let base = base?;
+            let old = self.text_at(key.id, base, cx)?;
+            let hunks = diff(&old.1, new);
+            Some((base.clone(), old, hunks))
+        };
+        let (now, pending) = (candidate(record.now.as_ref()), candidate(record.pending.as_ref()));
+        let written = match (&now, &pending) {
+            (Some((_, now, since_now)), Some((_, pending, since_pending))) => {
+                let brought = diff(&pending.1, &now.1);
+                weight(since_pending) < weight(since_now)
+                    && brought.iter().any(|hunk| hunk.removed > 0 && apart(std::slice::from_ref(hunk), since_pending))
+            }
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let (base, text, hunks) = if written { pending } else { now }?;
+        Some((weight(&hunks), base, text))
     }
 
     /// Writes down what a text is now, after its document changed.

@@ -97,9 +97,11 @@ impl Workspace {
         files::forget(&documents, tx);
         self.files = Files::open(Identity { workspace: self.id, chain }, tx);
         self.actions.begin_anew();
-        self.replay(now, &documents, tx);
-        self.files.rebase(tx);
+        self.effects.forget_actions();
+        // First of all the folder stands still: nothing half rebuilt is written to it.
         self.await_peers(now, tx);
+        self.replay(now, &documents, tx);
+        self.files.rebase(&mut self.vault, tx);
     }
 
     /// Lets the folder stand still until a peer was heard and nothing it holds is missing.
@@ -112,14 +114,16 @@ impl Workspace {
         self.files.handle_root(now, Some(WAITING.into()), &mut self.vault, tx);
     }
 
-    /// What a connected peer holds is here: the folder goes on, entered by difference.
+    /// What a connected peer holds is here, or there is nobody left to ask: the folder goes on, entered by difference.
     pub(super) fn go_on_reborn(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        if !self.reborn || !self.links.0.values().any(|link| link.reconciled) {
+        let me = self.my_device();
+        let alone = self.is_active() && self.membership.active_devices().all(|(device, _)| *device == me);
+        if !self.reborn || !(alone || self.links.0.values().any(|link| link.reconciled)) {
             return;
         }
         self.reborn = false;
         tx.delete(Table::Meta, REBORN);
-        self.files.rebase(tx);
+        self.files.rebase(&mut self.vault, tx);
         self.files.handle_root(now, None, &mut self.vault, tx);
         self.effects.push(Output::Halted(None));
         self.effects.push(Output::Look(Vec::new()));

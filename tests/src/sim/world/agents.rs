@@ -170,7 +170,7 @@ impl<M: Machine> World<M> {
                 }
                 self.job(index, Job::Act(action, what));
             }
-            Output::Look(paths) if paths.is_empty() => self.job(index, Job::Scan),
+            Output::Look(paths) if paths.is_empty() => self.job(index, Job::Scan { only_changes: false }),
             Output::Look(paths) => self.job(index, Job::Look { paths, only_changes: false }),
             Output::Watermark { incarnation, seq } => host.disk.watermark = Watermark { incarnation, seq },
             Output::Halted(Some(Halt::MassDelete { .. })) => {
@@ -192,7 +192,7 @@ impl<M: Machine> World<M> {
             host.admitted = true;
             host.phase = Phase::Active;
             self.note(|| format!("h{index} is admitted"));
-            self.job(index, Job::Scan);
+            self.job(index, Job::Scan { only_changes: true });
         }
     }
 

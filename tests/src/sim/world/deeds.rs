@@ -141,7 +141,7 @@ impl<M: Machine> World<M> {
         let marker = self.witness.marker(index, self.now_us);
         // Two lines that share how they begin or end would be merged inside the marker when both replace one line.
         let hash = blake3::hash(marker.as_bytes()).to_hex();
-        let (begin, end) = (hash.get(..6).unwrap_or_default(), hash.get(6..12).unwrap_or_default());
+        let (begin, end) = (hash.get(..16).unwrap_or_default(), hash.get(16..32).unwrap_or_default());
         format!("{begin} {word} {marker} {end}")
     }
 

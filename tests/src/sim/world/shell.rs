@@ -54,9 +54,11 @@ impl<M: Machine> World<M> {
     /// Queues work in the folder.
     pub(super) fn job(&mut self, index: usize, job: Job) {
         let Some(host) = self.hosts.get_mut(index) else { return };
-        let first_scan_waits = matches!(job, Job::Scan) && host.jobs.iter().any(|job| matches!(job, Job::Scan));
-        if first_scan_waits {
-            return;
+        if let Job::Scan { only_changes } = &job {
+            let waits = |waiting: &Job| matches!(waiting, Job::Scan { only_changes: less } if *only_changes || !less);
+            if host.jobs.iter().any(waits) {
+                return;
+            }
         }
         host.jobs.push_back(job);
         if !host.working {
@@ -81,11 +83,11 @@ impl<M: Machine> World<M> {
                     self.say(index, Input::Seen(seen), Undo::new());
                 }
             }
-            Job::Scan => {
+            Job::Scan { only_changes } => {
                 let Some(host) = self.hosts.get(index) else { return };
                 let mut paths: Vec<RelPath> = host.folder.iter().map(|(path, _)| path.clone()).collect();
                 paths.extend(host.known.keys().filter(|path| host.folder.get(path).is_none()).cloned());
-                let seen = self.look(index, paths, true);
+                let seen = self.look(index, paths, only_changes);
                 if !seen.is_empty() {
                     self.say(index, Input::Seen(seen), Undo::new());
                 }
@@ -263,7 +265,7 @@ impl<M: Machine> World<M> {
             && host.admitted
         {
             host.missed = false;
-            self.job(index, Job::Scan);
+            self.job(index, Job::Scan { only_changes: true });
         }
     }
 }
@@ -273,10 +275,17 @@ impl<M> crate::sim::host::Host<M> {
     fn learn(&mut self, what: &FolderAction) {
         let paths: Vec<RelPath> = match what {
             FolderAction::Move { from, to, .. } => {
-                let inside: Vec<RelPath> = self.folder.inside(to).map(|(path, _)| path.clone()).collect();
-                let gone = format!("{from}/");
-                self.known.retain(|path, _| path != from && !path.as_str().starts_with(&gone));
-                inside.into_iter().chain([to.clone()]).collect()
+                // What is inside moved along unread: an edit in it that nobody looked at yet is still to be told.
+                let below = format!("{from}/");
+                let moved = |path: &RelPath| path == from || path.as_str().starts_with(&below);
+                let inside: Vec<_> = self.known.extract_if(.., |path, _| moved(path)).collect();
+                for (path, known) in inside {
+                    let rest = path.as_str().get(from.as_str().len()..).unwrap_or_default();
+                    if let Some(path) = RelPath::new(&format!("{to}{rest}")) {
+                        self.known.insert(path, known);
+                    }
+                }
+                vec![to.clone()]
             }
             FolderAction::MakeFolder { path }
             | FolderAction::Write { path, .. }
