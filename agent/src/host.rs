@@ -167,7 +167,15 @@ impl Host {
                 Output::Watermark { incarnation, seq } => {
                     self.watermark.raise(Watermark { incarnation, seq }).map_err(End::Watermark)?;
                 }
-                other => self.held.push(other),
+                Output::Send { .. }
+                | Output::Close { .. }
+                | Output::Act(..)
+                | Output::Look(_)
+                | Output::Halted(_)
+                | Output::Addresses { .. }
+                | Output::Admitted { .. }
+                | Output::Event(_)
+                | Output::Reply(..) => self.held.push(output),
             }
         }
         Ok(())
@@ -231,6 +239,7 @@ mod tests {
         tokens: u64,
     }
     impl Machine for Scripted {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "a script knows its own inputs")]
         fn handle(&mut self, _now: Timestamp, input: Input, read: &dyn Read) {
             match input {
                 Input::LinkDown { link } => {
@@ -257,7 +266,7 @@ mod tests {
     /// Records closes together with whether the store on disk already had the row then.
     struct Recorder {
         reader: Store,
-        closed: Arc<Mutex<Vec<(LinkId, Option<Bytes>)>>>,
+        closed: Closed,
     }
     impl Effects for Recorder {
         fn send(&mut self, _: LinkId, _: Rank, _: ClientFrame) {}

@@ -198,10 +198,10 @@ impl Links {
                 backoff.reset();
             }
             let mut wait = backoff.next(u32::from_le_bytes(engine::random()));
-            match error {
-                LinkError::Refused { retry_after_ms: Some(ms), .. } => wait = wait.max(Duration::from_millis(ms)),
-                LinkError::Restarting { after_ms } => wait = Duration::from_millis(after_ms),
-                _ => {}
+            if let LinkError::Refused { retry_after_ms: Some(ms), .. } = error {
+                wait = wait.max(Duration::from_millis(ms));
+            } else if let LinkError::Restarting { after_ms } = error {
+                wait = Duration::from_millis(after_ms);
             }
             tokio::select! {
                 () = stop.cancelled() => break,

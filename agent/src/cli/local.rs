@@ -47,7 +47,7 @@ pub(crate) fn ignore(context: &Context) -> Ended {
     let root = dir.ancestors().find(|above| above.join(".weft/marker.toml").exists()).unwrap_or(&dir).to_path_buf();
     let mut rules = Rules::new(&root);
     let shown = rules.shown();
-    let listing = scan::list(&root, &mut rules, None)?;
+    let listing = scan::list(&root, &mut rules, None, &mut |_| {})?;
     if context.json {
         let rules: Vec<_> = shown.iter().map(|(source, lines)| json!({"source": source, "rules": lines})).collect();
         term::say(

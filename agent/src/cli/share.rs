@@ -63,7 +63,7 @@ pub(crate) fn prepare(
 
 fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
     let spinner = term::spinner("Looking at the folder");
-    let listing = scan::list(dir, &mut Rules::new(dir), None);
+    let listing = scan::list(dir, &mut Rules::new(dir), None, &mut |_| {});
     spinner.finish_and_clear();
     let listing = listing.map_err(|error| Failure::new(format!("{} cannot be read: {error}", dir.display())))?;
     if let Some((path, why)) = listing.unreadable.first() {

@@ -109,7 +109,7 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     let grouped = if digits.len() > 4 {
         let mut out = String::new();
         for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at) % 3 == 0 {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
                 out.push(',');
             }
             out.push(digit);

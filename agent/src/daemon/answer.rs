@@ -115,11 +115,13 @@ async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
     Ok(json!({"agent": agent(daemon), "workspaces": workspaces}))
 }
 
+fn unexpected<T>() -> Result<T, Failure> {
+    Err(Failure::new("the workspace gave another answer than expected; please report this"))
+}
+
 async fn done(space: &Space, command: Command) -> Outcome {
-    match space.shared.ask(command, PATIENCE).await? {
-        Reply::Done => Ok(Value::Null),
-        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
-    }
+    let Reply::Done = space.shared.ask(command, PATIENCE).await? else { return unexpected() };
+    Ok(Value::Null)
 }
 
 /// A folder that may become a workspace: canonical, allowed, and of no workspace yet.
@@ -277,19 +279,15 @@ async fn invite(daemon: &Arc<Daemon>, dir: &Path, role: &str, expires_ms: u64, u
         uses,
         lan: daemon.lan_urls(),
     };
-    match space(daemon, dir)?.shared.ask(command, PATIENCE).await? {
-        Reply::Invite { link, id, beyond_lan } => {
-            Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan}))
-        }
-        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
-    }
+    let Reply::Invite { link, id, beyond_lan } = space(daemon, dir)?.shared.ask(command, PATIENCE).await? else {
+        return unexpected();
+    };
+    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan}))
 }
 
 async fn invites(space: &Space) -> Result<Vec<OpenInvite>, Failure> {
-    match space.shared.ask(Command::Invites, PATIENCE).await? {
-        Reply::Invites(open) => Ok(open),
-        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
-    }
+    let Reply::Invites(open) = space.shared.ask(Command::Invites, PATIENCE).await? else { return unexpected() };
+    Ok(open)
 }
 
 async fn revoke(daemon: &Arc<Daemon>, dir: &Path, prefix: &str) -> Outcome {
@@ -323,12 +321,10 @@ async fn resume(daemon: &Arc<Daemon>, dir: Option<&Path>, answer: Option<ResumeA
 async fn flush(daemon: &Arc<Daemon>, dir: &Path, timeout_ms: u64, peers: u32) -> Outcome {
     let command = Command::Flush { until_mono_ms: clock::now().after_ms(timeout_ms), peers };
     let patience = Duration::from_millis(timeout_ms) + PATIENCE;
-    match space(daemon, dir)?.shared.ask(command, patience).await? {
-        Reply::Flushed { complete, peers, missing } => {
-            Ok(json!({"complete": complete, "peers": peers, "missing": missing}))
-        }
-        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
-    }
+    let Reply::Flushed { complete, peers, missing } = space(daemon, dir)?.shared.ask(command, patience).await? else {
+        return unexpected();
+    };
+    Ok(json!({"complete": complete, "peers": peers, "missing": missing}))
 }
 
 async fn log(
@@ -351,22 +347,24 @@ async fn log(
         None => me.clone(),
     };
     let Reply::Log(entries) = space.shared.ask(Command::Log { since_wall_ms, limit }, PATIENCE).await? else {
-        return Err(Failure::new("the workspace gave another answer than expected; please report this"));
+        return unexpected();
     };
     let gone = |_| Failure::new("the terminal went away");
     for entry in &entries {
         let item = report::entry(entry, who(entry).as_deref());
         say(writing, &Answer::Item { item }).await.map_err(gone)?;
     }
-    while follow {
+    if !follow {
+        return Ok(Value::Null);
+    }
+    loop {
         match events.recv().await {
             Ok(entry) => {
                 let item = report::entry(&entry, who(&entry).as_deref());
                 say(writing, &Answer::Item { item }).await.map_err(gone)?;
             }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(Value::Null),
         }
     }
-    Ok(Value::Null)
 }

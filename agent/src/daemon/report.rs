@@ -35,7 +35,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         });
     };
     let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
-    problems.extend(status.halt.as_ref().map(|halt| halt_text(halt)));
+    problems.extend(status.halt.as_ref().map(halt_text));
     problems.extend(status.problems.iter().cloned());
     let links: Vec<Value> = status
         .links

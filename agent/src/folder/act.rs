@@ -77,7 +77,10 @@ impl Actor<'_> {
                 FolderAction::Write { path, content, hash, executable, expect } => {
                     Some(self.write_aside(path, content, hash, *executable, expect, false))
                 }
-                _ => None,
+                FolderAction::MakeFolder { .. }
+                | FolderAction::Move { .. }
+                | FolderAction::Remove { .. }
+                | FolderAction::SetExecutable { .. } => None,
             })
             .collect();
         if let Err(error) = self.sync_all() {
@@ -463,10 +466,10 @@ mod tests {
         FolderAction::Write { path: path(at), expect, content, hash: hash(text), executable: false }
     }
     fn shown(outcome: &Outcome) -> Option<&[u8]> {
-        match outcome {
-            Outcome::Differs(Seen { found: Found::File { bytes: FileBytes::Here(bytes), .. }, .. }) => Some(bytes),
-            _ => None,
-        }
+        let Outcome::Differs(Seen { found: Found::File { bytes: FileBytes::Here(bytes), .. }, .. }) = outcome else {
+            return None;
+        };
+        Some(bytes)
     }
 
     /// What was expected is replaced, and keeps its permissions; folders above are made.

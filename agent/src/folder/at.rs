@@ -81,8 +81,8 @@ pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> Meta {
         kind: FileType::from_raw_mode(stat.st_mode),
         mode: stat.st_mode,
         stat: Stat {
-            mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec as i64),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             inode: stat.st_ino,
         },

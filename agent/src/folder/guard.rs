@@ -24,11 +24,12 @@ impl Guard {
     /// A sentence about what is wrong, if anything is.
     pub(crate) fn check(&mut self) -> Result<(), String> {
         let shown = self.root.display();
-        let meta: Metadata = fs::metadata(&self.root).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
+        let meta: Metadata = fs::metadata(&self.root).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
                 format!("{shown} is gone; put it back, or run `weft leave` if it is meant to be")
+            } else {
+                format!("{shown} cannot be read: {error}")
             }
-            _ => format!("{shown} cannot be read: {error}"),
         })?;
         if !meta.is_dir() {
             return Err(format!("{shown} is no folder any more; put the folder back"));

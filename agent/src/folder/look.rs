@@ -49,7 +49,9 @@ pub(crate) fn look(root: &OwnedFd, workspace: &WorkspaceId, path: &RelPath, rows
             None => Ok(Looked::NotCarried),
         },
         FileType::RegularFile => look_file(&dir, workspace, path, rows),
-        _ => Ok(Looked::NotCarried),
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => {
+            Ok(Looked::NotCarried)
+        }
     }
 }
 

@@ -56,90 +56,111 @@ impl Listing {
     }
 }
 
-/// Lists everything below `under` (the whole root, if `None`), not `under` itself.
-pub(crate) fn list(root: &Path, rules: &mut Rules, under: Option<&RelPath>) -> std::io::Result<Listing> {
+/// Lists everything below `under` (the whole root, if `None`), not `under` itself. `enter` is told of every folder before
+/// it is read: one that is watched from then on misses nothing that comes into it.
+pub(crate) fn list(
+    root: &Path,
+    rules: &mut Rules,
+    under: Option<&RelPath>,
+    enter: &mut dyn FnMut(&RelPath),
+) -> std::io::Result<Listing> {
     let root_fd = at::open_root(root)?;
     let mut listing = Listing::default();
     let start = match under {
         Some(path) => at::open_folder(&root_fd, path)?,
         None => root_fd,
     };
-    walk(&start, under.map_or("", RelPath::as_str), rules, &mut listing, 0);
+    Walk { rules, listing: &mut listing, enter }.walk(&start, under.map_or("", RelPath::as_str), 0);
     Ok(listing)
 }
 
-fn walk(dir: &OwnedFd, at_path: &str, rules: &mut Rules, listing: &mut Listing, depth: usize) {
-    let mut names = Vec::new();
-    let read = Dir::read_from(dir).and_then(|entries| {
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        Ok(())
-    });
-    if let Err(error) = read {
-        let error = std::io::Error::from(error);
-        listing.unreadable.push((at_path.to_owned(), error.to_string()));
-        return;
-    }
-    names.sort_unstable();
-    for name in names {
-        step(dir, at_path, &name, rules, listing, depth);
-    }
+struct Walk<'a> {
+    rules: &'a mut Rules,
+    listing: &'a mut Listing,
+    enter: &'a mut dyn FnMut(&RelPath),
 }
 
-fn step(dir: &OwnedFd, at_path: &str, name: &[u8], rules: &mut Rules, listing: &mut Listing, depth: usize) {
-    let joined = |name: &str| if at_path.is_empty() { name.to_owned() } else { format!("{at_path}/{name}") };
-    let Ok(name) = std::str::from_utf8(name) else {
-        let lossy = joined(&String::from_utf8_lossy(name));
-        listing.not_carried.push((lossy, "its name is not UTF-8; rename it".to_owned()));
-        return;
-    };
-    let text = joined(name);
-    let meta = match at::meta(dir, name) {
-        Ok(Some(meta)) => meta,
-        Ok(None) => return,
-        Err(error) => {
-            listing.unreadable.push((text, error.to_string()));
+impl Walk<'_> {
+    fn walk(&mut self, dir: &OwnedFd, at_path: &str, depth: usize) {
+        let mut names = Vec::new();
+        let read = Dir::read_from(dir).and_then(|entries| {
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_bytes();
+                if name != b"." && name != b".." {
+                    names.push(name.to_vec());
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            let error = std::io::Error::from(error);
+            self.listing.unreadable.push((at_path.to_owned(), error.to_string()));
             return;
         }
-    };
-    if name.starts_with(TEMP_PREFIX) {
-        listing.litter.extend(RelPath::new(&text));
-        return;
-    }
-    let is_folder = meta.kind == FileType::Directory;
-    if rules.ignored_itself(&text, is_folder) {
-        if is_folder && name != ".git" && rules.is_nested_repository(&text) {
-            listing.repositories.push(text);
+        names.sort_unstable();
+        for name in names {
+            self.step(dir, at_path, &name, depth);
         }
-        listing.ignored += 1;
-        return;
     }
-    let Some(path) = RelPath::new(&text).filter(|_| depth < DEPTH_MAX) else {
-        listing.not_carried.push((text, "its path is too long; move or shorten it".to_owned()));
-        return;
-    };
-    match meta.kind {
-        FileType::Directory => match at::open_folder(dir, &name_path(name, &path)) {
-            Ok(inner) => {
-                listing.entries.insert(path, Entry::Folder);
-                walk(&inner, &text, rules, listing, depth + 1);
+
+    fn step(&mut self, dir: &OwnedFd, at_path: &str, name: &[u8], depth: usize) {
+        let joined = |name: &str| if at_path.is_empty() { name.to_owned() } else { format!("{at_path}/{name}") };
+        let Ok(name) = std::str::from_utf8(name) else {
+            let lossy = joined(&String::from_utf8_lossy(name));
+            self.listing.not_carried.push((lossy, "its name is not UTF-8; rename it".to_owned()));
+            return;
+        };
+        let text = joined(name);
+        let meta = match at::meta(dir, name) {
+            Ok(Some(meta)) => meta,
+            Ok(None) => return,
+            Err(error) => {
+                self.listing.unreadable.push((text, error.to_string()));
+                return;
             }
-            Err(error) if super::look::is_absence(&error) => {}
-            Err(error) => listing.unreadable.push((text, error.to_string())),
-        },
-        FileType::Symlink => {
-            listing.entries.insert(path, Entry::Symlink);
+        };
+        if name.starts_with(TEMP_PREFIX) {
+            self.listing.litter.extend(RelPath::new(&text));
+            return;
         }
-        FileType::RegularFile => {
-            listing.bytes = listing.bytes.saturating_add(meta.stat.size);
-            listing.entries.insert(path, Entry::File { stat: meta.stat, executable: meta.mode & 0o100 != 0 });
+        let is_folder = meta.kind == FileType::Directory;
+        if self.rules.ignored_itself(&text, is_folder) {
+            if is_folder && name != ".git" && self.rules.is_nested_repository(&text) {
+                self.listing.repositories.push(text);
+            }
+            self.listing.ignored += 1;
+            return;
         }
-        _ => listing.not_carried.push((text, "it is neither file, folder nor link".to_owned())),
+        let Some(path) = RelPath::new(&text).filter(|_| depth < DEPTH_MAX) else {
+            self.listing.not_carried.push((text, "its path is too long; move or shorten it".to_owned()));
+            return;
+        };
+        match meta.kind {
+            FileType::Directory => match at::open_folder(dir, &name_path(name, &path)) {
+                Ok(inner) => {
+                    (self.enter)(&path);
+                    self.listing.entries.insert(path, Entry::Folder);
+                    self.walk(&inner, &text, depth + 1);
+                }
+                Err(error) if super::look::is_absence(&error) => {}
+                Err(error) => self.listing.unreadable.push((text, error.to_string())),
+            },
+            FileType::Symlink => {
+                self.listing.entries.insert(path, Entry::Symlink);
+            }
+            FileType::RegularFile => {
+                self.listing.bytes = self.listing.bytes.saturating_add(meta.stat.size);
+                self.listing.entries.insert(path, Entry::File { stat: meta.stat, executable: meta.mode & 0o100 != 0 });
+            }
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => {
+                self.listing.not_carried.push((text, "it is neither file, folder nor link".to_owned()))
+            }
+        }
     }
 }
 
@@ -167,16 +188,21 @@ mod tests {
         fs::write(root.join("a/.weft-tmp-0"), "unfinished").unwrap();
         std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
         fs::write(root.join(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"bad\xff")), "").unwrap();
-        let listing = list(root, &mut Rules::new(root), None).unwrap();
+        let mut entered = Vec::new();
+        let listing = list(root, &mut Rules::new(root), None, &mut |path| entered.push(path.clone())).unwrap();
         let paths: Vec<_> = listing.entries.keys().map(RelPath::as_str).collect();
         assert_eq!(paths, ["a", "a/b", "a/b/note.md", "a/big", "out"]);
+        assert_eq!(entered.iter().map(RelPath::as_str).collect::<Vec<_>>(), ["a", "a/b"]);
         assert_eq!((listing.files(), listing.bytes, listing.ignored), (3, 14, 2));
         assert_eq!(listing.largest().unwrap().0.as_str(), "a/big");
         assert_eq!(listing.repositories, ["repo"]);
         assert_eq!(listing.not_carried.len(), 1);
         assert_eq!(listing.litter.iter().map(RelPath::as_str).collect::<Vec<_>>(), ["a/.weft-tmp-0"]);
-        let under = list(root, &mut Rules::new(root), RelPath::new("a/b").as_ref()).unwrap();
+        let under = list(root, &mut Rules::new(root), RelPath::new("a/b").as_ref(), &mut |_| {}).unwrap();
         assert_eq!(under.entries.keys().map(RelPath::as_str).collect::<Vec<_>>(), ["a/b/note.md"]);
-        assert!(list(root, &mut Rules::new(root), RelPath::new("out").as_ref()).is_err(), "a link is no folder");
+        assert!(
+            list(root, &mut Rules::new(root), RelPath::new("out").as_ref(), &mut |_| {}).is_err(),
+            "a link is no folder"
+        );
     }
 }

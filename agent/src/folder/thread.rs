@@ -278,6 +278,8 @@ impl Looker {
                     match known {
                         Some(Known::Folder) => {
                             self.watch.add(path.as_str());
+                            // Whatever came into it before it was watched.
+                            self.debounce.later(path.clone(), Instant::now());
                             self.known.insert(path, Known::Folder);
                         }
                         Some(known) => {
@@ -375,11 +377,10 @@ impl Looker {
             if is_folder {
                 self.watch.forget(path.as_str());
                 self.watch.add(path.as_str());
-                if let Ok(listing) = scan::list(&self.root, &mut self.rules, Some(&path)) {
+                let watch = &mut self.watch;
+                let mut enter = |folder: &RelPath| watch.add(folder.as_str());
+                if let Ok(listing) = scan::list(&self.root, &mut self.rules, Some(&path), &mut enter) {
                     for (inner, entry) in listing.entries {
-                        if entry == Entry::Folder {
-                            self.watch.add(inner.as_str());
-                        }
                         if self.differs(&inner, &entry) {
                             todo.push(inner);
                         }
@@ -419,7 +420,9 @@ impl Looker {
         self.rules.reload();
         self.watch.add("");
         let began = Instant::now();
-        let listing = match scan::list(&self.root, &mut self.rules, None) {
+        let watch = &mut self.watch;
+        let mut enter = |folder: &RelPath| watch.add(folder.as_str());
+        let listing = match scan::list(&self.root, &mut self.rules, None, &mut enter) {
             Ok(listing) => listing,
             Err(error) => return self.lose(format!("{} cannot be read: {error}", self.root.display())),
         };
@@ -431,11 +434,6 @@ impl Looker {
             self.lost = false;
             if !self.tell(Input::RootBack, 0) {
                 return false;
-            }
-        }
-        for (path, entry) in &listing.entries {
-            if *entry == Entry::Folder {
-                self.watch.add(path.as_str());
             }
         }
         let todo: Vec<RelPath> = listing

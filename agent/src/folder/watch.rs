@@ -99,13 +99,12 @@ impl Watch {
 }
 
 fn too_few(error: &notify::Error) -> String {
-    match error.kind {
-        notify::ErrorKind::MaxFilesWatch => {
-            "too many folders to watch: changes are noticed within seconds instead of at \
-             once; raise fs.inotify.max_user_watches"
-                .to_owned()
-        }
-        _ => format!("the folder cannot be watched ({error}): changes are noticed within seconds instead of at once"),
+    if matches!(error.kind, notify::ErrorKind::MaxFilesWatch) {
+        "too many folders to watch: changes are noticed within seconds instead of at once; raise \
+         fs.inotify.max_user_watches"
+            .to_owned()
+    } else {
+        format!("the folder cannot be watched ({error}): changes are noticed within seconds instead of at once")
     }
 }
 
@@ -187,7 +186,7 @@ mod tests {
         }
         debounce.add(path.clone(), Urgency::WhenQuiet, start);
         debounce.add(path.clone(), Urgency::Now, start);
-        assert_eq!(debounce.due(start), [path.clone()]);
+        assert_eq!(debounce.due(start), std::slice::from_ref(&path));
         debounce.add(path.clone(), Urgency::Gone, start);
         assert!(debounce.due(start + ms(10)).is_empty());
         assert_eq!(debounce.due(start + ms(100)), [path]);

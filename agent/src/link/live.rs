@@ -51,10 +51,7 @@ impl Side {
         }
     }
     async fn up(&mut self) -> LinkUp {
-        let up = |input: &Input| match input {
-            Input::LinkUp(up) => Some(up.clone()),
-            _ => None,
-        };
+        let up = |input: &Input| if let Input::LinkUp(up) = input { Some(up.clone()) } else { None };
         self.wait("a link", up).await
     }
     async fn enter(&mut self, up: &LinkUp, key: &SigningKey) -> RoomId {
@@ -87,19 +84,16 @@ async fn links_pass_frames_through_a_relay() {
         ann.links.send(ann_up.link, Rank::Bulk, &ClientFrame::Publish { room, payload });
     }
     for n in 0..50u8 {
-        let payload = |input: &Input| match input {
-            Input::Frame { frame: ServerFrame::Deliver { payload, .. }, .. } => Some(payload.clone()),
-            _ => None,
+        let payload = |input: &Input| {
+            let Input::Frame { frame: ServerFrame::Deliver { payload, .. }, .. } = input else { return None };
+            Some(payload.clone())
         };
         assert_eq!(bob.wait("a frame", payload).await, vec![n; 20_000]);
     }
     let drained = |input: &Input| matches!(input, Input::LinkDrained { .. }).then_some(());
     ann.wait("room for more bulk", drained).await;
     ann.links.close(ann_up.link, "test");
-    let down = |input: &Input| match input {
-        Input::LinkDown { link } => Some(*link),
-        _ => None,
-    };
+    let down = |input: &Input| if let Input::LinkDown { link } = input { Some(*link) } else { None };
     assert_eq!(ann.wait("the end", down).await, ann_up.link);
     let again = ann.up().await;
     assert_ne!(again.link, ann_up.link, "a link id is never used twice");

@@ -39,10 +39,12 @@ type Socket = WebSocketStream<Box<dyn Stream>>;
 
 impl From<WsError> for LinkError {
     fn from(error: WsError) -> Self {
-        match error {
-            WsError::Io(error) => LinkError::Io(error),
-            WsError::Http(answer) => LinkError::WebSocket(format!("the relay answered HTTP {}", answer.status())),
-            other => LinkError::WebSocket(other.to_string()),
+        if let WsError::Io(error) = error {
+            LinkError::Io(error)
+        } else if let WsError::Http(answer) = error {
+            LinkError::WebSocket(format!("the relay answered HTTP {}", answer.status()))
+        } else {
+            LinkError::WebSocket(error.to_string())
         }
     }
 }
@@ -83,14 +85,13 @@ async fn open_and_serve(
             signature: sign_connect(&connection, audience, &nonce, &token),
         };
         socket.send(Message::Binary(prove.encode())).await?;
-        match next(&mut socket).await? {
-            ServerFrame::Welcome { session_ms, queue_bytes, frame_bytes_max, .. } => {
-                Ok((nonce, session_ms, queue_bytes, frame_bytes_max))
-            }
-            ServerFrame::Error { code, message, retry_after_ms, .. } => {
-                Err(LinkError::Refused { code, message, retry_after_ms, relay_time_ms: None })
-            }
-            _ => Err(LinkError::NotARelay),
+        let answer = next(&mut socket).await?;
+        if let ServerFrame::Welcome { session_ms, queue_bytes, frame_bytes_max, .. } = answer {
+            Ok((nonce, session_ms, queue_bytes, frame_bytes_max))
+        } else if let ServerFrame::Error { code, message, retry_after_ms, .. } = answer {
+            Err(LinkError::Refused { code, message, retry_after_ms, relay_time_ms: None })
+        } else {
+            Err(LinkError::NotARelay)
         }
     };
     let (nonce, session_ms, queue_bytes, frame_bytes_max) =
@@ -192,13 +193,15 @@ async fn read(
             | ServerFrame::Restarting { .. }
             | ServerFrame::Error { .. } => 0,
         };
-        let ends = match &frame {
-            ServerFrame::Restarting { after_ms } => Some(LinkError::Restarting { after_ms: *after_ms }),
-            ServerFrame::Error { code, message, retry_after_ms, .. } if code.ends_connection() => {
-                let (code, message, retry_after_ms) = (*code, message.clone(), *retry_after_ms);
-                Some(LinkError::Refused { code, message, retry_after_ms, relay_time_ms: None })
-            }
-            _ => None,
+        let ends = if let ServerFrame::Restarting { after_ms } = &frame {
+            Some(LinkError::Restarting { after_ms: *after_ms })
+        } else if let ServerFrame::Error { code, message, retry_after_ms, .. } = &frame
+            && code.ends_connection()
+        {
+            let (code, message, retry_after_ms) = (*code, message.clone(), *retry_after_ms);
+            Some(LinkError::Refused { code, message, retry_after_ms, relay_time_ms: None })
+        } else {
+            None
         };
         links.inbox.link(Input::Frame { link: id, frame }, bytes + 128).await;
         if let Some(error) = ends {
