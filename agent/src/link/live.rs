@@ -92,6 +92,12 @@ async fn links_pass_frames_through_a_relay() {
     }
     let drained = |input: &Input| matches!(input, Input::LinkDrained { .. }).then_some(());
     ann.wait("room for more bulk", drained).await;
+    // What is live counts too: a core that is never told would think the socket full.
+    for n in 0..5u8 {
+        let payload = Bytes::from(vec![n; 20_000]);
+        ann.links.send(ann_up.link, Rank::Live, &ClientFrame::Publish { room, payload });
+    }
+    ann.wait("room after live frames", drained).await;
     ann.links.close(ann_up.link, "test");
     let down = |input: &Input| if let Input::LinkDown { link } = input { Some(*link) } else { None };
     assert_eq!(ann.wait("the end", down).await, ann_up.link);

@@ -30,6 +30,8 @@ use super::transport::{self, Stream};
 use super::{LinkError, Links};
 use crate::engine;
 
+/// Written bytes after which the core is told that they are, if none of them were bulk.
+const TOLD_EVERY: u64 = BULK_BYTES / 4;
 /// Writing one round must not take longer: a peer that reads nothing is gone.
 const FLUSH_MAX: Duration = Duration::from_secs(30);
 /// A session is renewed when so much of it is over.
@@ -217,6 +219,8 @@ async fn write(
     mut sink: SplitSink<Socket, Message>,
 ) -> Result<std::convert::Infallible, LinkError> {
     let mut pings = 0;
+    // The core counts whatever it gives out, of every rank, until it is told.
+    let mut untold = 0;
     loop {
         let round = match timeout(Duration::from_millis(PING_AFTER_MS), queue.round()).await {
             Ok(round) => round.map_err(LinkError::GivenUp)?,
@@ -227,8 +231,10 @@ async fn write(
                 continue;
             }
         };
+        untold += round.frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
         flush(&mut sink, round.frames).await?;
-        if round.had_bulk && round.left < BULK_BYTES {
+        if (round.had_bulk || untold >= TOLD_EVERY) && round.left < BULK_BYTES {
+            untold = 0;
             links.inbox.link(Input::LinkDrained { link: id, queued_bytes: round.left }, 64).await;
         }
     }
