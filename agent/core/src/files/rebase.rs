@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Files;
 use super::entry::Kind;
 use super::names::Document;
 use super::record::{OnDisk, text_row_at};
+use super::{Files, Moved};
 use crate::content::DocumentName;
 use crate::disk::Stat;
 use crate::store::{Read, Table, Tx};
@@ -65,6 +65,6 @@ impl Files {
             record.stat = Stat::default();
             self.records.put(key, &record, tx);
         }
-        self.moved = true;
+        self.moved = Some(Moved::default());
     }
 }
