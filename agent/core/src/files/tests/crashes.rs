@@ -125,10 +125,10 @@ fn refusals_block_nothing() {
 #[test]
 fn a_crash_before_the_write_of_a_new_file_and_a_stranger_there() {
     let mut world = World::new(2);
-    world.replicas[0].write("a.md", "first\nbody\n");
+    world.replicas[0].write("a.md", "first\nthe body of a note that both begin alike\n");
     world.replicas[0].scan();
     world.deliver_all(1);
-    world.replicas[1].write("a.md", "second\nbody\n");
+    world.replicas[1].write("a.md", "second\nthe body of a note that both begin alike\n");
     world.replicas[1].restart();
     world.settle();
     world.assert_equal();
