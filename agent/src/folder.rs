@@ -4,11 +4,13 @@
 //! noticed (debounced), and slowly, all the time, a whole look at everything, because watchers miss things.
 //!
 //! Invariant: events are hints; only content decides. What cannot be read is never reported as absent: the root is
-//! reported as lost instead, and every absence of one scan leaves in one message after everything that is present.
+//! reported as lost instead. All absences of one scan leave in one message, so that a mass delete shows as one, and before
+//! what is present, so that what moved is not a new file.
 //! Spec: docs/files.md#folder.
 
 pub(crate) mod act;
 pub(crate) mod at;
+pub(crate) mod glance;
 pub(crate) mod guard;
 pub(crate) mod ignore;
 pub(crate) mod known;

@@ -31,6 +31,24 @@ impl Client {
         Some(Client { reading: BufReader::new(stream) })
     }
 
+    /// Connects and learns who answers. `None`: nobody, or one that is just ending; then it has ended.
+    fn greet(home: &Home) -> Result<Option<(Client, Value)>, Failure> {
+        let Some(mut client) = Self::connect(home) else { return Ok(None) };
+        match client.ask(&Request::Hello) {
+            Ok(hello) => Ok(Some((client, hello))),
+            Err(failure) => {
+                let deadline = Instant::now() + STOP_MAX;
+                while is_locked(home) {
+                    if Instant::now() > deadline {
+                        return Err(failure);
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Ok(None)
+            }
+        }
+    }
+
     /// Connects to a daemon that runs; exit code 4 otherwise.
     pub(crate) fn running(home: &Home) -> Result<Client, Failure> {
         Self::connect(home).ok_or_else(|| Failure {
@@ -41,8 +59,7 @@ impl Client {
 
     /// Connects; starts the daemon if there is none, and a new one in the place of an older one.
     pub(crate) fn ready(home: &Home) -> Result<Client, Failure> {
-        if let Some(mut client) = Self::connect(home) {
-            let hello = client.ask(&Request::Hello)?;
+        if let Some((client, hello)) = Self::greet(home)? {
             if !is_older(&hello) {
                 return Ok(client);
             }
@@ -62,11 +79,12 @@ impl Client {
     pub(crate) fn ask_each(&mut self, request: &Request, each: &mut dyn FnMut(Value)) -> Result<Value, Failure> {
         let mut line = serde_json::to_vec(request).map_err(|error| Failure::new(error.to_string()))?;
         line.push(b'\n');
-        self.reading.get_mut().write_all(&line)?;
+        let ended = |_| Failure { message: "the agent ended; start it with `weft start`".to_owned(), exit: 4 };
+        self.reading.get_mut().write_all(&line).map_err(ended)?;
         loop {
             let mut line = Vec::new();
             let bound = LINE_BYTES_MAX as u64;
-            if (&mut self.reading).take(bound).read_until(b'\n', &mut line)? == 0 {
+            if (&mut self.reading).take(bound).read_until(b'\n', &mut line).map_err(ended)? == 0 {
                 return Err(Failure::new("the agent hung up; see `weft doctor`"));
             }
             let answer = serde_json::from_slice(&line).map_err(|_| {
@@ -104,24 +122,21 @@ fn spawn(home: &Home, no_lan: bool) -> Result<(), Failure> {
         command.arg("--no-lan");
     }
     // The root, so that no file system is kept busy; its own group, so that Ctrl-C here does not end it.
-    let mut child = command
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let deadline = Instant::now() + START_MAX;
-    while Client::connect(home).is_none() {
+    let mut child = command.spawn()?;
+    while Client::greet(home)?.is_none() {
         if let Some(status) = child.try_wait()? {
             let mut why = String::new();
             if let Some(stderr) = child.stderr.as_mut() {
                 stderr.take(4096).read_to_string(&mut why)?;
             }
             let why = why.trim().trim_start_matches("error: ").to_owned();
-            // Two commands started it at once, and the other one won.
-            if Client::connect(home).is_some() {
-                return Ok(());
+            // Another command started it at the same time, or one that was killed is not gone yet.
+            if why.contains(run::ALREADY_RUNS) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+                child = command.spawn()?;
+                continue;
             }
             return Err(Failure::new(if why.is_empty() { format!("the agent ended at once ({status})") } else { why }));
         }
@@ -162,8 +177,7 @@ pub(crate) fn start(context: &Context, no_lan: bool, foreground: bool, detached:
         run::run(&context.home, &run::Options { no_lan, foreground: !detached })?;
         return Ok(0);
     }
-    if let Some(mut client) = Client::connect(&context.home) {
-        let hello = client.ask(&Request::Hello)?;
+    if let Some((client, hello)) = Client::greet(&context.home)? {
         if !is_older(&hello) {
             if context.json {
                 term::say(&hello.to_string());

@@ -2,8 +2,7 @@
 //!
 //! Invariant: the shapes that other programs rely on (docs/using.md#json) only ever grow.
 
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use weft_agent_core::files::{Halt, LogEntry, LogEvent};
@@ -18,8 +17,8 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
     let mut problems: Vec<String> = shared.problem().into_iter().collect();
     let mut reading = 0;
     if let Some(glance) = shared.glance() {
-        reading = glance.to_read.load(Ordering::Relaxed).saturating_sub(glance.have_read.load(Ordering::Relaxed));
-        problems.extend(glance.notes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        reading = glance.to_read();
+        problems.extend(glance.problems(Instant::now()));
     }
     let addresses: Vec<Value> = shared
         .health()

@@ -62,6 +62,9 @@ struct Lan {
     urls: Vec<String>,
 }
 
+/// What a second daemon of a home says.
+pub(crate) const ALREADY_RUNS: &str = "an agent already runs for this home";
+
 /// Takes the home's lock; an error says who has it.
 fn lock(home: &Home) -> anyhow::Result<File> {
     let path = home.pid_file();
@@ -69,7 +72,7 @@ fn lock(home: &Home) -> anyhow::Result<File> {
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         file.read_to_string(&mut pid)?;
-        anyhow::bail!("an agent already runs for this home (process {})", pid.trim());
+        anyhow::bail!("{ALREADY_RUNS} (process {})", pid.trim());
     }
     file.set_len(0)?;
     file.rewind()?;

@@ -17,7 +17,7 @@ use weft_agent_core::id::{VersionHash, WorkspaceId};
 use weft_agent_core::store::Read;
 
 use super::at;
-use super::ignore::TEMP_PREFIX;
+use super::ignore::{EXCHANGED_PREFIX, TEMP_PREFIX};
 use super::known::{self, Known};
 use super::look::{self, Looked, Rows};
 use crate::blob;
@@ -190,7 +190,7 @@ impl Actor<'_> {
     #[allow(clippy::too_many_arguments, reason = "the parts of one action and nothing else")]
     fn exchange(
         &self,
-        aside: Aside,
+        mut aside: Aside,
         path: &RelPath,
         expect: &Expect,
         content: &NewContent,
@@ -199,10 +199,17 @@ impl Actor<'_> {
         sync: bool,
         rows: &mut Rows<'_>,
     ) -> io::Result<Acted> {
-        let (dir, name) = (&aside.dir, path.name());
-        if !self.is_as_expected(dir, name, expect)? {
+        let name = path.name();
+        if !self.is_as_expected(&aside.dir, name, expect)? {
             return self.differs(path, rows);
         }
+        if matches!(expect, Expect::File(_) | Expect::Symlink(_)) {
+            // After a crash this name says that a person's edit may be in it.
+            let marked = aside.temp.replacen(TEMP_PREFIX, EXCHANGED_PREFIX, 1);
+            rustix::fs::renameat(&aside.dir, aside.temp.as_str(), &aside.dir, marked.as_str())?;
+            aside.temp = marked;
+        }
+        let dir = &aside.dir;
         #[cfg(test)]
         if let Some(edit) = self.before_exchange {
             edit();
@@ -342,7 +349,7 @@ impl Actor<'_> {
         // Taken aside first, so that what is removed is what was hashed.
         let aside = Aside {
             dir: dir.try_clone()?,
-            temp: format!("{TEMP_PREFIX}{:016x}", u64::from_le_bytes(crate::engine::random())),
+            temp: format!("{EXCHANGED_PREFIX}{:016x}", u64::from_le_bytes(crate::engine::random())),
         };
         match rustix::fs::renameat(&dir, path.name(), &dir, aside.temp.as_str()) {
             Err(Errno::NOENT) => return Ok(gone()),

@@ -16,6 +16,8 @@ use super::marker;
 
 /// Names that our unfinished writes have; never taken in, whatever the rules say.
 pub(crate) const TEMP_PREFIX: &str = ".weft-tmp-";
+/// Of these, those that are about to be exchanged, or were: they may hold what was in the file before.
+pub(crate) const EXCHANGED_PREFIX: &str = ".weft-tmp-x";
 
 /// What is ignored unless `.weftignore` says otherwise; gitignore syntax.
 pub(crate) const DEFAULTS: &[&str] = &[

@@ -3,12 +3,10 @@
 //! Invariant: a listing that could not see everything says so, and then nothing is concluded from what it lacks.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::fs::{Dir, FileType};
 use weft_agent_core::disk::{RelPath, Stat};
 
 use super::at;
@@ -16,8 +14,6 @@ use super::ignore::{Rules, TEMP_PREFIX};
 
 /// Folders deeper than this are not carried; paths are bounded anyway.
 const DEPTH_MAX: usize = 256;
-/// An unfinished write older than this is litter of a crash.
-const LITTER_AGE: Duration = Duration::from_secs(600);
 
 /// What lies at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +37,8 @@ pub(crate) struct Listing {
     pub(crate) ignored: u64,
     /// Bytes of all files.
     pub(crate) bytes: u64,
+    /// Unfinished writes: what a crash left, if nobody writes now.
+    pub(crate) litter: Vec<RelPath>,
 }
 
 impl Listing {
@@ -110,7 +108,7 @@ fn step(dir: &OwnedFd, at_path: &str, name: &[u8], rules: &mut Rules, listing: &
         }
     };
     if name.starts_with(TEMP_PREFIX) {
-        sweep(dir, name, &meta.stat);
+        listing.litter.extend(RelPath::new(&text));
         return;
     }
     let is_folder = meta.kind == FileType::Directory;
@@ -150,18 +148,10 @@ fn name_path(name: &str, path: &RelPath) -> RelPath {
     RelPath::new(name).unwrap_or_else(|| path.clone())
 }
 
-/// Removes what a crash left of an unfinished write.
-fn sweep(dir: &OwnedFd, name: &str, stat: &Stat) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let age = now.as_nanos().saturating_sub(u128::try_from(stat.ctime_ns).unwrap_or(0));
-    if age > LITTER_AGE.as_nanos() {
-        let _gone = rustix::fs::unlinkat(dir, OsStr::new(name), AtFlags::empty());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::fs;
 
     /// Files, folders and links are listed, ignored ones counted, links not followed, odd names named.
@@ -174,6 +164,7 @@ mod tests {
         fs::create_dir_all(root.join("repo/.git")).unwrap();
         fs::write(root.join("a/b/note.md"), "hello").unwrap();
         fs::write(root.join("a/big"), [0; 9]).unwrap();
+        fs::write(root.join("a/.weft-tmp-0"), "unfinished").unwrap();
         std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
         fs::write(root.join(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"bad\xff")), "").unwrap();
         let listing = list(root, &mut Rules::new(root), None).unwrap();
@@ -183,6 +174,7 @@ mod tests {
         assert_eq!(listing.largest().unwrap().0.as_str(), "a/big");
         assert_eq!(listing.repositories, ["repo"]);
         assert_eq!(listing.not_carried.len(), 1);
+        assert_eq!(listing.litter.iter().map(RelPath::as_str).collect::<Vec<_>>(), ["a/.weft-tmp-0"]);
         let under = list(root, &mut Rules::new(root), RelPath::new("a/b").as_ref()).unwrap();
         assert_eq!(under.entries.keys().map(RelPath::as_str).collect::<Vec<_>>(), ["a/b/note.md"]);
         assert!(list(root, &mut Rules::new(root), RelPath::new("out").as_ref()).is_err(), "a link is no folder");

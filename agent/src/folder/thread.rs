@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
+use rustix::fs::AtFlags;
 use weft_agent_core::disk::{FileBytes, FolderAction, Found, Outcome, RelPath, Seen};
 use weft_agent_core::files::{ActionId, known_files, known_folders};
 use weft_agent_core::id::WorkspaceId;
@@ -16,8 +16,9 @@ use weft_agent_core::workspace::input::Input;
 
 use super::act::Actor;
 use super::at;
+use super::glance::Glance;
 use super::guard::Guard;
-use super::ignore::Rules;
+use super::ignore::{EXCHANGED_PREFIX, Rules};
 use super::known::{Known, Paths};
 use super::look::{self, Looked};
 use super::marker::Marker;
@@ -36,8 +37,6 @@ const LOST_LOOK: Duration = Duration::from_secs(2);
 const SEEN_BYTES: usize = 2 * 1024 * 1024;
 /// Files of one `Seen`.
 const SEEN_FILES: usize = 256;
-/// So many deletions noticed at once are told by a whole look only.
-const DELETIONS_AT_ONCE: usize = 20;
 /// After the last deletion that was noticed a whole look settles what is gone: soon, so that others see it soon, but not
 /// in the middle of an `rm -r`, so that a mass delete is judged as one.
 const VERDICT: Duration = Duration::from_millis(250);
@@ -54,16 +53,6 @@ pub(crate) enum Order {
     Look(Vec<RelPath>),
     Hint(Hint),
     Stop,
-}
-
-/// What people see of it.
-#[derive(Default)]
-pub(crate) struct Glance {
-    /// Files to read in the look under way, and read so far.
-    pub(crate) to_read: AtomicU64,
-    pub(crate) have_read: AtomicU64,
-    /// Sentences about what is not carried or not watched.
-    pub(crate) notes: Mutex<Vec<String>>,
 }
 
 /// Told to the thread; ends it when dropped.
@@ -172,7 +161,7 @@ impl Looker {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut everything = false;
-            for order in first.into_iter().chain(orders.try_iter()) {
+            for order in joined(first.into_iter().chain(orders.try_iter())) {
                 let goes_on = match order {
                     Order::Stop => return,
                     Order::Act(actions) => self.act(&actions),
@@ -310,6 +299,11 @@ impl Looker {
                 {
                     *executable = Some(*now);
                 }
+                let result = match &acted.outcome {
+                    Outcome::Failed(why) => Err(why.as_str()),
+                    Outcome::Done(_) | Outcome::Differs(_) => Ok(()),
+                };
+                self.glance.tried(path_of(action), result, Instant::now());
                 let bytes = outcome_bytes(&acted.outcome);
                 if !self.tell(Input::Acted { action: *id, outcome: acted.outcome }, bytes) {
                     return false;
@@ -407,12 +401,13 @@ impl Looker {
         let absent: Vec<RelPath> = absent.into_iter().filter(|path| self.known.contains_key(path)).collect();
         if !absent.is_empty() {
             self.judge_later(Instant::now());
+            // Between reading and telling, the root may have gone away with everything in it.
+            if self.rooted().is_none() {
+                return true;
+            }
         }
-        if absent.len() > DELETIONS_AT_ONCE {
-            return self.tell_seen(present);
-        }
-        // Between reading and telling, the root may have gone away with everything in it.
-        self.tell_seen(present) && (absent.is_empty() || self.rooted().is_none() || self.tell_absent(absent))
+        // What went first: then what came can be recognised as the same, moved.
+        self.tell_absent(absent) && self.tell_seen(present)
     }
 
     /// Everything; the end of it is told.
@@ -450,9 +445,21 @@ impl Looker {
             .map(|(path, _)| path.clone())
             .collect();
         self.look_took = began.elapsed();
+        self.sweep(&root, &listing.litter);
         self.note(&listing);
-        self.glance.have_read.store(0, Ordering::Relaxed);
-        self.glance.to_read.store(todo.len() as u64, Ordering::Relaxed);
+        self.glance.reading(todo.len() as u64);
+        let missing: Vec<RelPath> =
+            self.known.keys().filter(|path| !listing.entries.contains_key(*path)).cloned().collect();
+        // Still there, but kept out by a rule now: it stays as it is, here and elsewhere.
+        let is_gone = |path: &RelPath| self.root.join(path.as_str()).symlink_metadata().is_err();
+        let missing: Vec<RelPath> = missing.into_iter().filter(is_gone).collect();
+        if self.rooted().is_none() {
+            return true;
+        }
+        // What went first: then what came can be recognised as the same, moved.
+        if !self.tell_absent(missing) {
+            return false;
+        }
         let mut gone: Vec<RelPath> = Vec::new();
         for some in todo.chunks(SEEN_FILES) {
             let Some((present, absent)) = self.read(&root, some) else { return false };
@@ -461,22 +468,36 @@ impl Looker {
                 return false;
             }
         }
-        self.glance.to_read.store(0, Ordering::Relaxed);
-        let missing: Vec<RelPath> =
-            self.known.keys().filter(|path| !listing.entries.contains_key(*path)).cloned().collect();
-        for path in missing {
-            // Still there, but kept out by a rule now: it stays as it is, here and elsewhere.
-            if self.root.join(path.as_str()).symlink_metadata().is_err() {
-                gone.push(path);
-            }
-        }
+        self.glance.reading(0);
         gone.retain(|path| self.known.contains_key(path));
-        gone.sort();
-        gone.dedup();
         if self.rooted().is_none() {
             return true;
         }
         self.tell_absent(gone) && self.tell(Input::Scanned { complete: true }, 0)
+    }
+
+    /// Removes what a crash left of writes; this thread, the only one that writes, is at none now. What may hold an edit
+    /// that nobody else has is given a name instead.
+    fn sweep(&self, root: &OwnedFd, litter: &[RelPath]) {
+        for path in litter {
+            let Ok(dir) = at::open_parent(root, path) else { continue };
+            let exchanged = path.name().starts_with(EXCHANGED_PREFIX);
+            if exchanged && !self.holds_known(&dir, path.name()) {
+                let saved = format!("recovered.weft-saved-{:08x}", u32::from_le_bytes(crate::engine::random()));
+                let _tried = rustix::fs::renameat(&dir, path.name(), &dir, saved.as_str());
+                continue;
+            }
+            let _tried = rustix::fs::unlinkat(&dir, path.name(), AtFlags::empty());
+        }
+    }
+
+    fn holds_known(&self, dir: &OwnedFd, name: &str) -> bool {
+        match look::hash_file(dir, &self.workspace, name) {
+            Ok(Some(now)) => self.known.values().any(|known| matches!(known, Known::File { hash, .. } if *hash == now)),
+            // A link; where it led is known to whoever made it.
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     fn note(&self, listing: &scan::Listing) {
@@ -488,7 +509,7 @@ impl Looker {
             notes.push(format!("{path} is not shared: {why}"));
         }
         notes.extend(self.watch.problem.clone());
-        *self.glance.notes.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+        self.glance.set_notes(notes);
     }
 
     fn differs(&self, path: &RelPath, entry: &Entry) -> bool {
@@ -524,7 +545,7 @@ impl Looker {
                 workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
             })
         };
-        self.glance.have_read.fetch_add(looked.len() as u64, Ordering::Relaxed);
+        self.glance.read(looked.len());
         let (mut present, mut absent) = (Vec::new(), Vec::new());
         for (path, looked) in looked {
             match looked {
@@ -543,10 +564,7 @@ impl Looker {
                 Ok(Looked::Busy) => self.debounce.later(path, Instant::now()),
                 Err(error) => {
                     let why = format!("{path} cannot be read ({error}); make it readable, or name it in .weftignore");
-                    let mut notes = self.glance.notes.lock().unwrap_or_else(PoisonError::into_inner);
-                    if notes.len() < 64 && !notes.contains(&why) {
-                        notes.push(why);
-                    }
+                    self.glance.add_note(why);
                 }
             }
         }
@@ -610,6 +628,29 @@ fn seen_bytes(seen: &Seen) -> usize {
         Found::File { bytes: FileBytes::Here(bytes), .. } => bytes.len() + 128,
         Found::File { bytes: FileBytes::Blob { manifest, .. }, .. } => manifest.pieces.len() * 80 + 128,
         Found::Absent | Found::Symlink { .. } | Found::Folder => 128,
+    }
+}
+
+/// Actions that follow one another become one order: they share their syncs.
+fn joined(orders: impl Iterator<Item = Order>) -> Vec<Order> {
+    let mut all: Vec<Order> = Vec::new();
+    for order in orders {
+        match (all.last_mut(), order) {
+            (Some(Order::Act(before)), Order::Act(more)) => before.extend(more),
+            (_, order) => all.push(order),
+        }
+    }
+    all
+}
+
+/// Where an action leaves something.
+fn path_of(action: &FolderAction) -> &RelPath {
+    match action {
+        FolderAction::MakeFolder { path }
+        | FolderAction::Write { path, .. }
+        | FolderAction::Move { to: path, .. }
+        | FolderAction::Remove { path, .. }
+        | FolderAction::SetExecutable { path, .. } => path,
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! 1. commands of people and programs: at most 64 a round, all that wait;
 //! 2. links (up, frames, drained, down): at most 128 a round, so that the folder gets its turn;
-//! 3. the folder (looked, acted, lost, rows of pieces): at most 32 a round, since one may hold megabytes.
+//! 3. the folder (looked, acted, lost, rows of pieces): at most 256 and about 4 MiB a round.
 //!
 //! Senders are held back by bytes: a link waits for its permit (and so stops reading its socket), the folder's thread
 //! blocks.
@@ -23,7 +23,10 @@ const LINK_BYTES_MAX: usize = 16 * 1024 * 1024;
 const FOLDER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const COMMANDS_A_ROUND: usize = 64;
 const LINKS_A_ROUND: usize = 128;
-const FOLDER_A_ROUND: usize = 32;
+/// As many as the core has actions under way: their ends share a commit, and what follows them a sync of the folder.
+const FOLDER_A_ROUND: usize = 256;
+/// One task may hold megabytes, and commands and links wait for the round.
+const FOLDER_BYTES_A_ROUND: usize = 4 * 1024 * 1024;
 
 /// One thing for the thread to do.
 pub(crate) enum Task {
@@ -133,10 +136,14 @@ impl Inbox {
         let Queues { commands, links, folder, folder_bytes, .. } = &mut *queues;
         tasks.extend(take(commands, COMMANDS_A_ROUND).map(|waiting| waiting.task));
         tasks.extend(take(links, LINKS_A_ROUND).map(|waiting| waiting.task));
-        for waiting in take(folder, FOLDER_A_ROUND) {
-            *folder_bytes = folder_bytes.saturating_sub(waiting.bytes);
+        let (mut count, mut bytes) = (0, 0);
+        while count < FOLDER_A_ROUND && bytes < FOLDER_BYTES_A_ROUND {
+            let Some(waiting) = folder.pop_front() else { break };
+            count += 1;
+            bytes += waiting.bytes;
             tasks.push(waiting.task);
         }
+        *folder_bytes = folder_bytes.saturating_sub(bytes);
         drop(queues);
         self.room.notify_all();
         tasks
@@ -157,7 +164,7 @@ mod tests {
     #[test]
     fn commands_come_first_and_classes_stay_in_order() {
         let inbox = Inbox::default();
-        for n in 0..40 {
+        for n in 0..300 {
             assert!(inbox.folder(Task::Input(Input::Scanned { complete: n % 2 == 0 }), 1));
         }
         inbox.link_now(Input::LinkDown { link: LinkId(1) });
@@ -166,7 +173,11 @@ mod tests {
         assert!(matches!(round[0], Task::Stop));
         assert!(matches!(round[1], Task::Input(Input::LinkDown { .. })));
         assert_eq!(round.len(), 2 + FOLDER_A_ROUND);
-        assert_eq!(inbox.round(Duration::ZERO).len(), 40 - FOLDER_A_ROUND);
+        assert_eq!(inbox.round(Duration::ZERO).len(), 300 - FOLDER_A_ROUND);
+        for _ in 0..4 {
+            assert!(inbox.folder(Task::Rows(Vec::new()), FOLDER_BYTES_A_ROUND / 2));
+        }
+        assert_eq!(inbox.round(Duration::ZERO).len(), 2, "large tasks make small rounds");
     }
 
     /// The folder's thread is held back by bytes, and let go when the workspace ends.
