@@ -3,6 +3,7 @@
 //! A case is `{about, type, input, expect}`; `expect` is the result, or `{"refused": name}`. Another client is right about a
 //! case if it gets the same. Frames are checked in both directions: decoded, and encoded again to the same bytes.
 
+#![allow(clippy::disallowed_methods, reason = "the vectors are files; the ban is for the core itself")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -3,7 +3,7 @@
 //! Our own loop, because the ready-made one installs no timer (so its header deadline never fires), sets no `TCP_NODELAY`
 //! and counts nobody. Out of file descriptors, it backs off instead of spinning.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,27 +11,51 @@ use axum::Router;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_protocol::limits::HEADER_MS_MAX;
 use weft_relay_core::gate::{Gate, Site};
 
-use crate::websocket::Watched;
+use crate::http::is_trusted;
+use crate::metrics::Metrics;
+use crate::tls::Tls;
+use crate::websocket::{Socket, Watched};
 
 /// Header lines of a request, all together; a token takes 2 KiB at most. The least that hyper allows is 8 KiB.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// Bounds of the gate.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+/// Who may connect how often.
+pub(crate) struct Gates {
     pub(crate) per_site_max: usize,
     pub(crate) total_max: usize,
+    /// Proxies in front: they are not one client each, those behind them are.
+    pub(crate) trusted: Vec<IpNet>,
+    direct: Arc<Mutex<Gate>>,
+    forwarded: Arc<Mutex<Gate>>,
+}
+
+impl Gates {
+    pub(crate) fn new(per_site_max: usize, total_max: usize, trusted: Vec<IpNet>) -> Self {
+        Self { per_site_max, total_max, trusted, direct: Arc::default(), forwarded: Arc::default() }
+    }
+
+    /// A place for a new connection, if there is one.
+    fn enter(&self, remote: IpAddr) -> Option<Arc<Place>> {
+        let per_site_max = if is_trusted(&self.trusted, remote) { usize::MAX } else { self.per_site_max };
+        Place::enter(&self.direct, remote, per_site_max, self.total_max)
+    }
+
+    /// A place for a client behind a trusted proxy; its proxy's connection is counted in all already.
+    pub(crate) fn enter_forwarded(&self, client: IpAddr) -> Option<Arc<Place>> {
+        Place::enter(&self.forwarded, client, self.per_site_max, usize::MAX)
+    }
 }
 
 /// Where a connection came from and was accepted; counted by the gate until the last copy is dropped.
@@ -39,12 +63,23 @@ pub(crate) struct Bounds {
 pub(crate) struct Peer {
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
+    /// Held by a client behind a proxy.
+    pub(crate) forwarded: Option<Arc<Place>>,
     _place: Arc<Place>,
 }
 
-struct Place {
+/// One connection that a gate counts.
+pub(crate) struct Place {
     gate: Arc<Mutex<Gate>>,
     site: Site,
+}
+
+impl Place {
+    fn enter(gate: &Arc<Mutex<Gate>>, ip: IpAddr, per_site_max: usize, total_max: usize) -> Option<Arc<Self>> {
+        let site = Site::of(ip);
+        let entered = gate.lock().unwrap_or_else(PoisonError::into_inner).enter(site, per_site_max, total_max);
+        entered.then(|| Arc::new(Self { gate: gate.clone(), site }))
+    }
 }
 
 impl Drop for Place {
@@ -53,15 +88,17 @@ impl Drop for Place {
     }
 }
 
+/// What a listener serves, and how.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) router: Router,
+    pub(crate) gates: Arc<Gates>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// Accepts until cancelled.
-pub(crate) async fn run(
-    listener: TcpListener,
-    router: Router,
-    bounds: Bounds,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
-    let gate = Arc::new(Mutex::new(Gate::default()));
+pub(crate) async fn run(listener: TcpListener, service: Service, tasks: TaskTracker, stop: CancellationToken) {
     let mut back_off = BACK_OFF_MIN;
     loop {
         let accepted = tokio::select! {
@@ -81,27 +118,39 @@ pub(crate) async fn run(
             }
         };
         back_off = BACK_OFF_MIN;
-        let site = Site::of(remote.ip());
-        let entered =
-            gate.lock().unwrap_or_else(PoisonError::into_inner).enter(site, bounds.per_site_max, bounds.total_max);
-        if !entered {
+        let Some(place) = service.gates.enter(remote.ip()) else {
             // Nothing is parsed for it, hence nothing is said: the socket closes.
+            service.metrics.turned_away();
             tracing::debug!("a connection above the limit was turned away");
             continue;
-        }
-        let place = Arc::new(Place { gate: gate.clone(), site });
+        };
         let Ok(local) = stream.local_addr() else { continue };
-        let peer = Peer { remote, local, _place: place };
-        tasks.spawn(serve(stream, peer, router.clone(), stop.clone()));
+        let peer = Peer { remote, local, forwarded: None, _place: place };
+        tasks.spawn(serve(stream, peer, service.clone(), stop.clone()));
     }
 }
 
-async fn serve(stream: TcpStream, peer: Peer, router: Router, stop: CancellationToken) {
+/// The TLS handshake, if there is one, within the header's deadline.
+async fn secure(stream: TcpStream, tls: Option<Arc<Tls>>) -> std::io::Result<Socket> {
+    let Some(tls) = tls else { return Ok(Socket::Plain(stream)) };
+    let handshake = tls.acceptor().accept(stream);
+    let stream = tokio::time::timeout(Duration::from_millis(HEADER_MS_MAX), handshake).await??;
+    Ok(Socket::Tls(Box::new(stream)))
+}
+
+async fn serve(stream: TcpStream, peer: Peer, service: Service, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a client was gone at once");
         return;
     }
-    let router = TowerToHyperService::new(router);
+    let stream = tokio::select! {
+        secured = secure(stream, service.tls) => match secured {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
+        },
+        () = stop.cancelled() => return,
+    };
+    let router = TowerToHyperService::new(service.router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         router.call(request)

@@ -1,12 +1,12 @@
-//! The decision behind `POST /v1/token`, in its order: cheap checks of the JWT, limit of the address, resolve and verify,
-//! replay.
+//! The decision behind `POST /v1/token`, in its order: cheap checks of the JWT, limit of the address, policy, resolve and
+//! verify, replay.
 //!
 //! Invariant: nothing a token merely claims is acted on before the limit of its sender's address, and a JWT is
 //! remembered only once it was verified. Spec: docs/protocol.md#token.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use governor::clock::{Clock, DefaultClock};
@@ -21,11 +21,15 @@ use weft_relay_core::gate::Site;
 use weft_relay_core::replay::{Replay, Seen};
 
 use crate::audiences::Audiences;
-use crate::did;
+use crate::did::{self, CacheFigures, Resolver};
+use crate::policy::Policy;
 use crate::tokens::Tokens;
 
 /// When to come back while more addresses ask than are remembered; by then each may ask again.
 const ADDRESSES_FULL_RETRY_MS: u64 = 60_000;
+
+/// When to ask again for a DID that could not be reached: failures are kept for so long.
+const DID_RETRY_MS: u64 = 60_000;
 
 /// Milliseconds since the Unix epoch; 0 if the clock stands before it.
 pub(crate) fn unix_ms() -> u64 {
@@ -48,34 +52,87 @@ impl Refusal {
 
 pub(crate) struct Admitter {
     pub(crate) audiences: Audiences,
-    pub(crate) tokens: Tokens,
+    tokens: RwLock<Arc<Tokens>>,
+    policy: RwLock<Arc<Policy>>,
+    resolver: Resolver,
     requests: DefaultKeyedRateLimiter<Site>,
     refusals: DefaultKeyedRateLimiter<Site>,
     replay: Mutex<Replay>,
 }
 
+/// A token request as it came.
+pub(crate) struct Asked<'a> {
+    /// The client's address, behind proxies.
+    pub(crate) ip: IpAddr,
+    /// Where the connection was accepted.
+    pub(crate) local: SocketAddr,
+    pub(crate) jwt: &'a str,
+    pub(crate) body: &'a [u8],
+    /// Shows knowledge of the shared secret.
+    pub(crate) auth: Option<&'a str>,
+}
+
+fn current<T>(lock: &RwLock<Arc<T>>) -> Arc<T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn replace<T>(lock: &RwLock<Arc<T>>, with: T) {
+    *lock.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(with);
+}
+
 impl Admitter {
-    pub(crate) fn new(audiences: Audiences, tokens: Tokens, requests_per_minute: u32) -> Self {
+    pub(crate) fn new(
+        audiences: Audiences,
+        tokens: Tokens,
+        policy: Policy,
+        resolver: Resolver,
+        requests_per_minute: u32,
+    ) -> Self {
         let quota = Quota::per_minute(NonZeroU32::new(requests_per_minute).unwrap_or(NonZeroU32::MIN));
         Self {
             audiences,
-            tokens,
+            tokens: RwLock::new(Arc::new(tokens)),
+            policy: RwLock::new(Arc::new(policy)),
+            resolver,
             requests: RateLimiter::keyed(quota),
             refusals: RateLimiter::keyed(quota),
             replay: Mutex::default(),
         }
     }
 
+    pub(crate) fn set_tokens(&self, tokens: Tokens) {
+        replace(&self.tokens, tokens);
+    }
+
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        replace(&self.policy, policy);
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        current(&self.policy)
+    }
+
+    /// Whether a secret, and a place on a list, are asked for.
+    pub(crate) fn asks_for(&self) -> (bool, bool) {
+        current(&self.policy).asks_for()
+    }
+
+    pub(crate) async fn cache_figures(&self) -> CacheFigures {
+        self.resolver.figures().await
+    }
+
     /// Trades a JWT and a body for a token; a refusal counts against the address too.
-    pub(crate) fn token(&self, ip: IpAddr, local: SocketAddr, jwt: &str, body: &[u8]) -> Result<TokenAnswer, Refusal> {
-        let result = self.decide(ip, local, jwt, body);
+    pub(crate) async fn token(&self, asked: Asked<'_>) -> Result<TokenAnswer, Refusal> {
+        let ip = asked.ip;
+        let result = self.decide(asked).await;
         if result.as_ref().is_err_and(|refusal| refusal.code != Code::RateLimited) {
             limited(&self.refusals, ip)?;
         }
         result
     }
 
-    fn decide(&self, ip: IpAddr, local: SocketAddr, jwt: &str, body: &[u8]) -> Result<TokenAnswer, Refusal> {
+    async fn decide(&self, asked: Asked<'_>) -> Result<TokenAnswer, Refusal> {
+        let Asked { ip, local, jwt, body, auth } = asked;
         let now_ms = unix_ms();
         let now_s = now_ms / 1000;
         let unverified = Unverified::parse(jwt).map_err(|e| Refusal::new(e.code(), e.to_string()))?;
@@ -91,15 +148,20 @@ impl Admitter {
             .check(|aud| aud == request.audience.did_web(), now_s)
             .map_err(|e| Refusal::new(e.code(), e.to_string()))?;
         limited(&self.requests, ip)?;
-        did::verify(&unverified, &checked.issuer).map_err(|code| {
+        let did = did::without_fragment(&checked.issuer);
+        current(&self.policy).admits(did, ip, auth, &request.audience, jwt)?;
+        did::verify(&self.resolver, &unverified, &checked.issuer).await.map_err(|code| {
             let message = if code == Code::UnknownDid {
-                "this relay resolves did:key of Ed25519, secp256k1 and P-256 only"
+                "the DID does not exist, has no key that may sign in, or is not a did:key, did:web or did:plc"
             } else if code == Code::UnsupportedAlgorithm {
                 "the JWT's algorithm is not the one of the issuer's key"
+            } else if code == Code::DidUnreachable {
+                "the DID's document cannot be had now: check that it is served on the public internet, then try again"
             } else {
-                "the JWT's signature is not by the key of its iss"
+                "the JWT's signature is not by the key of its iss: if the key was rotated, try again in five minutes"
             };
-            Refusal::new(code, message)
+            let retry_after_ms = (code == Code::DidUnreachable).then_some(DID_RETRY_MS);
+            Refusal { retry_after_ms, ..Refusal::new(code, message) }
         })?;
         request.verify(jwt).map_err(|_| {
             Refusal::new(Code::BadSignature, "the request's signature is not by the connection key it names")
@@ -114,16 +176,17 @@ impl Admitter {
                 return Err(Refusal { code: Code::RateLimited, message, retry_after_ms });
             }
         }
-        let identity = hash("relay-identity", &[checked.issuer.as_bytes()]);
+        let identity = hash("relay-identity", &[did.as_bytes()]);
         let admission =
             Admission { identity, device: request.device, connection: request.connection, audience: request.audience };
-        let token = self.tokens.issue(&admission, now_s).map_err(|code| Refusal::new(code, "the relay failed"))?;
+        let token =
+            current(&self.tokens).issue(&admission, now_s).map_err(|code| Refusal::new(code, "the relay failed"))?;
         Ok(TokenAnswer { token, expires_ms: TOKEN_MS, relay_time_ms: now_ms })
     }
 
     /// A token shown at the upgrade or in `Refresh`.
     pub(crate) fn verify_token(&self, token: &str, local: SocketAddr) -> Result<Admission, Code> {
-        let admission = self.tokens.verify(token)?;
+        let admission = current(&self.tokens).verify(token, unix_ms() / 1000)?;
         if self.audiences.accepts(&admission.audience, local) { Ok(admission) } else { Err(Code::WrongAudience) }
     }
 

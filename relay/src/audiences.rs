@@ -19,6 +19,11 @@ impl Audiences {
         Self { listed: listed.into_iter().collect(), local_addresses }
     }
 
+    /// One that is configured.
+    pub(crate) fn first(&self) -> Option<&Audience> {
+        self.listed.first()
+    }
+
     /// `local` is the address the connection was accepted on.
     pub(crate) fn accepts(&self, audience: &Audience, local: SocketAddr) -> bool {
         if self.listed.contains(audience) {

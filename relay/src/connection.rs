@@ -89,6 +89,8 @@ async fn exchange(
                     Err(_) => return Some(Code::Idle),
                 },
             }
+            let waited = taken.since.map(|since| since.elapsed()).unwrap_or_default();
+            hub.metrics().sent(taken.bytes, waited);
             hub.input(Input::QueueDrained { conn, bytes: taken.bytes, frames });
         }
         if let Some(code) = taken.close {
@@ -100,6 +102,7 @@ async fn exchange(
             biased;
             received = socket.receive(), if !resting => match received {
                 Received::Frame(message) => {
+                    hub.metrics().received(message.len());
                     // Signatures are verified here, before the lock that all connections share.
                     let frame = proofs.check(message);
                     hub.input(Input::FrameReceived { conn, frame });

@@ -1,25 +1,46 @@
 //! From a DID to the key that must have signed.
 //!
-//! One file a method. Methods that need the network belong behind the same call: [`resolve`] is async, and is reached only
-//! after the per-address limit. Spec: docs/protocol.md#did-key.
+//! did:key needs nobody; did:web and did:plc have their documents fetched ([`fetch`], which guards whom it connects to) and
+//! kept ([`cache`]). Invariant: nothing here is reached before the limit of the sender's address.
+//! Spec: docs/protocol.md#dids.
 
+mod address;
+mod cache;
+mod document;
+mod fetch;
 mod key;
 
 use weft_protocol::admission::jwt::Unverified;
 use weft_protocol::code::Code;
 
-/// A public key that may sign for a DID.
-pub(crate) use self::key::SigningKeyOf;
+pub use self::address::is_global;
+pub use self::cache::CacheTimes;
+pub(crate) use self::cache::{CacheFigures, Resolver};
+pub use self::fetch::{Lookup, LookupFuture, SystemLookup};
+use self::key::SigningKeyOf;
 
-/// The key of a DID.
-///
-/// # Errors
-/// [`Code::UnknownDid`] for what does not exist or a method this relay does not resolve.
-pub(crate) fn resolve(did: &str) -> Result<SigningKeyOf, Code> {
-    SigningKeyOf::from_did_key(did)
+/// The DID of an issuer, without the key it may name.
+pub(crate) fn without_fragment(issuer: &str) -> &str {
+    issuer.split('#').next().unwrap_or_default()
 }
 
-/// Resolves the issuer and verifies the JWT with its key.
-pub(crate) fn verify(jwt: &Unverified<'_>, issuer: &str) -> Result<(), Code> {
-    resolve(issuer)?.verify(jwt)
+/// Resolves the issuer and verifies the JWT with one of its keys.
+///
+/// A wrong signature may mean that the key was rotated, so the document is fetched again, at most once in a while.
+pub(crate) async fn verify(resolver: &Resolver, jwt: &Unverified<'_>, issuer: &str) -> Result<(), Code> {
+    let (did, fragment) = match issuer.split_once('#') {
+        Some((did, fragment)) => (did, Some(fragment)),
+        None => (issuer, None),
+    };
+    if did.starts_with("did:key:") {
+        return SigningKeyOf::from_did_key(did)?.verify(jwt);
+    }
+    let kept = resolver.get(did).await?;
+    match kept.document.verify(jwt, fragment) {
+        Err(code) if !kept.fetched_now => match resolver.refresh(did).await {
+            Some(document) => document.verify(jwt, fragment),
+            None => Err(code),
+        },
+        result => result,
+    }
 }

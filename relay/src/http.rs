@@ -1,6 +1,8 @@
 //! What is served over HTTP.
 
+mod admin;
 mod connect;
+mod forwarded;
 mod page;
 mod token;
 
@@ -15,8 +17,11 @@ use tokio_util::task::TaskTracker;
 use weft_protocol::admission::token::{CONNECT_PATH, ErrorAnswer, TOKEN_PATH};
 use weft_protocol::code::Code;
 
+use crate::accept::Gates;
 use crate::admit::{Admitter, Refusal, unix_ms};
 use crate::hub::Hub;
+
+pub(crate) use self::forwarded::is_trusted;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -24,12 +29,16 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) admitter: Arc<Admitter>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) gates: Arc<Gates>,
+    /// Whether this relay terminates TLS itself.
+    pub(crate) tls: bool,
 }
 
 /// The public port.
 pub(crate) fn public(shared: Shared) -> Router {
     health()
         .route("/", get(page::about))
+        .route("/.well-known/did.json", get(page::did_document))
         .route(TOKEN_PATH, post(token::token))
         .route(CONNECT_PATH, get(connect::connect))
         .fallback(not_found)
@@ -39,7 +48,14 @@ pub(crate) fn public(shared: Shared) -> Router {
 
 /// The admin port.
 pub(crate) fn admin(shared: Shared) -> Router {
-    health().route("/figures", get(figures)).fallback(not_found).with_state(shared)
+    health()
+        .route("/metrics", get(admin::metrics))
+        .route("/figures", get(admin::figures))
+        .route("/rooms", get(admin::rooms))
+        .route("/kick", post(admin::kick))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_found)
+        .with_state(shared)
 }
 
 fn health() -> Router<Shared> {
@@ -52,18 +68,6 @@ async fn ready(State(shared): State<Shared>) -> Response {
     } else {
         "ready\n".into_response()
     }
-}
-
-async fn figures(State(shared): State<Shared>) -> Json<serde_json::Value> {
-    let figures = shared.hub.figures();
-    Json(serde_json::json!({
-        "connections": figures.connections,
-        "rooms": figures.rooms,
-        "received": figures.received,
-        "delivered": figures.delivered,
-        "resyncs": figures.resyncs,
-        "refused": figures.refused,
-    }))
 }
 
 async fn not_found() -> Response {

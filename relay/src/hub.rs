@@ -12,15 +12,28 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_protocol::code::Code;
-use weft_relay_core::{Admission, ConnId, Figures, Input, Output, Proofs, Relay, Settings};
+use weft_relay_core::{Admission, ConnId, Figures, Input, Output, Proofs, Relay, RoomView, Settings};
 
 use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::nats::{Command, FabricQueue};
 
 pub(crate) struct Hub {
     state: Mutex<State>,
     started: Instant,
     /// The next deadline moved forward.
     sooner: Notify,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    fabric: Option<FabricQueue>,
+}
+
+/// What metrics show of one moment.
+pub(crate) struct Snapshot {
+    pub(crate) figures: Figures,
+    pub(crate) queue_bytes: usize,
+    pub(crate) queue_bytes_largest: usize,
+    pub(crate) draining: bool,
 }
 
 struct State {
@@ -30,9 +43,10 @@ struct State {
 }
 
 impl Hub {
-    pub(crate) fn new(settings: Settings, seed: [u8; 32]) -> Self {
-        let state = State { relay: Relay::new(settings, seed), mailboxes: HashMap::new(), next: 0 };
-        Self { state: Mutex::new(state), started: Instant::now(), sooner: Notify::new() }
+    pub(crate) fn new(settings: Settings, seed: [u8; 32], metrics: Arc<Metrics>, fabric: Option<FabricQueue>) -> Self {
+        let relay = Relay::new(settings.clone(), seed);
+        let state = State { relay, mailboxes: HashMap::new(), next: 0 };
+        Self { state: Mutex::new(state), started: Instant::now(), sooner: Notify::new(), settings, metrics, fabric }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,7 +90,7 @@ impl Hub {
         let before = state.relay.poll_timeout();
         state.relay.handle(self.now_ms(), input);
         while let Some(output) = state.relay.poll_output() {
-            deliver(&state.mailboxes, output);
+            self.deliver(&state.mailboxes, output);
         }
         let after = state.relay.poll_timeout();
         if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
@@ -109,39 +123,88 @@ impl Hub {
     pub(crate) fn is_draining(&self) -> bool {
         self.state().relay.is_draining()
     }
-}
 
-fn deliver(mailboxes: &HashMap<ConnId, Arc<Mailbox>>, output: Output) {
-    let to = |conn: ConnId| mailboxes.get(&conn);
-    match output {
-        Output::Send { conn, frame } => {
-            if let Some(mailbox) = to(conn) {
-                mailbox.push(frame);
-            }
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let (queue_bytes, queue_bytes_largest) = state.relay.queues();
+        let (figures, draining) = (state.relay.figures(), state.relay.is_draining());
+        Snapshot { figures, queue_bytes, queue_bytes_largest, draining }
+    }
+
+    /// How many rooms there are, and some of them.
+    pub(crate) fn rooms(&self, skip: usize, count: usize) -> (usize, Vec<RoomView>) {
+        let state = self.state();
+        (state.relay.figures().rooms, state.relay.rooms(skip, count))
+    }
+
+    /// Closes a connection; how many that were.
+    pub(crate) fn kick(&self, conn: ConnId) -> usize {
+        let mut state = self.state();
+        let known = usize::from(state.mailboxes.contains_key(&conn));
+        self.step(&mut state, Input::Kick { conn });
+        known
+    }
+
+    /// Closes all connections of a DID; how many those were.
+    pub(crate) fn kick_identity(&self, identity: [u8; 32]) -> usize {
+        let mut state = self.state();
+        let conns = state.relay.of_identity(&identity);
+        for &conn in &conns {
+            self.step(&mut state, Input::Kick { conn });
         }
-        Output::FanOut { frame, conns } => {
-            for mailbox in conns.into_iter().filter_map(to) {
-                mailbox.push(frame.clone());
+        conns.len()
+    }
+
+    fn deliver(&self, mailboxes: &HashMap<ConnId, Arc<Mailbox>>, output: Output) {
+        let to = |conn: ConnId| mailboxes.get(&conn);
+        match output {
+            Output::Send { conn, frame } => {
+                if let Some(mailbox) = to(conn) {
+                    mailbox.push(frame);
+                }
             }
-        }
-        Output::Pause { conn, until_ms } => {
-            if let Some(mailbox) = to(conn) {
-                mailbox.pause(until_ms);
+            Output::FanOut { frame, conns } => {
+                for mailbox in conns.into_iter().filter_map(to) {
+                    mailbox.push(frame.clone());
+                }
             }
-        }
-        Output::VerifyToken { conn, token } => {
-            if let Some(mailbox) = to(conn) {
-                mailbox.verify(token);
+            Output::Pause { conn, until_ms } => {
+                if let Some(mailbox) = to(conn) {
+                    mailbox.pause(until_ms);
+                }
             }
-        }
-        Output::Close { conn, code, discard_queue } => {
-            if code == Code::Resync {
-                tracing::info!(conn = conn.0, "closing a client that reads too slowly");
-            } else {
-                tracing::debug!(conn = conn.0, %code, "closing");
+            Output::VerifyToken { conn, token } => {
+                if let Some(mailbox) = to(conn) {
+                    mailbox.verify(token);
+                }
             }
-            if let Some(mailbox) = to(conn) {
-                mailbox.close(code, discard_queue);
+            Output::Subscribe { room } => self.fabric.iter().for_each(|fabric| fabric.push(Command::Subscribe(room))),
+            Output::Unsubscribe { room } => {
+                self.fabric.iter().for_each(|fabric| fabric.push(Command::Unsubscribe(room)))
+            }
+            Output::FabricSend { room, message } => {
+                if self.fabric.as_ref().is_some_and(|fabric| !fabric.send(room, message)) {
+                    self.metrics.fabric_dropped();
+                }
+            }
+            Output::Close { conn, code, discard_queue } => {
+                self.metrics.closed(code);
+                if code == Code::Resync {
+                    tracing::info!(conn = conn.0, "closing a client that reads too slowly");
+                } else {
+                    tracing::debug!(conn = conn.0, %code, "closing");
+                }
+                if let Some(mailbox) = to(conn) {
+                    mailbox.close(code, discard_queue);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -24,6 +25,8 @@ pub(crate) struct Mailbox {
 #[derive(Default)]
 struct Inbox {
     frames: VecDeque<Bytes>,
+    /// When the oldest of them came.
+    since: Option<Instant>,
     close: Option<Code>,
     pause_until_ms: Option<u64>,
     verify: Option<String>,
@@ -34,6 +37,8 @@ struct Inbox {
 pub(crate) struct Taken {
     pub(crate) frames: Vec<Bytes>,
     pub(crate) bytes: usize,
+    /// When the oldest of these frames came.
+    pub(crate) since: Option<Instant>,
     pub(crate) pause_until_ms: Option<u64>,
     pub(crate) verify: Option<String>,
     /// Set once no frame is left before it.
@@ -46,7 +51,10 @@ impl Mailbox {
     }
 
     pub(crate) fn push(&self, frame: Bytes) {
-        self.inbox().frames.push_back(frame);
+        let mut inbox = self.inbox();
+        inbox.frames.push_back(frame);
+        inbox.since.get_or_insert_with(Instant::now);
+        drop(inbox);
         self.work.notify_one();
     }
 
@@ -86,6 +94,11 @@ impl Mailbox {
         {
             taken.bytes += frame.len();
             taken.frames.push(frame);
+        }
+        taken.since = inbox.since.take();
+        if !inbox.frames.is_empty() {
+            // Not to the microsecond: each slice counts from when the one before it was taken.
+            inbox.since = Some(Instant::now());
         }
         if inbox.frames.is_empty() {
             taken.close = inbox.close;

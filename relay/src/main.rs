@@ -1,119 +1,47 @@
-//! The `weft-relay` binary: flags and environment, logs, signals.
+//! The `weft-relay` binary: options, logs, signals.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::builder::RangedI64ValueParser;
-use clap::{Args as ClapArgs, Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use weft_protocol::admission::Audience;
-use weft_protocol::id::unhex;
-use weft_protocol::limits::JOINED_PEERS_MAX;
-use weft_relay::{Config, Server};
+use weft_relay::options::{LogFormat, Options};
+use weft_relay::{Config, Reloader, Server, health, learn};
 
 /// Forwards sealed bytes between the peers of a room; keeps nothing, and cannot read what passes.
 #[derive(Parser)]
 #[command(name = "weft-relay", version)]
 struct Args {
-    /// Where to listen; port 0 binds a free one
-    #[arg(long, env = "WEFT_RELAY_LISTEN", default_value = "0.0.0.0:7017", value_name = "ADDR")]
-    listen: SocketAddr,
-    /// Where to serve health and figures apart from the public port
-    #[arg(long, env = "WEFT_RELAY_ADMIN_LISTEN", value_name = "ADDR")]
-    admin_listen: Option<SocketAddr>,
-    /// The URL that clients dial (ws:// or wss://), as often as there are; without one: loopback names and own addresses
-    #[arg(long = "public-url", env = "WEFT_RELAY_PUBLIC_URL", value_delimiter = ',', value_name = "URL")]
-    public_urls: Vec<String>,
-    /// Keys of relay tokens, 64 hexadecimal digits each; the first signs, all verify; drawn afresh if not given
-    #[arg(
-        long = "token-key",
-        env = "WEFT_RELAY_TOKEN_KEYS",
-        hide_env_values = true,
-        value_delimiter = ',',
-        value_name = "HEX"
-    )]
-    token_keys: Vec<String>,
-    /// How logs are written, to standard error; RUST_LOG chooses what
-    #[arg(long, env = "WEFT_RELAY_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// TOML file with the options below, their dashes as underscores; environment and flags go before it
+    #[arg(long, env = "WEFT_RELAY_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Print all options as they are in force, secrets hidden, and end
+    #[arg(long)]
+    print_config: bool,
     #[command(flatten)]
-    limits: LimitArgs,
+    options: Options,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+#[derive(Subcommand)]
+enum Command {
+    /// Say what is wrong with the configuration, and where, or that nothing is
+    CheckConfig,
+    /// Say what a relay can and cannot learn
+    Learn,
+    /// Ask the relay that runs with this configuration whether it is ready
+    Health,
 }
 
-/// Each limit's default and reason is in `weft_protocol::limits`.
-#[derive(ClapArgs)]
-#[command(next_help_heading = "Limits")]
-struct LimitArgs {
-    /// Connections in all
-    #[arg(long, env = "WEFT_RELAY_CONNECTIONS_MAX", value_name = "N", value_parser = at_least(1))]
-    connections_max: Option<u32>,
-    /// Connections an IPv4 address or IPv6 /64
-    #[arg(long, env = "WEFT_RELAY_CONNECTIONS_PER_IP_MAX", value_name = "N", value_parser = at_least(1))]
-    connections_per_ip_max: Option<u32>,
-    /// Token requests a minute and address
-    #[arg(long, env = "WEFT_RELAY_TOKEN_REQUESTS_PER_MINUTE", value_name = "N", value_parser = at_least(1))]
-    token_requests_per_minute: Option<u32>,
-    /// Peers a room (at most 4096)
-    #[arg(long, env = "WEFT_RELAY_ROOM_PEERS_MAX", value_name = "N", value_parser = room_peers())]
-    room_peers_max: Option<u32>,
-    /// Rooms a connection
-    #[arg(long, env = "WEFT_RELAY_ROOMS_PER_CONNECTION_MAX", value_name = "N", value_parser = at_least(1))]
-    rooms_per_connection_max: Option<u32>,
-    /// Messages a second a connection; twice as many may come at once
-    #[arg(long, env = "WEFT_RELAY_MESSAGES_PER_SECOND", value_name = "N", value_parser = at_least(1))]
-    messages_per_second: Option<u32>,
-    /// Bytes a second a connection; twice as many may come at once
-    #[arg(long, env = "WEFT_RELAY_BYTES_PER_SECOND", value_name = "BYTES", value_parser = at_least(1 << 20))]
-    bytes_per_second: Option<u32>,
-    /// Bytes that may wait for one client; senders are told
-    #[arg(long, env = "WEFT_RELAY_QUEUE_BYTES_MAX", value_name = "BYTES", value_parser = at_least(1 << 20))]
-    queue_bytes_max: Option<u32>,
-    /// Frames that may wait for one client
-    #[arg(long, env = "WEFT_RELAY_QUEUE_FRAMES_MAX", value_name = "N", value_parser = at_least(64))]
-    queue_frames_max: Option<u32>,
-}
-
-fn at_least(least: i64) -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(least..)
-}
-
-/// A `Joined` frame lists no more peers than this.
-fn room_peers() -> RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(2..=JOINED_PEERS_MAX as i64)
-}
-
-impl LimitArgs {
-    fn apply(&self, config: &mut Config) {
-        let set = |to: &mut usize, from: Option<u32>| {
-            if let Some(from) = from {
-                *to = from as usize;
-            }
-        };
-        set(&mut config.connections_max, self.connections_max);
-        set(&mut config.connections_per_ip_max, self.connections_per_ip_max);
-        let settings = &mut config.settings;
-        set(&mut settings.room_peers_max, self.room_peers_max);
-        set(&mut settings.rooms_per_connection_max, self.rooms_per_connection_max);
-        set(&mut settings.queue_bytes_max, self.queue_bytes_max);
-        set(&mut settings.queue_frames_max, self.queue_frames_max);
-        if let Some(rate) = self.messages_per_second {
-            (settings.messages_per_second, settings.messages_burst) = (rate, rate.saturating_mul(2));
-        }
-        if let Some(rate) = self.bytes_per_second {
-            (settings.bytes_per_second, settings.bytes_burst) = (rate, rate.saturating_mul(2));
-        }
-        if let Some(rate) = self.token_requests_per_minute {
-            config.token_requests_per_minute = rate;
-        }
+impl Args {
+    /// What was said, wherever.
+    fn options(&self) -> anyhow::Result<Options> {
+        let file = self.config.as_deref().map(Options::from_file).transpose()?.unwrap_or_default();
+        Ok(self.options.clone().or(file))
     }
 }
 
@@ -128,32 +56,74 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
+    if matches!(args.command, Some(Command::Learn)) {
+        say(learn::text().trim_end());
+        return Ok(());
     }
-    let mut config = Config { listen: args.listen, admin_listen: args.admin_listen, ..Config::default() };
-    args.limits.apply(&mut config);
-    for url in &args.public_urls {
-        let audience = Audience::from_url(url).with_context(|| format!("--public-url {url}"))?;
-        config.audiences.push(audience);
+    let options = args.options()?;
+    if args.print_config {
+        say(options.or(Options::defaults()).print().trim_end());
+        return Ok(());
     }
-    for key in &args.token_keys {
-        config.token_keys.push(unhex(key.trim()).context("--token-key: 64 hexadecimal digits each")?);
+    let config = options.to_config()?;
+    match args.command {
+        Some(Command::CheckConfig) => check(config),
+        Some(Command::Health) => {
+            let (address, tls) =
+                config.admin_listen.map_or((config.listen, config.tls.is_some()), |addr| (addr, false));
+            let address = health::address(address);
+            health::check(address, tls).with_context(|| format!("{address} is not healthy"))
+        }
+        Some(Command::Learn) | None => {
+            let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+            let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+            match options.log_format.unwrap_or(LogFormat::Text) {
+                LogFormat::Text => logs.init(),
+                LogFormat::Json => logs.json().init(),
+            }
+            warn_of_unknown_variables();
+            runtime()?.block_on(serve(config, args))
+        }
     }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Reads every file that a start would read, and binds nothing that is in use.
+fn check(mut config: Config) -> anyhow::Result<()> {
+    config.listen.set_port(0);
+    config.admin_listen = None;
+    runtime()?.block_on(Server::bind(config))?;
+    say("the configuration is good");
+    Ok(())
+}
+
+/// Kubernetes puts variables of its own beside ours (`WEFT_RELAY_SERVICE_HOST`), so they cannot be errors.
+fn warn_of_unknown_variables() {
+    use clap::CommandFactory;
+    let command = Args::command();
+    let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_str().is_some_and(|name| name.starts_with("WEFT_RELAY_"));
+        if ours && !known.contains(&name.as_os_str()) {
+            tracing::warn!(?name, "an environment variable that is no option was ignored");
+        }
+    }
+}
+
+async fn serve(config: Config, args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::bind(config).await?;
-    say(&format!("weft-relay listening on ws://{}", server.local_addr()));
+    let hang_up = signal(SignalKind::hangup())?;
+    let server = Server::bind(config.clone()).await?;
+    let scheme = if config.tls.is_some() { "wss" } else { "ws" };
+    say(&format!("weft-relay listening on {scheme}://{}", server.local_addr()));
     if let Some(admin) = server.admin_addr() {
         say(&format!("weft-relay admin on http://{admin}"));
     }
+    let reloading = tokio::spawn(reload(hang_up, server.reloader(), args));
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         tokio::spawn(async move {
@@ -163,7 +133,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         });
     };
     server.run(shutdown).await;
+    reloading.abort();
     Ok(())
+}
+
+/// At each SIGHUP takes what may change while running. What cannot be taken leaves everything as it was.
+async fn reload(mut hang_up: Signal, reloader: Reloader, args: Args) {
+    while hang_up.recv().await.is_some() {
+        let config = args.options().and_then(|options| Ok(options.to_config()?));
+        match config.and_then(|config| Ok(reloader.reload(&config)?)) {
+            Ok(()) => tracing::info!("configuration read again; addresses and limits change at a restart only"),
+            Err(error) => tracing::error!("the configuration was not taken: {error:#}"),
+        }
+    }
 }
 
 /// Programs that start a relay on port 0 read these lines. A closed standard output is no reason to stop.

@@ -3,27 +3,40 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_relay_core::{Figures, Input};
+use weft_protocol::admission::proof::hash;
+use weft_relay_core::{Figures, Input, Settings};
 
-use crate::accept::{self, Bounds};
+use crate::accept::{self, Gates, Service};
 use crate::admit::Admitter;
 use crate::audiences::Audiences;
-use crate::config::Config;
+use crate::config::{Config, PolicyConfig};
+use crate::did::Resolver;
 use crate::http::{self, Shared};
 use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::nats::{self, NatsError, Waiting};
+use crate::policy::{BlockFileError, Blocked, Policy};
+use crate::tls::{Tls, TlsError};
 use crate::tokens::Tokens;
 
 /// Connections that wait to be accepted; a restarted relay is dialled by everybody at once.
 const BACKLOG: u32 = 1024;
 /// How often quiet addresses are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+
+/// How often files are looked at for changes.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Connections of the admin port.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// Why a relay could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +53,23 @@ pub enum ServerError {
     /// The operating system gave no randomness.
     #[error("the operating system gives no randomness: {0}")]
     Randomness(getrandom::Error),
+    /// Values that do not go together.
+    #[error("{key}: {problem}")]
+    Config {
+        /// The key to change.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Certificate or key cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The block file cannot be used.
+    #[error("the block file {0}")]
+    BlockFile(#[from] BlockFileError),
+    /// The fabric cannot be set up.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// A relay that is bound, and runs once [`Server::run`] is called.
@@ -48,7 +78,10 @@ pub struct Server {
     local: SocketAddr,
     admin: Option<(TcpListener, SocketAddr)>,
     shared: Shared,
-    bounds: Bounds,
+    tls: Option<Arc<Tls>>,
+    metrics: Arc<Metrics>,
+    policy: PolicyConfig,
+    nats: Option<(Client, Waiting)>,
     drain_max: Duration,
 }
 
@@ -64,31 +97,125 @@ impl Watch {
     }
 }
 
+/// Has a running relay take what may change: token keys, policy, block file, certificates.
+#[derive(Clone)]
+pub struct Reloader {
+    hub: Arc<Hub>,
+    admitter: Arc<Admitter>,
+    tls: Option<Arc<Tls>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Reloader {
+    /// Takes from `config` what may change while running, and reads its files again. Token keys that were drawn stay.
+    ///
+    /// # Errors
+    /// The first thing that cannot be taken; then nothing of `config` is, but for certificates read before it.
+    pub fn reload(&self, config: &Config) -> Result<(), ServerError> {
+        let taken = self.take(config);
+        self.metrics.reloaded(taken.is_ok());
+        taken
+    }
+
+    fn take(&self, config: &Config) -> Result<(), ServerError> {
+        config.check().map_err(|(key, problem)| ServerError::Config { key, problem })?;
+        let policy = Policy::new(&config.policy)?;
+        if let Some(tls) = &self.tls {
+            tls.reload()?;
+        }
+        if !config.token_keys.is_empty() {
+            self.admitter.set_tokens(tokens(config)?);
+        }
+        self.set_policy(policy);
+        Ok(())
+    }
+
+    /// Takes a policy, and closes the connections of those it blocks.
+    fn set_policy(&self, policy: Policy) {
+        for did in policy.blocked.dids() {
+            self.hub.kick_identity(hash("relay-identity", &[did.as_bytes()]));
+        }
+        self.admitter.set_policy(policy);
+    }
+
+    /// Takes files as they change, until cancelled.
+    async fn watch(self, policy: PolicyConfig, stop: CancellationToken) {
+        let changed = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+        let tls_files = || self.tls.as_ref().map(|tls| (changed(&tls.files().certificate), changed(&tls.files().key)));
+        let block_file = || policy.block_file.as_deref().map(changed);
+        let mut seen = (tls_files(), block_file());
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            let now = (tls_files(), block_file());
+            if now.0 != seen.0
+                && let Some(tls) = &self.tls
+            {
+                let taken = tls.reload();
+                self.metrics.reloaded(taken.is_ok());
+                match taken {
+                    Ok(()) => tracing::info!("took the changed certificate"),
+                    Err(error) => tracing::error!(%error, "the changed certificate cannot be used, the old one stays"),
+                }
+            }
+            if now.1 != seen.1
+                && let Some(path) = &policy.block_file
+            {
+                let taken = Blocked::read(path);
+                self.metrics.reloaded(taken.is_ok());
+                match taken {
+                    Ok(blocked) => {
+                        self.set_policy(self.admitter.policy().with(blocked));
+                        tracing::info!("took the changed block file");
+                    }
+                    Err(error) => tracing::error!(%error, "the changed block file cannot be used, the old one stays"),
+                }
+            }
+            seen = now;
+        }
+    }
+}
+
+fn tokens(config: &Config) -> Result<Tokens, ServerError> {
+    let (first, others) = match config.token_keys.split_first() {
+        Some((first, others)) => (*first, others),
+        None => (random()?, &[][..]),
+    };
+    Ok(Tokens::new(first, others, config.token_keys_old_until_s))
+}
+
 impl Server {
     /// Binds the addresses of `config`. Connections wait until [`Server::run`].
     ///
     /// # Errors
-    /// [`ServerError`], saying which address failed and why.
-    #[allow(
-        clippy::unused_async,
-        reason = "a listener registers with the runtime, so a caller outside of one must not compile"
-    )]
+    /// [`ServerError`], saying what failed and why.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        config.check().map_err(|(key, problem)| ServerError::Config { key, problem })?;
+        let tls = config.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
         let (listener, local) = listen(config.listen)?;
         let admin = config.admin_listen.map(listen).transpose()?;
-        let (first, others) = match config.token_keys.split_first() {
-            Some((first, others)) => (*first, others),
-            None => (random()?, &[][..]),
-        };
-        let tokens = Tokens::new(first, others);
+        let tokens = tokens(&config)?;
         let audiences = Audiences::new(config.audiences, config.accept_local_addresses);
+        let policy = Policy::new(&config.policy)?;
+        let resolver = Resolver::new(&config.did, config.development);
+        let metrics = Arc::new(Metrics::new());
+        let (fabric, waiting) = config.nats.is_some().then(nats::queue).unzip();
+        let settings = Settings { several_relays: fabric.is_some(), ..config.settings };
+        let admitter = Admitter::new(audiences, tokens, policy, resolver, config.token_requests_per_minute);
+        let gates = Gates::new(config.connections_per_ip_max, config.connections_max, config.trusted_proxies);
         let shared = Shared {
-            hub: Arc::new(Hub::new(config.settings, random()?)),
-            admitter: Arc::new(Admitter::new(audiences, tokens, config.token_requests_per_minute)),
+            hub: Arc::new(Hub::new(settings, random()?, metrics.clone(), fabric)),
+            admitter: Arc::new(admitter),
             tasks: TaskTracker::new(),
+            gates: Arc::new(gates),
+            tls: tls.is_some(),
         };
-        let bounds = Bounds { per_site_max: config.connections_per_ip_max, total_max: config.connections_max };
-        Ok(Self { listener, local, admin, shared, bounds, drain_max: Duration::from_millis(config.drain_ms_max) })
+        // A server that is only out of reach is no error: it is tried again, in the background, for as long as it takes.
+        let nats = match (&config.nats, waiting) {
+            (Some(nats), Some(waiting)) => Some((nats::connect(nats, shared.hub.clone()).await?, waiting)),
+            _ => None,
+        };
+        let drain_max = Duration::from_millis(config.drain_ms_max);
+        Ok(Self { listener, local, admin, shared, tls, metrics, policy: config.policy, nats, drain_max })
     }
 
     /// The address it listens on, with the port that was bound.
@@ -109,12 +236,27 @@ impl Server {
         Watch(self.shared.hub.clone())
     }
 
+    /// A handle to change it while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            hub: self.shared.hub.clone(),
+            admitter: self.shared.admitter.clone(),
+            tls: self.tls.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
     /// Serves until `shutdown` resolves, then says goodbye: readiness fails, nobody new is accepted, clients get
     /// `Restarting` and are closed in waves, all within the drain's deadline.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Shared { hub, admitter, tasks } = self.shared.clone();
+        let reloader = self.reloader();
+        let Shared { hub, admitter, tasks, gates, .. } = self.shared.clone();
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let services = TaskTracker::new();
+        if let Some((client, waiting)) = self.nats {
+            services.spawn(nats::run(client, hub.clone(), waiting, stop.clone()));
+        }
         let timekeeper = (hub.clone(), stop.clone());
         services.spawn(async move { timekeeper.0.keep_time(timekeeper.1).await });
         let tidy_stop = stop.clone();
@@ -124,14 +266,19 @@ impl Server {
                 admitter.forget_quiet();
             }
         });
+        if self.tls.is_some() || self.policy.block_file.is_some() {
+            services.spawn(reloader.watch(self.policy, stop.clone()));
+        }
         if let Some((listener, _)) = self.admin {
             // Health is asked for during the drain too, so this one stops last.
-            let bounds = Bounds { per_site_max: usize::MAX, total_max: 256 };
+            let gates = Arc::new(Gates::new(usize::MAX, ADMIN_CONNECTIONS_MAX, Vec::new()));
             let router = http::admin(self.shared.clone());
-            services.spawn(accept::run(listener, router, bounds, services.clone(), stop.clone()));
+            let service = Service { router, gates, tls: None, metrics: self.metrics.clone() };
+            services.spawn(accept::run(listener, service, services.clone(), stop.clone()));
         }
         let router = http::public(self.shared.clone());
-        services.spawn(accept::run(self.listener, router, self.bounds, tasks.clone(), stop_accepting.clone()));
+        let service = Service { router, gates, tls: self.tls, metrics: self.metrics };
+        services.spawn(accept::run(self.listener, service, tasks.clone(), stop_accepting.clone()));
         shutdown.await;
         tracing::info!(connections = hub.figures().connections, "draining");
         hub.input(Input::Drain);

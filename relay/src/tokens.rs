@@ -16,6 +16,7 @@ use weft_relay_core::Admission;
 pub(crate) struct Tokens {
     signer: (String, EncodingKey),
     verifiers: Vec<(String, DecodingKey)>,
+    old_until_s: Option<u64>,
     validation: Validation,
 }
 
@@ -35,12 +36,13 @@ fn key_id(key: &[u8; 32]) -> String {
 }
 
 impl Tokens {
-    pub(crate) fn new(first: [u8; 32], others: &[[u8; 32]]) -> Self {
+    /// `old_until_s`: from then on (Unix seconds) only `first` verifies.
+    pub(crate) fn new(first: [u8; 32], others: &[[u8; 32]], old_until_s: Option<u64>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
         let verifiers =
             std::iter::once(&first).chain(others).map(|key| (key_id(key), DecodingKey::from_secret(key))).collect();
-        Self { signer: (key_id(&first), EncodingKey::from_secret(&first)), verifiers, validation }
+        Self { signer: (key_id(&first), EncodingKey::from_secret(&first)), verifiers, old_until_s, validation }
     }
 
     /// A token for what was verified, from `now_s` (Unix seconds) on.
@@ -61,11 +63,14 @@ impl Tokens {
     }
 
     /// What a token says, if one of our keys signed it and its time is not over.
-    pub(crate) fn verify(&self, token: &str) -> Result<Admission, Code> {
+    pub(crate) fn verify(&self, token: &str, now_s: u64) -> Result<Admission, Code> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Code::BadToken);
         }
         let key_id = decode_header(token).map_err(|_| Code::BadToken)?.kid.ok_or(Code::BadToken)?;
+        if key_id != self.signer.0 && self.old_until_s.is_some_and(|until_s| until_s <= now_s) {
+            return Err(Code::BadToken);
+        }
         let key = self.verifiers.iter().find(|(known, _)| *known == key_id).map(|(_, key)| key);
         let data = decode::<Claims>(token, key.ok_or(Code::BadToken)?, &self.validation).map_err(|error| {
             if matches!(error.kind(), jsonwebtoken::errors::ErrorKind::ExpiredSignature) {
@@ -97,13 +102,16 @@ mod tests {
             audience: Audience::parse("relay.example:443").unwrap(),
         };
         let now_s = crate::admit::unix_ms() / 1000;
-        let old = Tokens::new([1; 32], &[]);
+        let old = Tokens::new([1; 32], &[], None);
         let token = old.issue(&admission, now_s).unwrap();
         assert!(token.len() < 600);
-        assert_eq!(Tokens::new([2; 32], &[[1; 32]]).verify(&token), Ok(admission.clone()));
-        assert_eq!(Tokens::new([2; 32], &[]).verify(&token), Err(Code::BadToken));
+        assert_eq!(Tokens::new([2; 32], &[[1; 32]], None).verify(&token, now_s), Ok(admission.clone()));
+        let rotating = Tokens::new([2; 32], &[[1; 32]], Some(now_s + 1));
+        assert_eq!(rotating.verify(&token, now_s), Ok(admission.clone()));
+        assert_eq!(rotating.verify(&token, now_s + 1), Err(Code::BadToken));
+        assert_eq!(Tokens::new([2; 32], &[], None).verify(&token, now_s), Err(Code::BadToken));
         let stale = old.issue(&admission, now_s - 40).unwrap();
-        assert_eq!(old.verify(&stale), Err(Code::Expired));
-        assert_eq!(old.verify("x.y.z"), Err(Code::BadToken));
+        assert_eq!(old.verify(&stale, now_s), Err(Code::Expired));
+        assert_eq!(old.verify("x.y.z", now_s), Err(Code::BadToken));
     }
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
@@ -36,20 +37,35 @@ const WRITE_BUFFER_BYTES_MAX: usize = WRITE_BUFFER_BYTES + 2 * DIRECT_BYTES_MIN;
 
 /// A socket that notes when bytes came in, so that half a frame counts as life.
 pub(crate) struct Watched {
-    stream: TcpStream,
+    stream: Socket,
     alive: Arc<AtomicBool>,
 }
 
+/// A TCP connection, with or without TLS.
+pub(crate) enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 impl Watched {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: Socket) -> Self {
         Self { stream, alive: Arc::default() }
     }
+}
+
+macro_rules! on_stream {
+    ($socket:expr, $stream:ident => $call:expr) => {
+        match $socket {
+            Socket::Plain($stream) => $call,
+            Socket::Tls($stream) => $call,
+        }
+    };
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let poll = on_stream!(&mut self.stream, stream => Pin::new(stream).poll_read(cx, buf));
         if buf.filled().len() > before {
             self.alive.store(true, Ordering::Relaxed);
         }
@@ -59,23 +75,23 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_write(cx, buf))
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_flush(cx))
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(cx))
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        on_stream!(&self.stream, stream => stream.is_write_vectored())
     }
 }
 
@@ -183,6 +199,7 @@ impl WebSocket {
         while let Some(direct) = &mut self.direct {
             let (header, payload) = direct.rest();
             if header.is_empty() && payload.is_empty() {
+                self.stream.get_mut().flush().await?;
                 self.direct = None;
                 return Ok(());
             }

@@ -9,6 +9,8 @@ use core::fmt;
 const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 /// 35 bytes are at most 48 digits; the decoder takes quadratic time, so longer ones are not looked at.
 const DIGITS_MAX: usize = 48;
+/// An uncompressed point of 65 bytes, as older documents have.
+const LONG_DIGITS_MAX: usize = 90;
 const ED25519: [u8; 2] = [0xed, 0x01];
 const SECP256K1: [u8; 2] = [0xe7, 0x01];
 const P256: [u8; 2] = [0x80, 0x24];
@@ -48,7 +50,7 @@ impl DidKey {
     pub fn parse(did: &str) -> Result<Self, DidKeyError> {
         let digits = did.strip_prefix("did:key:").ok_or(DidKeyError::Method)?;
         let digits = digits.strip_prefix('z').ok_or(DidKeyError::Encoding)?;
-        let bytes = base58_decode(digits).ok_or(DidKeyError::Encoding)?;
+        let bytes = base58_decode(digits, DIGITS_MAX).ok_or(DidKeyError::Encoding)?;
         let (prefix, key) = bytes.split_at_checked(2).ok_or(DidKeyError::KeyType)?;
         let prefix: [u8; 2] = prefix.try_into().map_err(|_| DidKeyError::KeyType)?;
         let parsed = match prefix {
@@ -72,6 +74,18 @@ impl fmt::Display for DidKey {
     }
 }
 
+/// The bytes of a multibase text in base58btc (`z` and digits), at most 65; `None` for anything else.
+#[must_use]
+pub fn multibase_base58(text: &str) -> Option<Vec<u8>> {
+    base58_decode(text.strip_prefix('z')?, LONG_DIGITS_MAX)
+}
+
+/// Writes what [`multibase_base58`] reads.
+#[must_use]
+pub fn to_multibase_base58(bytes: &[u8]) -> String {
+    format!("z{}", base58_encode(bytes))
+}
+
 fn base58_encode(bytes: &[u8]) -> String {
     let mut digits: Vec<u8> = Vec::with_capacity(DIGITS_MAX);
     for &byte in bytes {
@@ -91,8 +105,8 @@ fn base58_encode(bytes: &[u8]) -> String {
     values.filter_map(|value| ALPHABET.get(usize::from(value)).map(|&letter| char::from(letter))).collect()
 }
 
-fn base58_decode(text: &str) -> Option<Vec<u8>> {
-    if text.len() > DIGITS_MAX {
+fn base58_decode(text: &str, digits_max: usize) -> Option<Vec<u8>> {
+    if text.len() > digits_max {
         return None;
     }
     let mut bytes: Vec<u8> = Vec::with_capacity(DIGITS_MAX);

@@ -95,6 +95,26 @@ pub fn verify_token_request(
     verify(&connection.0, &token_message(audience, jwt, connection, device), signature)
 }
 
+/// Header of a token request that shows knowledge of a relay's shared secret.
+pub const AUTH_HEADER: &str = "weft-auth";
+
+fn auth_hash(secret: &str, audience: &Audience, jwt: &str) -> blake3::Hash {
+    let (secret, jwt) = (blake3::hash(secret.as_bytes()), blake3::hash(jwt.as_bytes()));
+    hash("relay-auth", &[secret.as_bytes(), jwt.as_bytes(), audience.as_str().as_bytes()]).into()
+}
+
+/// The value of [`AUTH_HEADER`]: the secret itself never travels, and what does is good for one JWT at one relay.
+#[must_use]
+pub fn auth_proof(secret: &str, audience: &Audience, jwt: &str) -> String {
+    auth_hash(secret, audience, jwt).to_hex().to_string()
+}
+
+/// Checks what [`auth_proof`] made, in constant time.
+#[must_use]
+pub fn verify_auth_proof(secret: &str, audience: &Audience, jwt: &str, proof: &str) -> bool {
+    blake3::Hash::from_hex(proof).is_ok_and(|proof| proof == auth_hash(secret, audience, jwt))
+}
+
 /// Answers the relay's challenge with the connection's key: over [audience, nonce, BLAKE3(token)].
 #[must_use]
 pub fn sign_connect(key: &SigningKey, audience: &Audience, nonce: &[u8; 32], token: &str) -> [u8; 64] {

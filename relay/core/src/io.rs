@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use weft_protocol::admission::Audience;
 use weft_protocol::code::Code;
-use weft_protocol::id::{ConnectionKey, RelayDevice};
+use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
 
 use crate::checked::CheckedFrame;
 
@@ -76,6 +76,27 @@ pub enum Input {
         /// What the token says, or why it is none.
         result: Result<Admission, Code>,
     },
+    /// An operator wants this connection gone.
+    Kick {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The fabric is connected; subscriptions from before stand again.
+    FabricUp,
+    /// The fabric is cut off.
+    FabricDown,
+    /// Answers [`Output::Subscribe`]: from now on everything said in the room arrives.
+    Subscribed {
+        /// Which.
+        room: RoomId,
+    },
+    /// Another relay said something in a room.
+    FabricReceived {
+        /// Where.
+        room: RoomId,
+        /// What.
+        message: Bytes,
+    },
     /// The time of `poll_timeout` has come.
     Wake,
     /// Stop: tell everybody, then close in waves.
@@ -112,6 +133,23 @@ pub enum Output {
         conn: ConnId,
         /// The token.
         token: String,
+    },
+    /// Subscribe to what other relays say in a room; answer with [`Input::Subscribed`].
+    Subscribe {
+        /// Which.
+        room: RoomId,
+    },
+    /// Nobody is in the room any more.
+    Unsubscribe {
+        /// Which.
+        room: RoomId,
+    },
+    /// Tell the other relays. If it cannot be sent it may be dropped: its number shows that it is missing.
+    FabricSend {
+        /// Where.
+        room: RoomId,
+        /// What.
+        message: Bytes,
     },
     /// Close a client. The machine has forgotten it already.
     Close {

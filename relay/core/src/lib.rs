@@ -9,7 +9,8 @@
 //! ```
 //!
 //! It is made of one concern a file: [`room`] (who is where), [`queue`] (what a slow client may owe), [`bucket`] (rates),
-//! `connection` (handshake, session, deadlines), [`checked`] (frames verified before they come in), and stands beside two small ones that act before a connection exists:
+//! `connection` (handshake, session, deadlines), [`checked`] (frames verified before they come in),
+//! [`fabric`] (rooms that span several relays), and stands beside two small ones that act before a connection exists:
 //! [`gate`] (connections an address) and [`replay`] (a JWT is used once). The shell `weft-relay` and the simulator run this
 //! same code.
 //!
@@ -20,6 +21,7 @@ pub mod bucket;
 pub mod checked;
 mod connection;
 mod draw;
+pub mod fabric;
 pub mod gate;
 pub mod io;
 pub mod queue;
@@ -30,5 +32,5 @@ pub mod settings;
 
 pub use self::checked::{CheckedFrame, Proofs};
 pub use self::io::{Admission, ConnId, Input, Output};
-pub use self::relay::{Figures, Relay};
+pub use self::relay::{Figures, PeerView, Relay, RoomView};
 pub use self::settings::Settings;

@@ -4,12 +4,14 @@
 //! others are told; every refusal is named to the one who asked. Timers are lazy: a connection has one entry, which
 //! is looked at when it fires, so that a message costs no timer work. Spec: docs/protocol.md.
 
+mod fabric;
 mod handshake;
 mod passing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use weft_protocol::admission::proof::hash;
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, ServerFrame};
 use weft_protocol::id::RoomId;
@@ -18,6 +20,7 @@ use weft_protocol::limits::{JOIN_COST_MESSAGES, RATE_DEBT_MS_MAX};
 use crate::checked::{CheckedFrame, Proofs};
 use crate::connection::{Connection, Stage};
 use crate::draw::Draws;
+use crate::fabric::NodeId;
 use crate::io::{ConnId, Input, Output};
 use crate::room::Rooms;
 use crate::settings::Settings;
@@ -40,6 +43,40 @@ pub struct Figures {
     pub resyncs: u64,
     /// Refusals named to a client.
     pub refused: u64,
+    /// Gaps seen in what other relays sent.
+    pub gaps: u64,
+    /// What came over the fabric and was no message.
+    pub fabric_garbage: u64,
+    /// Rooms subscribed to at other relays now.
+    pub fabric_rooms: usize,
+    /// Peers at other relays now.
+    pub fabric_peers: usize,
+    /// Whether other relays can be reached now.
+    pub fabric_up: bool,
+}
+
+/// A room as an operator may see it: no id, only a mark that means nothing outside of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomView {
+    /// Tells rooms apart.
+    pub mark: String,
+    /// Who is in it here.
+    pub peers: Vec<PeerView>,
+    /// How many are in it at other relays.
+    pub elsewhere: usize,
+}
+
+/// A connection in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its number.
+    pub conn: ConnId,
+    /// Tells DIDs apart.
+    pub mark: String,
+    /// What waits for it, overhead included.
+    pub queue_bytes: usize,
+    /// Frames that wait for it.
+    pub queue_frames: usize,
 }
 
 /// A relay without sockets.
@@ -54,15 +91,26 @@ pub struct Relay {
     leaving: VecDeque<(ConnId, BTreeSet<RoomId>)>,
     draining: bool,
     figures: Figures,
+    fabric: Option<fabric::Fabric>,
+    /// The time of the current input.
+    now_ms: u64,
+    mark_key: [u8; 32],
 }
 
 impl Relay {
     /// A relay with nobody in it. `seed` must be unpredictable to clients: nonces come from it.
     #[must_use]
     pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
+        let mut draws = Draws::new(seed);
+        let mark_key = draws.bytes();
+        let mut node = [0; 8];
+        node.iter_mut().zip(draws.half()).for_each(|(to, from)| *to = from);
         Self {
+            fabric: settings.several_relays.then(|| fabric::Fabric::new(NodeId(node))),
+            now_ms: 0,
+            mark_key,
             settings,
-            draws: Draws::new(seed),
+            draws,
             connections: BTreeMap::new(),
             rooms: Rooms::default(),
             timers: BTreeSet::new(),
@@ -75,6 +123,7 @@ impl Relay {
 
     /// Takes one input at `now_ms`, milliseconds of a monotonic clock. What concerns a connection that is gone is ignored.
     pub fn handle(&mut self, now_ms: u64, input: Input) {
+        self.now_ms = now_ms;
         match input {
             Input::ConnectionOpened { conn, admission, token } => self.opened(now_ms, conn, admission, token),
             Input::FrameReceived { conn, frame } => self.received(now_ms, conn, frame),
@@ -96,7 +145,19 @@ impl Relay {
                 }
             }
             Input::TokenVerified { conn, result } => self.token_verified(now_ms, conn, result),
-            Input::Wake => self.wake(now_ms),
+            Input::Kick { conn } => {
+                if self.connections.contains_key(&conn) {
+                    self.refuse(conn, Code::NotAllowed, None, "the operator of this relay closed this connection");
+                }
+            }
+            Input::FabricUp => self.fabric_up(),
+            Input::FabricDown => self.fabric_down(),
+            Input::Subscribed { room } => self.subscribed(room),
+            Input::FabricReceived { room, message } => self.fabric_received(room, &message),
+            Input::Wake => {
+                self.wake(now_ms);
+                self.wake_fabric();
+            }
             Input::Drain => self.drain(now_ms),
         }
         self.settle();
@@ -110,19 +171,68 @@ impl Relay {
     /// When `Input::Wake` is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.timers.first().map(|(at_ms, _)| *at_ms)
+        let connections = self.timers.first().map(|(at_ms, _)| *at_ms);
+        let rooms = self.fabric.as_ref().and_then(fabric::Fabric::next_ms);
+        connections.into_iter().chain(rooms).min()
     }
 
     /// Counts at this moment.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        Figures { connections: self.connections.len(), rooms: self.rooms.len(), ..self.figures }
+        let fabric = self.fabric.as_ref();
+        Figures {
+            connections: self.connections.len(),
+            rooms: self.rooms.len(),
+            fabric_rooms: fabric.map_or(0, fabric::Fabric::rooms),
+            fabric_peers: fabric.map_or(0, fabric::Fabric::peers),
+            fabric_up: fabric.is_some_and(fabric::Fabric::is_up),
+            ..self.figures
+        }
     }
 
     /// Whether a drain was asked for.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// Bytes that wait for all clients, and for the slowest.
+    #[must_use]
+    pub fn queues(&self) -> (usize, usize) {
+        let bytes = self.connections.values().map(|connection| connection.queue.bytes());
+        bytes.fold((0, 0), |(all, most), bytes| (all + bytes, most.max(bytes)))
+    }
+
+    /// The connections of a DID, by its hash.
+    #[must_use]
+    pub fn of_identity(&self, identity: &[u8; 32]) -> Vec<ConnId> {
+        let ours = self.connections.iter().filter(|(_, connection)| connection.admission.identity == *identity);
+        ours.map(|(conn, _)| *conn).collect()
+    }
+
+    /// Some of the rooms, for an operator.
+    #[must_use]
+    pub fn rooms(&self, skip: usize, count: usize) -> Vec<RoomView> {
+        let mark = |kind: &str, bytes: &[u8; 32]| {
+            let mark = hash(kind, &[&self.mark_key, bytes]);
+            mark.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let rooms = self.rooms.iter().skip(skip).take(count);
+        rooms
+            .map(|(room, members)| {
+                let peers = members.iter().map(|member| {
+                    let (queue_bytes, queue_frames) = self.queued(member.conn).unwrap_or_default();
+                    PeerView {
+                        conn: member.conn,
+                        mark: mark("relay-mark-did", &member.identity),
+                        queue_bytes,
+                        queue_frames,
+                    }
+                });
+                let elsewhere = self.fabric.as_ref().map_or(0, |fabric| fabric.elsewhere(room).len());
+                RoomView { mark: mark("relay-mark-room", &room.0), peers: peers.collect(), elsewhere }
+            })
+            .collect()
     }
 
     /// What the frames of a connection are to be checked with, from `ConnectionOpened` until `Prove`.

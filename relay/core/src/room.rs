@@ -20,6 +20,8 @@ pub struct Member {
     pub identity: [u8; 32],
     /// Its name and device.
     pub peer: Peer,
+    /// When it came in, in milliseconds of the machine's clock.
+    pub since_ms: u64,
 }
 
 /// How entering went.
@@ -55,7 +57,7 @@ impl Rooms {
         conn: ConnId,
         identity: [u8; 32],
         device: RelayDevice,
-        peers_max: usize,
+        (peers_max, now_ms): (usize, u64),
         name: impl FnOnce() -> PeerId,
     ) -> Entered {
         let members = self.rooms.entry(room).or_default();
@@ -65,13 +67,15 @@ impl Rooms {
         }
         let older = members.iter().position(|m| m.identity == identity && m.peer.device == device);
         let replaced = older.map(|at| members.remove(at));
-        if members.len() >= peers_max {
-            // Only a room that lost nobody can be full, and it is not empty: nothing to tidy up.
+        if replaced.is_none() && members.len() >= peers_max {
+            if members.is_empty() {
+                self.rooms.remove(&room);
+            }
             return Entered::Full;
         }
         let you = name();
         let others = others(members);
-        members.push(Member { conn, identity, peer: Peer { peer: you, device } });
+        members.push(Member { conn, identity, peer: Peer { peer: you, device }, since_ms: now_ms });
         Entered::In { you, others, replaced, again: false }
     }
 
@@ -109,6 +113,17 @@ impl Rooms {
         let members = self.rooms.get(room)?;
         let from = members.iter().find(|m| m.conn == conn)?.peer.peer;
         Some((from, members.iter().find(|m| m.peer.peer == *to).map(|m| m.conn)))
+    }
+
+    /// Who is in a room.
+    #[must_use]
+    pub fn members(&self, room: &RoomId) -> &[Member] {
+        self.rooms.get(room).map_or(&[], Vec::as_slice)
+    }
+
+    /// Rooms and who is in them, in order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (&RoomId, &[Member])> {
+        self.rooms.iter().map(|(room, members)| (room, members.as_slice()))
     }
 
     /// How many rooms there are.

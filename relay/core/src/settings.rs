@@ -7,6 +7,8 @@ use weft_protocol::limits;
 /// Limits of one relay. Times in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Whether rooms meet other relays over a fabric; the shell then acts on `Subscribe` and answers it.
+    pub several_relays: bool,
     /// Queue of one client, in bytes.
     pub queue_bytes_max: usize,
     /// Queue of one client, in frames.
@@ -38,6 +40,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            several_relays: false,
             queue_bytes_max: limits::QUEUE_BYTES_MAX,
             queue_frames_max: limits::QUEUE_FRAMES_MAX,
             room_peers_max: limits::ROOM_PEERS_MAX,

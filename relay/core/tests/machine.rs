@@ -61,6 +61,9 @@ impl World {
                 }
                 Output::Pause { conn, until_ms } => self.pauses.push((conn, until_ms)),
                 Output::VerifyToken { conn, token } => self.asked.push((conn, token)),
+                Output::Subscribe { .. } | Output::Unsubscribe { .. } | Output::FabricSend { .. } => {
+                    panic!("one relay alone has no fabric")
+                }
                 Output::Close { conn, code, .. } => {
                     assert_eq!(self.closed.insert(conn, code), None, "closed twice");
                 }

@@ -6,7 +6,7 @@ use weft_protocol::admission::jwt::{Algorithm, Unverified};
 use weft_protocol::code::Code;
 
 /// A public key, with the one JWT algorithm it is used with.
-pub(crate) struct SigningKeyOf(DidKey);
+pub(crate) struct SigningKeyOf(pub(super) DidKey);
 
 impl SigningKeyOf {
     pub(crate) fn from_did_key(did: &str) -> Result<Self, Code> {

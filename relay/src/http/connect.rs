@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use weft_protocol::admission::subprotocol;
 use weft_protocol::code::Code;
 
-use super::Shared;
+use super::{Shared, forwarded};
 use crate::accept::Peer;
 use crate::admit::Refusal;
 use crate::connection;
@@ -22,13 +22,14 @@ pub(super) async fn connect(
     match upgrade(&shared, peer, &mut request) {
         Ok(response) => response,
         Err(refusal) => {
+            shared.hub.metrics().refused(refusal.code);
             tracing::debug!(code = %refusal.code, "an upgrade was refused");
             refusal.into_response()
         }
     }
 }
 
-fn upgrade(shared: &Shared, peer: Peer, request: &mut Request) -> Result<Response, Refusal> {
+fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Response, Refusal> {
     if shared.hub.is_draining() {
         return Err(Refusal::new(Code::Draining, "the relay is about to stop: try again later or elsewhere"));
     }
@@ -38,6 +39,18 @@ fn upgrade(shared: &Shared, peer: Peer, request: &mut Request) -> Result<Respons
     let (true, true, Some(key)) = (asks, has(headers, header::SEC_WEBSOCKET_VERSION, "13"), key) else {
         return Err(Refusal::new(Code::Malformed, "a WebSocket upgrade (RFC 6455, version 13) is needed here"));
     };
+    let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), headers);
+    if shared.admitter.policy().blocked.has_ip(ip) {
+        return Err(Refusal::new(
+            Code::NotAllowed,
+            "the operator of this relay has blocked this address: ask them why",
+        ));
+    }
+    if ip != peer.remote.ip().to_canonical() {
+        let message = "as many connections as this address may have are open: close one first";
+        let place = shared.gates.enter_forwarded(ip);
+        peer.forwarded = Some(place.ok_or_else(|| Refusal::new(Code::TooManyConnections, message))?);
+    }
     let accept = derive_accept_key(key.as_bytes());
     let offered: Vec<&str> =
         headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok()).collect();

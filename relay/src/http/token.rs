@@ -7,12 +7,13 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use weft_protocol::admission::proof::AUTH_HEADER;
 use weft_protocol::code::Code;
 use weft_protocol::limits::{HEADER_MS_MAX, TOKEN_REQUEST_BYTES_MAX};
 
-use super::Shared;
+use super::{Shared, forwarded};
 use crate::accept::Peer;
-use crate::admit::Refusal;
+use crate::admit::{Asked, Refusal};
 
 pub(super) async fn token(
     State(shared): State<Shared>,
@@ -35,9 +36,16 @@ pub(super) async fn token(
         return Refusal::new(Code::Malformed, "an Authorization header with Bearer and a JWT is needed")
             .into_response();
     };
-    match shared.admitter.token(peer.remote.ip(), peer.local, jwt, &body) {
-        Ok(answer) => Json(answer).into_response(),
+    let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), &headers);
+    let auth = headers.get(AUTH_HEADER).and_then(|value| value.to_str().ok());
+    let asked = Asked { ip, local: peer.local, jwt, body: &body, auth };
+    match shared.admitter.token(asked).await {
+        Ok(answer) => {
+            shared.hub.metrics().token();
+            Json(answer).into_response()
+        }
         Err(refusal) => {
+            shared.hub.metrics().refused(refusal.code);
             tracing::debug!(code = %refusal.code, "a token request was refused");
             refusal.into_response()
         }

@@ -41,7 +41,11 @@ pub(crate) fn roomy() -> Config {
 }
 
 pub(crate) async fn relay(config: Config) -> Relay {
-    let server = Server::bind(config).await.unwrap();
+    run(Server::bind(config).await.unwrap())
+}
+
+/// Runs a relay that is bound.
+pub(crate) fn run(server: Server) -> Relay {
     let (addr, watch) = (server.local_addr(), server.watch());
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(server.run(async move {
@@ -79,7 +83,17 @@ pub(crate) async fn http(addr: SocketAddr, method: &str, path: &str, headers: &s
 }
 
 pub(crate) async fn post_token(addr: SocketAddr, jwt: &str, body: &str) -> Result<TokenAnswer, ErrorAnswer> {
-    let headers = format!("Authorization: Bearer {jwt}\r\nContent-Type: application/json\r\n");
+    post_token_with(addr, jwt, body, "").await
+}
+
+/// With more header lines.
+pub(crate) async fn post_token_with(
+    addr: SocketAddr,
+    jwt: &str,
+    body: &str,
+    more: &str,
+) -> Result<TokenAnswer, ErrorAnswer> {
+    let headers = format!("Authorization: Bearer {jwt}\r\nContent-Type: application/json\r\n{more}");
     let (status, body) = http(addr, "POST", "/v1/token", &headers, body).await;
     if status == 200 {
         Ok(serde_json::from_str(&body).unwrap())
@@ -146,8 +160,20 @@ pub(crate) async fn upgrade(
     addr: SocketAddr,
     subprotocols: &str,
 ) -> Result<WebSocketStream<TcpStream>, (u16, ErrorAnswer)> {
+    upgrade_with(addr, subprotocols, "").await
+}
+
+/// From behind proxies, if `forwarded` is not empty.
+pub(crate) async fn upgrade_with(
+    addr: SocketAddr,
+    subprotocols: &str,
+    forwarded: &str,
+) -> Result<WebSocketStream<TcpStream>, (u16, ErrorAnswer)> {
     let mut request = format!("ws://{addr}/v1/connect").into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
+    if !forwarded.is_empty() {
+        request.headers_mut().insert("x-forwarded-for", forwarded.parse().unwrap());
+    }
     let stream = TcpStream::connect(addr).await.unwrap();
     match within("the upgrade", tokio_tungstenite::client_async(request, stream)).await {
         Ok((ws, response)) => {

@@ -9,7 +9,11 @@
 )]
 
 mod admission;
+mod atproto;
 mod client;
+mod dids;
 mod limits;
+mod nats;
+mod operating;
 mod passing;
 mod shutdown;

@@ -24,13 +24,15 @@ fn broken(oracle: &'static str, detail: String) -> Verdict {
 
 /// Whether every member says that nothing is left to do, and no shell has anything under way.
 pub fn settled<M>(world: &World<M>) -> bool {
+    // Whoever left while nobody was there was heard by nobody: the last member waits for it with good reason.
+    let alone = world.hosts.iter().filter(|host| host.phase == Phase::Active).count() <= 1;
     world.hosts.iter().all(|host| match host.phase {
         Phase::Outside => !host.waits_for_link,
         Phase::Joining => false,
         Phase::Left => true,
         Phase::Active => {
             let idle = host.jobs.is_empty() && host.told.is_empty() && host.dirty.is_empty() && !host.missed;
-            idle && host.admitted && host.status.as_ref().is_some_and(|status| status.settled)
+            idle && host.admitted && host.status.as_ref().is_some_and(|status| status.settled || alone)
         }
     })
 }

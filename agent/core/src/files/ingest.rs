@@ -102,6 +102,7 @@ impl Files {
 
     /// Sorts looks into edits, new things, things that went and things that moved, and enters them.
     pub(crate) fn take_in(&mut self, seen: Vec<Seen>, cx: &mut Cx<'_, '_>) {
+        self.project_if_moved(cx);
         let mut known: Vec<(Key, Look)> = Vec::new();
         let mut new: Vec<Look> = Vec::new();
         let mut folders: Vec<RelPath> = Vec::new();

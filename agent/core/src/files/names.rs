@@ -84,7 +84,7 @@ pub(crate) fn bucket(id: &FileId) -> u8 {
 }
 
 /// A document, as its name tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Document {
     /// Entries of the tree whose ids fall into this bucket.
     Tree(u8),

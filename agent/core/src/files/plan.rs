@@ -5,6 +5,7 @@
 //! that swap names through a temporary one. Spec: docs/files.md#writing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::content::Manifest;
 use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
@@ -21,6 +22,9 @@ use crate::time::Timestamp;
 const ACTIONS_MAX: usize = 256;
 /// Most bytes of content in actions under way.
 const ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Up to so many things that wait for others are looked at in every call. More of them only when half of the actions
+/// under way have ended, so that ten thousand files that wait for their folders are not looked at once a folder.
+const LOOK_ALWAYS_MAX: usize = 512;
 /// First wait after an action that changed nothing, in milliseconds; doubles with each.
 const RETRY_MS: u64 = 500;
 /// Longest wait.
@@ -47,10 +51,15 @@ struct InFlight {
 /// What is to be done in the folder, and what is being done.
 #[derive(Default)]
 pub(crate) struct Work {
-    folders: BTreeSet<Key>,
-    /// Not sorted into folders and the rest yet, or files and links.
+    /// To be looked at: not sorted yet, ...
     todo: BTreeSet<Key>,
+    /// ... folders, ...
+    folders: BTreeSet<Key>,
+    /// ... files and links.
+    rest: BTreeSet<Key>,
     in_flight: BTreeMap<ActionId, InFlight>,
+    /// All that waits is looked at again when no more actions than this are under way; new things at once.
+    look_at_all_below: usize,
     busy_keys: BTreeSet<Key>,
     busy_paths: BTreeSet<RelPath>,
     folders_moving: usize,
@@ -103,11 +112,14 @@ impl Work {
         }
     }
     pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.todo.is_empty() && self.folders.is_empty() && self.retry.is_empty()
+        self.in_flight.is_empty() && self.to_look_at() == 0 && self.retry.is_empty()
     }
     pub(crate) fn pending(&self) -> u64 {
         let stalled: usize = self.stalled.values().map(BTreeSet::len).sum();
-        (self.in_flight.len() + self.todo.len() + self.folders.len() + self.retry.len() + stalled) as u64
+        (self.in_flight.len() + self.to_look_at() + self.retry.len() + stalled) as u64
+    }
+    fn to_look_at(&self) -> usize {
+        self.todo.len() + self.folders.len() + self.rest.len()
     }
     pub(crate) fn version_here(&mut self, hash: &VersionHash) {
         if let Some(keys) = self.stalled.remove(hash) {
@@ -125,6 +137,7 @@ impl Work {
         *attempts += 1;
         self.todo.remove(&key);
         self.folders.remove(&key);
+        self.rest.remove(&key);
         self.retry.insert(key, now.after_ms(wait));
     }
     fn has_room(&self) -> bool {
@@ -154,27 +167,45 @@ impl Files {
         if self.halt.is_some() {
             return;
         }
-        let todo = std::mem::take(&mut self.work.todo);
-        let is_folder = |files: &Self, key: &Key| match files.tree.entries.get(&key.id) {
-            Some(entry) => entry.kind == Kind::Folder,
-            None => files.records.brief(*key).is_some_and(|known| known.kind == Kind::Folder),
-        };
-        let (folders, rest): (BTreeSet<Key>, BTreeSet<Key>) = todo.into_iter().partition(|key| is_folder(self, key));
-        self.work.folders.extend(folders);
-        self.work.todo = rest;
+        let new = self.sort_work();
+        let few = self.work.folders.len() + self.work.rest.len() <= LOOK_ALWAYS_MAX;
+        let all = few || self.work.in_flight.len() <= self.work.look_at_all_below;
         let mut blocked: Vec<Key> = Vec::new();
-        // Outer folders first; what is in a folder that is about to move waits for it.
-        let mut folders: Vec<(Option<RelPath>, Key)> = self
-            .work
-            .folders
-            .iter()
-            .map(|key| (self.records.brief(*key).map(|known| known.path.clone()), *key))
-            .collect();
+        let moving = self.plan_folders(if all { None } else { Some(&new) }, &mut blocked, cx);
+        if all {
+            // One after the other, not from a copy of the list: there may be very many, and room for one.
+            let mut from = Bound::Unbounded;
+            while self.work.has_room()
+                && let Some(key) = self.work.rest.range((from, Bound::Unbounded)).next().copied()
+            {
+                from = Bound::Excluded(key);
+                self.plan_one(key, &moving, &mut blocked, cx);
+            }
+            self.work.look_at_all_below = self.work.in_flight.len() / 2;
+        } else {
+            for key in new {
+                if self.work.has_room() && self.work.rest.contains(&key) {
+                    self.plan_one(key, &moving, &mut blocked, cx);
+                }
+            }
+        }
+        if self.work.in_flight.is_empty() {
+            self.step_aside(&blocked, cx);
+        }
+    }
+
+    /// Steps through the folders (these, or all), outer ones first; those that are about to move.
+    fn plan_folders(&mut self, only: Option<&[Key]>, blocked: &mut Vec<Key>, cx: &mut Cx<'_, '_>) -> Vec<RelPath> {
+        let place = |key: &Key| (self.records.brief(*key).map(|known| known.path.clone()), *key);
+        let mut folders: Vec<(Option<RelPath>, Key)> = match only {
+            None => self.work.folders.iter().map(place).collect(),
+            Some(keys) => keys.iter().filter(|key| self.work.folders.contains(*key)).map(place).collect(),
+        };
         folders.sort();
         let mut moving: Vec<RelPath> = Vec::new();
         for (at, key) in folders {
             if !self.work.has_room() {
-                return;
+                break;
             }
             let inside = at.as_ref().is_some_and(|at| moving.iter().any(|folder| is_under(at, folder)));
             match if inside { Step::Blocked { by: None } } else { self.step(key, cx) } {
@@ -186,29 +217,44 @@ impl Files {
                 }
             }
         }
-        let keys: Vec<Key> = self.work.todo.iter().copied().collect();
-        for key in keys {
-            if !self.work.has_room() {
-                return;
+        moving
+    }
+
+    /// Steps one file or link, unless it is in a folder that is about to move.
+    fn plan_one(&mut self, key: Key, moving: &[RelPath], blocked: &mut Vec<Key>, cx: &mut Cx<'_, '_>) {
+        let at = self.records.brief(key).map(|known| &known.path);
+        if at.is_some_and(|at| moving.iter().any(|folder| is_under(at, folder))) {
+            return;
+        }
+        match self.step(key, cx) {
+            Step::Blocked { by } => blocked.extend(by),
+            Step::Stalled(version) => {
+                self.work.rest.remove(&key);
+                self.work.stalled.entry(version).or_default().insert(key);
             }
-            let at = self.records.brief(key).map(|known| &known.path);
-            if at.is_some_and(|at| moving.iter().any(|folder| is_under(at, folder))) {
-                continue;
-            }
-            match self.step(key, cx) {
-                Step::Blocked { by } => blocked.extend(by),
-                Step::Stalled(version) => {
-                    self.work.todo.remove(&key);
-                    self.work.stalled.entry(version).or_default().insert(key);
-                }
-                Step::Done | Step::Acting => {
-                    self.work.todo.remove(&key);
-                }
+            Step::Done | Step::Acting => {
+                self.work.rest.remove(&key);
             }
         }
-        if self.work.in_flight.is_empty() {
-            self.step_aside(&blocked, cx);
+    }
+
+    /// Sorts what came up since into folders and the rest; what that was.
+    fn sort_work(&mut self) -> Vec<Key> {
+        let new: Vec<Key> = std::mem::take(&mut self.work.todo).into_iter().collect();
+        for key in new.iter().copied() {
+            let is_folder = match self.tree.entries.get(&key.id) {
+                Some(entry) => entry.kind == Kind::Folder,
+                None => self.records.brief(key).is_some_and(|known| known.kind == Kind::Folder),
+            };
+            let (into, other) = if is_folder {
+                (&mut self.work.folders, &mut self.work.rest)
+            } else {
+                (&mut self.work.rest, &mut self.work.folders)
+            };
+            into.insert(key);
+            other.remove(&key);
         }
+        new
     }
 
     /// Nothing can go first: one of those that are in the way takes a temporary name.
@@ -477,7 +523,7 @@ impl Files {
             self.outputs.push_back(FilesOutput::Look(free));
         }
         self.work.add([done.key]);
-        self.settle(&mut cx);
+        self.settle_later(&mut cx);
     }
 
     fn acted_done(&mut self, done: &InFlight, stat: Stat, cx: &Cx<'_, '_>) {

@@ -8,13 +8,12 @@
 
 use std::collections::BTreeSet;
 
-use super::Files;
-use super::Versions;
 use super::documents::{has, theirs};
 use super::entry::Kind;
 use super::names::Document;
 use super::record::Key;
 use super::record::{OnDisk, text_row_at};
+use super::{Files, Moved, Versions};
 use crate::content::DocumentName;
 use crate::disk::Stat;
 use crate::store::{Read, Table, Tx};
@@ -86,6 +85,6 @@ impl Files {
             record.stat = Stat::default();
             self.records.put(key, &record, tx);
         }
-        self.moved = true;
+        self.moved = Some(Moved::default());
     }
 }

@@ -26,7 +26,8 @@ use crate::vault::Location;
 pub(super) const INCARNATIONS_MAX: u64 = 64;
 /// What people see while the folder stands still.
 const WAITING: &str = "This computer was restored from a backup. Syncing goes on by itself as soon as another device is \
-                       reachable; nothing in the folder is touched until then.";
+                       reachable; nothing in the folder is touched until then. If there is no other device any more: \
+                       `weft resume --restore`.";
 
 /// Numbers the folder's actions over the lives of [`Files`], so that a late outcome is never taken for another's.
 #[derive(Debug, Default, Clone, Copy)]
@@ -116,11 +117,13 @@ impl Workspace {
 
     /// What a connected peer holds is here, or there is nobody left to ask: the folder goes on, entered by difference.
     pub(super) fn go_on_reborn(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        let me = self.my_device();
-        let alone = self.is_active() && self.membership.active_devices().all(|(device, _)| *device == me);
-        if !self.reborn || !(alone || self.links.0.values().any(|link| link.reconciled)) {
-            return;
+        if self.reborn && (self.is_alone() || self.links.0.values().any(|link| link.reconciled)) {
+            self.go_on(now, tx);
         }
+    }
+
+    /// The folder goes on, entered by difference; also when a person says that nobody else is left to wait for.
+    pub(super) fn go_on(&mut self, now: Timestamp, tx: &Tx<'_>) {
         self.reborn = false;
         tx.delete(Table::Meta, REBORN);
         self.files.rebase(&mut self.vault, tx);

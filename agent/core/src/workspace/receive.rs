@@ -100,9 +100,12 @@ impl Workspace {
             return None;
         }
         if chain.device == self.my_device() && chain.incarnation >= self.own.chain.incarnation {
-            // Ours, and we do not know it: this replica went back. `note_own_chains` hears of it from a statement.
+            // Ours, if it is signed by us, and we do not know it: this replica went back.
+            if let Err(error) = head.clone().verify(&self.identity.device.public()) {
+                self.reject(error.reason());
+                return None;
+            }
             self.found_out_rollback(now, chain.incarnation, tx);
-            return None;
         }
         if seq > held + 1 {
             self.parked.park_gap(Place { chain, seq }, envelope);

@@ -200,9 +200,18 @@ impl Workspace {
             Err(error) => return self.reject(error.reason()),
         };
         let device = head.header.chain.device;
-        let Some(known) = self.membership.devices.get(&device).filter(|known| known.active) else {
-            return self.reject("unknown device");
+        let Some(known) = self.membership.devices.get(&device) else {
+            // It holds the epoch's key, and what it holds besides may tell who it is.
+            let kind = head.header.kind.to_byte();
+            let body = head.trust_stored().open_body(&self.vault.keyring, payload).ok();
+            if let Some(Some(Ok(message))) = body.map(|body| Message::from_body(kind, &body)) {
+                self.stranger(now, route, device, message);
+            }
+            return;
         };
+        if !known.active {
+            return self.reject("former device");
+        }
         let verified = match head.verify(&known.public) {
             Ok(verified) => verified,
             Err(error) => return self.reject(error.reason()),

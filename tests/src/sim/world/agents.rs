@@ -212,6 +212,8 @@ impl<M: Machine> World<M> {
                 self.spare_links.extend((1..uses).map(|_| link.clone()));
                 self.join(joiner, link, role);
             }
+            // A crash took the inviter's own admission back; the invite is asked for again.
+            Reply::Refused(_) if self.invites.remove(&(index, request)).is_some() => {}
             Reply::Refused(why) => self.witness.fail("refused", || format!("host {index}: {why}")),
             Reply::Done | Reply::Invites(_) | Reply::Flushed { .. } | Reply::Log(_) => {}
         }

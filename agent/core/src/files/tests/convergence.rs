@@ -135,6 +135,7 @@ fn world_has_written(world: &World, mark: &str) -> bool {
 
 /// Whatever people do and however it travels, all folders become equal and no line is lost that nobody removed.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "which scripts run is asked of whoever runs the test")]
 fn replicas_converge_and_lose_nothing() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (only, count) = (number("WEFT_SEED"), number("WEFT_SEEDS").unwrap_or(SEEDS));

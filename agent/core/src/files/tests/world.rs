@@ -91,22 +91,32 @@ pub(super) fn path(text: &str) -> RelPath {
 }
 
 /// What is in an envelope, for a trace.
-fn brief(content: &Content) -> String {
-    let item = |item: &Item| match item {
-        Item::Version { hash, bytes: VersionBytes::Inline(bytes) } => {
-            format!("version {hash:.8} {:?}", String::from_utf8_lossy(bytes))
+struct Brief<'a>(&'a Content);
+
+impl std::fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, items) in &self.0.documents {
+            write!(f, "{} [", name.as_str())?;
+            for item in items {
+                match item {
+                    Item::Version { hash, bytes: VersionBytes::Inline(bytes) } => {
+                        write!(f, "version {hash} {:?}, ", String::from_utf8_lossy(bytes))?;
+                    }
+                    Item::Version { hash, .. } => write!(f, "blob {hash}, ")?,
+                    Item::Change(bytes) => {
+                        write!(f, "change {:?}, ", crate::files::inspect_change(bytes).map(|facts| facts.hash))?;
+                    }
+                    Item::Founded { version, .. } => write!(f, "founded {version}, ")?,
+                }
+            }
+            write!(f, "] ")?;
         }
-        Item::Version { hash, .. } => format!("blob {hash}"),
-        Item::Change(bytes) => format!("change {:.8} {:?}", crate::files::inspect_change(bytes).unwrap().hash, bytes),
-        Item::Founded { version, .. } => format!("founded {version}"),
-    };
-    let document = |(name, items): &(crate::content::DocumentName, Vec<Item>)| {
-        format!("{} [{}]", name.as_str(), items.iter().map(item).collect::<Vec<_>>().join(", "))
-    };
-    content.documents.iter().map(document).collect::<Vec<_>>().join("; ")
+        Ok(())
+    }
 }
 
 impl Replica {
+    #[allow(clippy::disallowed_methods, reason = "whether to trace is asked of whoever runs the test")]
     pub(super) fn new(number: u8) -> Self {
         let chain = ChainId { device: DeviceId([number; 16]), incarnation: 1 };
         let identity = Identity { workspace: WORKSPACE, chain };
@@ -151,7 +161,7 @@ impl Replica {
                     assert!(bytes.len() <= 400 * 1024 + INLINE_BYTES_MAX, "an envelope must hold it");
                     let content: Content = weft_protocol::cbor::from_bytes(&bytes).unwrap();
                     self.held.take(&content);
-                    self.trace(format_args!("publish {}", brief(&content)));
+                    self.trace(format_args!("publish {}", Brief(&content)));
                     self.published.push_back(content);
                 }
                 FilesOutput::Act(id, action) => {
@@ -389,7 +399,7 @@ impl Replica {
     }
     pub(super) fn receive(&mut self, author: ChainId, content: &Content) -> Vec<Refusal> {
         self.held.take(content);
-        self.trace(format_args!("receives {}", brief(content)));
+        self.trace(format_args!("receives {}", Brief(content)));
         let author = Author { chain: author, wall_ms: self.now.wall_ms };
         self.call(|files, now, held, tx| files.handle_content(now, author, content, held, tx))
     }

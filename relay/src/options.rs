@@ -1,0 +1,341 @@
+//! What an operator sets: in a TOML file, the environment (`WEFT_RELAY_*`) and flags; the later wins.
+//!
+//! One struct is all three, so that they cannot drift apart: the key in the file is the field, the flag is the field with
+//! dashes. Invariant: an unknown key is an error, and what is printed holds no secret. Spec: docs/operating.md.
+
+pub(crate) mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use weft_protocol::limits;
+
+use self::value::{Did, Moment, Network, Number, PublicUrl, Secret, ServiceUrl, TokenKey};
+use crate::config::{Config, DidConfig, NatsConfig, PolicyConfig, TlsFiles};
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why options are no configuration. The texts name the key, and the line where there is one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is no TOML, or has an unknown key or a value of the wrong kind; the text points at it.
+    #[error("{path}: {error}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what.
+        error: Box<toml::de::Error>,
+    },
+    /// Values that do not go together.
+    #[error("{key}: {problem}")]
+    Conflict {
+        /// The key to change.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+macro_rules! options {
+    ($( $(#[$attribute:meta])* $name:ident: $kind:ty, )*) => {
+        /// All options; `None` where nothing was said.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Options {
+            $( $(#[$attribute])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $name: Option<$kind>, )*
+        }
+
+        impl Options {
+            /// Takes from `other` what nothing was said about here.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self { $( $name: self.$name.or(other.$name), )* }
+            }
+
+            /// The keys of a file, in the order of the help.
+            pub const KEYS: &'static [&'static str] = &[ $( stringify!($name), )* ];
+        }
+    };
+}
+
+options! {
+    /// Where to listen; port 0 binds a free one
+    #[arg(long, env = "WEFT_RELAY_LISTEN", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Where to serve metrics and administration; keep it off the internet
+    #[arg(long, env = "WEFT_RELAY_ADMIN_LISTEN", value_name = "ADDR")]
+    admin_listen: SocketAddr,
+    /// URLs that clients dial (ws:// or wss://); without one: loopback names and own addresses
+    #[arg(long = "public-url", env = "WEFT_RELAY_PUBLIC_URL", value_delimiter = ',', value_name = "URL")]
+    public_urls: Vec<PublicUrl>,
+    /// For trying things out: did:web over plain HTTP and from private networks; only on a loopback address
+    #[arg(long, env = "WEFT_RELAY_DEVELOPMENT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    development: bool,
+    /// How logs are written, to standard error; RUST_LOG chooses what
+    #[arg(long, env = "WEFT_RELAY_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: LogFormat,
+
+    /// Certificate chain (PEM); read again when it changes
+    #[arg(long, env = "WEFT_RELAY_TLS_CERTIFICATE", value_name = "FILE", help_heading = "TLS and proxies")]
+    tls_certificate: PathBuf,
+    /// Private key of the certificate (PEM)
+    #[arg(long, env = "WEFT_RELAY_TLS_KEY", value_name = "FILE", help_heading = "TLS and proxies")]
+    tls_key: PathBuf,
+    /// Proxies in front, as networks; from these alone X-Forwarded-For is believed
+    #[arg(long = "trusted-proxy", env = "WEFT_RELAY_TRUSTED_PROXIES", value_delimiter = ',', value_name = "CIDR", help_heading = "TLS and proxies")]
+    trusted_proxies: Vec<Network>,
+
+    /// Keys of relay tokens, 64 hexadecimal digits each; the first signs, all verify; drawn afresh if not given
+    #[arg(long = "token-key", env = "WEFT_RELAY_TOKEN_KEYS", hide_env_values = true, value_delimiter = ',', value_name = "HEX", help_heading = "Who may come in")]
+    token_keys: Vec<TokenKey>,
+    /// Until when keys but the first verify (RFC 3339)
+    #[arg(long, env = "WEFT_RELAY_TOKEN_KEYS_OLD_UNTIL", value_name = "TIME", help_heading = "Who may come in")]
+    token_keys_old_until: Moment,
+    /// Secret that clients must know
+    #[arg(long, env = "WEFT_RELAY_AUTH_TOKEN", hide_env_values = true, value_name = "SECRET", help_heading = "Who may come in")]
+    auth_token: Secret,
+    /// DIDs that may come in; without any, all may
+    #[arg(long = "allow-did", env = "WEFT_RELAY_ALLOW_DIDS", value_delimiter = ',', value_name = "DID", help_heading = "Who may come in")]
+    allow_dids: Vec<Did>,
+    /// File of DIDs and networks that may not come in, one a line; read again when it changes
+    #[arg(long, env = "WEFT_RELAY_BLOCK_FILE", value_name = "FILE", help_heading = "Who may come in")]
+    block_file: PathBuf,
+    /// Directory that resolves did:plc
+    #[arg(long, env = "WEFT_RELAY_PLC_URL", value_name = "URL", help_heading = "Who may come in")]
+    plc_url: ServiceUrl,
+    /// Root certificates (PEM) to trust, besides the system's, when DIDs are resolved
+    #[arg(long, env = "WEFT_RELAY_DID_CA", value_name = "FILE", help_heading = "Who may come in")]
+    did_ca: PathBuf,
+
+    /// NATS servers over which several relays are one
+    #[arg(long, env = "WEFT_RELAY_NATS", value_delimiter = ',', value_name = "URL", help_heading = "Several relays")]
+    nats: Vec<ServiceUrl>,
+    /// Credentials file of NATS
+    #[arg(long, env = "WEFT_RELAY_NATS_CREDENTIALS", value_name = "FILE", help_heading = "Several relays")]
+    nats_credentials: PathBuf,
+    /// Token of NATS
+    #[arg(long, env = "WEFT_RELAY_NATS_TOKEN", hide_env_values = true, value_name = "SECRET", help_heading = "Several relays")]
+    nats_token: Secret,
+    /// Root certificates (PEM) for TLS towards NATS; TLS is then required
+    #[arg(long, env = "WEFT_RELAY_NATS_CA", value_name = "FILE", help_heading = "Several relays")]
+    nats_ca: PathBuf,
+
+    /// Connections in all
+    #[arg(long, env = "WEFT_RELAY_CONNECTIONS_MAX", value_name = "N", help_heading = "Limits")]
+    connections_max: Number<1, { u32::MAX }>,
+    /// Connections an IPv4 address or IPv6 /64
+    #[arg(long, env = "WEFT_RELAY_CONNECTIONS_PER_IP_MAX", value_name = "N", help_heading = "Limits")]
+    connections_per_ip_max: Number<1, { u32::MAX }>,
+    /// Token requests a minute and address
+    #[arg(long, env = "WEFT_RELAY_TOKEN_REQUESTS_PER_MINUTE", value_name = "N", help_heading = "Limits")]
+    token_requests_per_minute: Number<1, { u32::MAX }>,
+    /// Peers a room
+    #[arg(long, env = "WEFT_RELAY_ROOM_PEERS_MAX", value_name = "N", help_heading = "Limits")]
+    room_peers_max: Number<2, { limits::JOINED_PEERS_MAX as u32 }>,
+    /// Rooms a connection
+    #[arg(long, env = "WEFT_RELAY_ROOMS_PER_CONNECTION_MAX", value_name = "N", help_heading = "Limits")]
+    rooms_per_connection_max: Number<1, { u32::MAX }>,
+    /// Messages a second a connection; twice as many may come at once
+    #[arg(long, env = "WEFT_RELAY_MESSAGES_PER_SECOND", value_name = "N", help_heading = "Limits")]
+    messages_per_second: Number<1, { u32::MAX }>,
+    /// Bytes a second a connection; twice as many may come at once
+    #[arg(long, env = "WEFT_RELAY_BYTES_PER_SECOND", value_name = "BYTES", help_heading = "Limits")]
+    bytes_per_second: Number<1_048_576, { u32::MAX }>,
+    /// Bytes that may wait for one client; senders are told
+    #[arg(long, env = "WEFT_RELAY_QUEUE_BYTES_MAX", value_name = "BYTES", help_heading = "Limits")]
+    queue_bytes_max: Number<1_048_576, { u32::MAX }>,
+    /// Frames that may wait for one client
+    #[arg(long, env = "WEFT_RELAY_QUEUE_FRAMES_MAX", value_name = "N", help_heading = "Limits")]
+    queue_frames_max: Number<64, { u32::MAX }>,
+    /// Longest a goodbye may take, in milliseconds
+    #[arg(long, env = "WEFT_RELAY_DRAIN_MS_MAX", value_name = "MS", help_heading = "Limits")]
+    drain_ms_max: Number<100, 3_600_000>,
+}
+
+fn number<const MIN: u32, const MAX: u32>(value: usize) -> Option<Number<MIN, MAX>> {
+    Some(Number(u32::try_from(value).unwrap_or(u32::MAX)))
+}
+
+impl Options {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`OptionsError::Read`], or [`OptionsError::Parse`] with line, column and key.
+    pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
+        let text = std::fs::read_to_string(path).map_err(|error| OptionsError::Read { path: path.into(), error })?;
+        toml::from_str(&text).map_err(|error| OptionsError::Parse { path: path.into(), error: Box::new(error) })
+    }
+
+    /// What holds where nothing was said.
+    #[must_use]
+    pub fn defaults() -> Self {
+        let config = Config::default();
+        let settings = &config.settings;
+        Self {
+            listen: Some(SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 7017))),
+            development: Some(false),
+            log_format: Some(LogFormat::Text),
+            plc_url: Some(ServiceUrl(config.did.plc_url.clone())),
+            connections_max: number(config.connections_max),
+            connections_per_ip_max: number(config.connections_per_ip_max),
+            token_requests_per_minute: Some(Number(config.token_requests_per_minute)),
+            room_peers_max: number(settings.room_peers_max),
+            rooms_per_connection_max: number(settings.rooms_per_connection_max),
+            messages_per_second: Some(Number(settings.messages_per_second)),
+            bytes_per_second: Some(Number(settings.bytes_per_second)),
+            queue_bytes_max: number(settings.queue_bytes_max),
+            queue_frames_max: number(settings.queue_frames_max),
+            drain_ms_max: Some(Number(limits::DRAIN_MS_MAX as u32)),
+            ..Self::default()
+        }
+    }
+
+    /// As TOML, secrets hidden.
+    #[must_use]
+    pub fn print(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// The configuration of these options; what was not said is at its default.
+    ///
+    /// # Errors
+    /// [`OptionsError::Conflict`].
+    pub fn to_config(&self) -> Result<Config, OptionsError> {
+        let all = self.clone().or(Self::defaults());
+        let mut config = Config::default();
+        let conflict = |key, problem: &str| Err(OptionsError::Conflict { key, problem: problem.to_owned() });
+        config.listen = all.listen.unwrap_or(config.listen);
+        config.admin_listen = all.admin_listen;
+        config.audiences = all.public_urls.into_iter().flatten().map(|url| url.audience).collect();
+        config.development = all.development.unwrap_or(false);
+        config.tls = match (all.tls_certificate, all.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) => return conflict("tls_key", "tls_certificate needs the private key beside it"),
+            (None, Some(_)) => return conflict("tls_certificate", "tls_key needs the certificate beside it"),
+        };
+        config.trusted_proxies = all.trusted_proxies.into_iter().flatten().map(|network| network.0).collect();
+        config.token_keys = all.token_keys.into_iter().flatten().map(|key| key.0).collect();
+        config.token_keys_old_until_s =
+            all.token_keys_old_until.map(|moment| u64::try_from(moment.0.as_second()).unwrap_or(0));
+        config.policy = PolicyConfig {
+            auth_token: all.auth_token.map(|secret| secret.0),
+            allow_dids: all.allow_dids.map(|dids| dids.into_iter().map(|did| did.0).collect()),
+            block_file: all.block_file,
+        };
+        config.did = DidConfig { ca: all.did_ca, ..config.did };
+        if let Some(url) = all.plc_url {
+            if !url.0.starts_with("http") {
+                return conflict("plc_url", "a URL with http:// or https:// is needed");
+            }
+            config.did.plc_url = url.0;
+        }
+        if let Some(urls) = all.nats.filter(|urls| !urls.is_empty()) {
+            config.nats = Some(NatsConfig {
+                urls: urls.into_iter().map(|url| url.0).collect(),
+                credentials: all.nats_credentials,
+                token: all.nats_token.map(|secret| secret.0),
+                ca: all.nats_ca,
+            });
+        }
+        let settings = &mut config.settings;
+        let set = |to: &mut usize, from: Option<u32>| *to = from.map_or(*to, |from| from as usize);
+        set(&mut config.connections_max, all.connections_max.map(|n| n.0));
+        set(&mut config.connections_per_ip_max, all.connections_per_ip_max.map(|n| n.0));
+        set(&mut settings.room_peers_max, all.room_peers_max.map(|n| n.0));
+        set(&mut settings.rooms_per_connection_max, all.rooms_per_connection_max.map(|n| n.0));
+        set(&mut settings.queue_bytes_max, all.queue_bytes_max.map(|n| n.0));
+        set(&mut settings.queue_frames_max, all.queue_frames_max.map(|n| n.0));
+        if let Some(rate) = self.messages_per_second {
+            (settings.messages_per_second, settings.messages_burst) = (rate.0, rate.0.saturating_mul(2));
+        }
+        if let Some(rate) = self.bytes_per_second {
+            (settings.bytes_per_second, settings.bytes_burst) = (rate.0, rate.0.saturating_mul(2));
+        }
+        if let Some(rate) = all.token_requests_per_minute {
+            config.token_requests_per_minute = rate.0;
+        }
+        if let Some(ms) = all.drain_ms_max {
+            config.drain_ms_max = u64::from(ms.0);
+            settings.drain_ms = config.drain_ms_max / 2;
+        }
+        config.check().map_err(|(key, problem)| OptionsError::Conflict { key, problem })?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Options, String> {
+        toml::from_str(text).map_err(|error: toml::de::Error| error.to_string())
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_by_line_and_key() {
+        for (text, line, word) in [
+            ("listen = \"127.0.0.1:1\"\nlisten_on = 1\n", "line 2", "listen_on"),
+            ("\n\nroom_peers_max = 1\n", "line 3", "from 2 to 4096"),
+            ("public_urls = [\"relay.example\"]\n", "line 1", "wss://"),
+            ("token_keys = [\"abc\"]\n", "line 1", "64 hexadecimal"),
+            ("trusted_proxies = [\"10.0.0.0/99\"]", "line 1", "10.0.0.0/8"),
+            ("allow_dids = [\"alice\"]", "line 1", "did:plc"),
+            ("listen = ", "line 1", "listen"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(line) && error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again_and_holds_no_secret() {
+        let key = "ab".repeat(32);
+        let text = format!(
+            "token_keys = [\"{key}\"]\nauth_token = \"correct horse battery\"\nnats = [\"nats://user:pass@h:1\"]\n\
+             nats_token = \"another long secret\"\n"
+        );
+        let options = parse(&text).unwrap().or(Options::defaults());
+        for printed in [options.print(), format!("{options:?}"), format!("{:?}", options.to_config().unwrap())] {
+            for secret in [key.as_str(), "horse", "user:pass", "another"] {
+                assert!(!printed.contains(secret), "{printed}");
+            }
+        }
+        let plain = Options::defaults();
+        assert_eq!(parse(&plain.print()).unwrap(), plain);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_named_by_its_key() {
+        for (text, expected) in [
+            ("nats = [\"nats://h:1\"]", "token_keys"),
+            ("development = true", "development"),
+            ("tls_key = \"k\"", "tls_certificate"),
+            ("plc_url = \"nats://x\"", "plc_url"),
+            ("token_keys_old_until = \"2030-01-01T00:00:00Z\"", "token_keys"),
+        ] {
+            let error = parse(text).unwrap().to_config().unwrap_err();
+            let OptionsError::Conflict { key, .. } = error else { panic!("{error}") };
+            assert_eq!(key, expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Several relays over a real nats-server: they are one while it is there, go on alone while it is not, and are one again.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use bytes::Bytes;
+use weft_protocol::admission::{Audience, subprotocol};
+use weft_protocol::frame::{ClientFrame, PeerId, ServerFrame};
+use weft_protocol::id::RoomId;
+use weft_relay::{Config, NatsConfig, Server, ServerError};
+
+use crate::client::{Client, Relay, Who, http, key, relay, roomy, upgrade, within};
+
+/// A nats-server on a port of its own; killed when dropped.
+struct Nats {
+    port: u16,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Nats {
+    async fn start(args: &[&str]) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut nats = Self { port, args: args.iter().map(|&arg| arg.to_owned()).collect(), child: None };
+        nats.run().await;
+        nats
+    }
+
+    async fn run(&mut self) {
+        let child = Command::new("nats-server")
+            .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(&self.args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.child = Some(child.expect("nats-server is needed: Debian has it as a package"));
+        let addr = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let up = async {
+            while tokio::net::TcpStream::connect(addr).await.is_err() {
+                tokio::task::yield_now().await
+            }
+        };
+        within("nats-server", up).await;
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn config(&self) -> NatsConfig {
+        NatsConfig { urls: vec![format!("nats://127.0.0.1:{}", self.port)], ..NatsConfig::default() }
+    }
+
+    async fn relay(&self) -> Relay {
+        let relay = relay(Config { nats: Some(self.config()), token_keys: vec![[1; 32]], ..roomy() }).await;
+        connected(&relay, true).await;
+        relay
+    }
+}
+
+async fn connected(relay: &Relay, up: bool) {
+    let until = async {
+        while relay.watch.figures().fabric_up != up {
+            tokio::task::yield_now().await
+        }
+    };
+    within(if up { "NATS" } else { "NATS to be gone" }, until).await;
+}
+
+impl Client {
+    /// Reads until a frame is as wanted; gives it and what came before it.
+    async fn until(&mut self, wanted: impl Fn(&ServerFrame) -> bool) -> (ServerFrame, Vec<ServerFrame>) {
+        let mut before = Vec::new();
+        loop {
+            let frame = self.frame().await;
+            if wanted(&frame) {
+                return (frame, before);
+            }
+            before.push(frame);
+        }
+    }
+
+    async fn publish(&mut self, room: RoomId, text: &'static str) {
+        self.send(ClientFrame::Publish { room, payload: Bytes::from_static(text.as_bytes()) }).await;
+    }
+
+    async fn hears(&mut self, text: &'static str) -> PeerId {
+        let is =
+            |frame: &ServerFrame| matches!(frame, ServerFrame::Deliver { payload, .. } if payload == text.as_bytes());
+        let ServerFrame::Deliver { from, .. } = self.until(is).await.0 else { unreachable!() };
+        from
+    }
+
+    async fn sees(&mut self, peer: PeerId) {
+        self.until(|frame| matches!(frame, ServerFrame::PeerJoined { peer: seen, .. } if seen.peer == peer)).await;
+    }
+}
+
+/// Two clients at two relays who see each other.
+async fn pair(a: &Relay, b: &Relay) -> (Client, PeerId, Client, PeerId, RoomId) {
+    let (mut alice, mut bob) = (Client::connect(a.addr, 1).await, Client::connect(b.addr, 2).await);
+    let (room, alices, _) = alice.join(&key(100)).await;
+    let (_, bobs, there) = bob.join(&key(100)).await;
+    alice.sees(bobs).await;
+    if there.is_empty() {
+        bob.sees(alices).await;
+    }
+    (alice, alices, bob, bobs, room)
+}
+
+#[tokio::test]
+async fn rooms_meet_across_relays_for_all_and_for_one() {
+    let nats = Nats::start(&[]).await;
+    let (a, b, c) = (nats.relay().await, nats.relay().await, nats.relay().await);
+    let (mut alice, alices, mut bob, bobs, room) = pair(&a, &b).await;
+    let mut carol = Client::connect(c.addr, 3).await;
+    let (_, carols, _) = carol.join(&key(100)).await;
+    alice.sees(carols).await;
+    bob.sees(carols).await;
+    alice.publish(room, "for all").await;
+    assert_eq!(bob.hears("for all").await, alices);
+    assert_eq!(carol.hears("for all").await, alices);
+    bob.send(ClientFrame::Send { room, to: alices, payload: Bytes::from_static(b"for one") }).await;
+    bob.publish(room, "after").await;
+    assert_eq!(alice.hears("for one").await, bobs);
+    let one = |frame: &ServerFrame| matches!(frame, ServerFrame::Deliver { payload, .. } if payload == &b"for one"[..]);
+    let after = |frame: &ServerFrame| matches!(frame, ServerFrame::Deliver { payload, .. } if payload == &b"after"[..]);
+    assert!(!carol.until(after).await.1.iter().any(one));
+    // The largest payload passes too.
+    let largest = Bytes::from(vec![7; weft_protocol::limits::PAYLOAD_BYTES_MAX]);
+    alice.send(ClientFrame::Publish { room, payload: largest.clone() }).await;
+    bob.until(|frame| matches!(frame, ServerFrame::Deliver { payload, .. } if *payload == largest)).await;
+    drop(alice);
+    bob.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: alices }).await;
+}
+
+#[tokio::test]
+async fn a_token_of_one_relay_is_good_at_the_other() {
+    let nats = Nats::start(&[]).await;
+    let audience = Audience::from_url("wss://relay.example").unwrap();
+    let config = || Config {
+        nats: Some(nats.config()),
+        token_keys: vec![[1; 32]],
+        audiences: vec![audience.clone()],
+        ..roomy()
+    };
+    let (a, b) = (relay(config()).await, relay(config()).await);
+    let who = Who { audience: audience.clone(), ..Who::new(a.addr, 1) };
+    let token = who.token(a.addr).await.unwrap();
+    drop(upgrade(b.addr, &subprotocol::offer(&token)).await.unwrap());
+    let refused = Server::bind(Config { token_keys: Vec::new(), ..config() }).await;
+    assert!(matches!(refused, Err(ServerError::Config { key: "token_keys", .. })));
+}
+
+#[tokio::test]
+async fn without_nats_local_rooms_go_on_and_afterwards_all_reconcile() {
+    let mut nats = Nats::start(&[]).await;
+    let (a, b) = (nats.relay().await, nats.relay().await);
+    let (mut alice, alices, mut bob, bobs, room) = pair(&a, &b).await;
+    let mut near = Client::connect(a.addr, 3).await;
+    near.join(&key(100)).await;
+    nats.kill();
+    // Told at once.
+    alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
+    bob.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: alices }).await;
+    alice.publish(room, "near").await;
+    near.hears("near").await;
+    assert_eq!(http(a.addr, "GET", "/health/ready", "", "").await.0, 200);
+    // Who comes in meanwhile does not wait.
+    let mut late = Client::connect(b.addr, 4).await;
+    late.join(&key(100)).await;
+    nats.run().await;
+    // Both are told to reconcile, and see each other again, in whichever order their relays came back.
+    for (client, other) in [(&mut alice, bobs), (&mut bob, alices)] {
+        let (mut told, mut seen) = (false, false);
+        while !(told && seen) {
+            match client.frame().await {
+                ServerFrame::Resync { .. } => told = true,
+                ServerFrame::PeerJoined { peer, .. } if peer.peer == other => seen = true,
+                _ => {}
+            }
+        }
+    }
+    alice.publish(room, "again").await;
+    bob.hears("again").await;
+    late.hears("again").await;
+}
+
+#[tokio::test]
+async fn a_paused_nats_stops_nobody_and_what_it_held_arrives() {
+    let nats = Nats::start(&[]).await;
+    let (a, b) = (nats.relay().await, nats.relay().await);
+    let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
+    let mut near = Client::connect(a.addr, 3).await;
+    near.join(&key(100)).await;
+    nats.signal("-STOP");
+    for _ in 0..20 {
+        alice.publish(room, "held").await;
+        near.hears("held").await;
+    }
+    nats.signal("-CONT");
+    bob.hears("held").await;
+}
+
+#[tokio::test]
+async fn nats_asks_for_its_token() {
+    let nats = Nats::start(&["--auth", "a token of some length"]).await;
+    let with = |token: &str| Config {
+        nats: Some(NatsConfig { token: Some(token.to_owned()), ..nats.config() }),
+        token_keys: vec![[1; 32]],
+        ..roomy()
+    };
+    let good = relay(with("a token of some length")).await;
+    connected(&good, true).await;
+    let bad = relay(with("another token of length")).await;
+    let (mut one, mut two) = (Client::connect(bad.addr, 1).await, Client::connect(bad.addr, 2).await);
+    let (room, _, _) = one.join(&key(100)).await;
+    two.join(&key(100)).await;
+    one.publish(room, "alone").await;
+    two.hears("alone").await;
+    assert!(!bad.watch.figures().fabric_up);
+}
