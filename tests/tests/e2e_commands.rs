@@ -19,14 +19,37 @@ fn bad_usage_is_refused() -> Result<()> {
     for args in [
         &["no-such-command"][..],
         &["status", "--no-such-flag"],
-        &["invite", "--role", "emperor"],
-        &["invite", "--expires", "yesterday"],
         &["invite", "--uses", "-1"],
-        &["flush", "--timeout", "soon"],
+        &["invite", "--uses", "0"],
+        &["resume", "--restore", "--accept-deletes"],
+        &["completions", "no-such-shell"],
     ] {
         refused(&agent.run(args)?, 2)?;
     }
     Ok(())
+}
+
+/// What parses but means nothing is refused with a sentence, and changes nothing.
+#[test]
+fn values_that_mean_nothing_are_refused() -> Result<()> {
+    let stage = Stage::open()?;
+    let agent = stage.agent("ada")?;
+    agent.init(&[])?;
+    for args in [
+        &["invite", "--role", "emperor"][..],
+        &["invite", "--role", "owner"],
+        &["invite", "--expires", "yesterday"],
+        &["flush", "--timeout", "soon"],
+        &["invites", "revoke", "zz"],
+        &["relays", "add", "not a url"],
+        &["relays", "add", "ftp://example.org"],
+        &["config", "set", "no-such-setting", "1"],
+    ] {
+        let ran = agent.run_here(args)?;
+        ensure!(ran.code == 1 || ran.code == 2, "{args:?}: {ran:?}");
+        refused(&ran, ran.code)?;
+    }
+    wait_settled(&[&agent])
 }
 
 /// A bad flag stops the relay at once, with a sentence.
@@ -74,7 +97,9 @@ fn dangerous_folders_are_refused() -> Result<()> {
     let agent = stage.agent("ada")?;
     std::fs::create_dir(agent.folder().join(".ssh"))?;
     for folder in [std::path::Path::new("/"), agent.home(), agent.folder()] {
-        refused(&agent.run(["init", &folder.to_string_lossy(), "--yes"])?, 1)?;
+        let ran = agent.run(["init", &folder.to_string_lossy(), "--yes"])?;
+        ensure!(ran.code == 1 || ran.code == 2, "{}: {ran:?}", folder.display());
+        refused(&ran, ran.code)?;
     }
     Ok(())
 }

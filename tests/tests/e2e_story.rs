@@ -39,7 +39,7 @@ fn a_folder_is_the_same_on_two_machines() -> Result<()> {
 
     // Somebody who comes later gets all of it.
     let cleo = stage.agent("cleo")?;
-    cleo.join(&ben.invite()?)?;
+    cleo.join(&ada.invite()?)?;
     let all = wait_same(&[&ada, &ben, &cleo])?;
     assert_eq!(all.len(), placed.len() + 2);
     Ok(())

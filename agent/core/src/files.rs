@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::content::{Content, Manifest};
-use crate::disk::{FolderAction, RelPath, Seen};
+use crate::disk::{FolderAction, RelPath};
 use crate::id::{ChainId, DeviceId, FileId, VersionHash, WorkspaceId};
 use crate::store::{Read, Table, Tx};
 
@@ -215,6 +215,22 @@ struct Before {
     author: Author,
 }
 
+/// Little that moved in a large tree waits at most this long for the projection, in milliseconds: nobody notices ...
+const PROJECT_MS: u64 = 50;
+/// ... and only as long as it is less than one part in so many of the tree ...
+const PROJECT_PART: usize = 8;
+/// ... which has more entries than this: the projection of a smaller one takes a millisecond or two.
+const PROJECT_ALWAYS_MAX: usize = 1_024;
+
+/// That paths may be others than the projection says.
+#[derive(Debug, Default)]
+struct Moved {
+    /// How many entries changed, about.
+    entries: usize,
+    /// When the projection is made at the latest, monotonic ms.
+    due_ms: u64,
+}
+
 /// The machine between a folder and its documents.
 pub struct Files {
     identity: Identity,
@@ -225,12 +241,12 @@ pub struct Files {
     tree: Tree,
     records: Records,
     shown: Projection,
-    /// Whether the projection must be made anew.
-    moved: bool,
+    /// Whether the projection must be made anew, and when at the latest.
+    moved: Option<Moved>,
     work: Work,
     gone: Gone,
-    /// Looks at paths where an action is under way; taken in when it has ended.
-    deferred: BTreeMap<RelPath, Seen>,
+    /// Paths that were looked at while an action was under way there; looked at again when it has ended.
+    deferred: BTreeSet<RelPath>,
     halt: Option<Halt>,
     /// Inline versions that came or were published in this call.
     fresh: BTreeMap<VersionHash, Bytes>,
@@ -241,6 +257,8 @@ pub struct Files {
     changes: u64,
     waiting: receive::Waiting,
     log_counter: u64,
+    /// The simulator's: enter edits at the newest heads, as if the disk had them.
+    ignores_base: bool,
 }
 
 impl Files {
@@ -256,10 +274,10 @@ impl Files {
             tree: Tree::default(),
             records: Records::default(),
             shown: Projection::default(),
-            moved: true,
+            moved: Some(Moved::default()),
             work: Work::default(),
             gone: Gone::default(),
-            deferred: BTreeMap::new(),
+            deferred: BTreeSet::new(),
             halt: None,
             fresh: BTreeMap::new(),
             draft: Draft::default(),
@@ -268,15 +286,18 @@ impl Files {
             changes: 0,
             waiting: receive::Waiting::default(),
             log_counter: 0,
+            ignores_base: false,
         };
+        let mut records = Vec::new();
         for (key, value) in record::rows(read, Table::Files) {
             if let Some((id, state)) = record::load_text(&key, &value) {
                 files.changes += state.changes;
                 files.tree.texts.insert((id, names::start_of(&state.version)), state);
             } else {
-                files.records.load(&key, &value);
+                records.extend(Records::parse(&key, &value));
             }
         }
+        files.records = Records::all(records);
         for (_, value) in record::rows(read, Table::Documents) {
             files.documents.stored_bytes += value.len() as u64;
         }
@@ -291,7 +312,11 @@ impl Files {
     /// that differ only so then get clash names here. Call it right after [`Files::open`].
     pub fn set_folding(&mut self, fold: bool) {
         self.fold = fold;
-        self.moved = true;
+        self.moved = Some(Moved::default());
+    }
+    /// Enters edits at the newest heads instead of those that are on disk: shows the simulator what the base is for.
+    pub(crate) fn ignore_base(&mut self) {
+        self.ignores_base = true;
     }
     /// A new incarnation: changes are made by new actors from now on.
     pub fn set_chain(&mut self, chain: ChainId) {
@@ -305,11 +330,8 @@ impl Files {
     /// Monotonic ms at which [`Files::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        if self.moved {
-            return Some(0);
-        }
         let gone = if self.halt.is_none() { self.gone.due() } else { None };
-        [gone, self.work.due()].into_iter().flatten().min()
+        [gone, self.work.due(), self.moved.as_ref().map(|moved| moved.due_ms)].into_iter().flatten().min()
     }
     /// Why nothing is written to the folder, if so.
     #[must_use]
@@ -319,7 +341,7 @@ impl Files {
     /// No action is pending, and nothing waits that could be done.
     #[must_use]
     pub fn settled(&self) -> bool {
-        !self.moved && self.work.is_idle() && self.gone.is_empty() && self.deferred.is_empty()
+        self.moved.is_none() && self.work.is_idle() && self.gone.is_empty() && self.deferred.is_empty()
     }
     /// Figures for `weft status`.
     #[must_use]
@@ -352,38 +374,57 @@ impl Files {
         if !self.tree.refresh(id, &mut self.documents, cx.tx) {
             return;
         }
-        self.touch(id, old.as_ref());
+        self.touch(id, old.as_ref(), cx);
     }
     /// An entry is another than it was: its paths or its contents are to be looked at.
-    fn touch(&mut self, id: &FileId, old: Option<&Entry>) {
+    fn touch(&mut self, id: &FileId, old: Option<&Entry>, cx: &Cx<'_, '_>) {
         let same_place = |old: &Entry, new: &Entry| {
             let versions = |entry: &Entry| entry.alternatives.iter().map(|one| one.version.hash).collect::<Vec<_>>();
             old.place == new.place && old.deleted == new.deleted && versions(old) == versions(new)
         };
         let stays = old.zip(self.tree.entries.get(id)).is_some_and(|(old, new)| same_place(old, new));
         // Where names clash, equal contents decide who is shown.
-        if stays && self.shown.twins.is_empty() && self.shown.clashes.is_empty() {
-            self.work.look_at(*id, &self.records);
-        } else {
-            self.moved = true;
-            self.work.look_at(*id, &self.records);
+        if !(stays && self.shown.twins.is_empty() && self.shown.clashes.is_empty()) {
+            let due_ms = cx.now.after_ms(PROJECT_MS);
+            self.moved.get_or_insert(Moved { entries: 0, due_ms }).entries += 1;
         }
+        self.work.look_at(*id, &self.records);
     }
     /// Ends every call: publishes what was drafted, projects, plans, and lets go of memory.
     fn settle(&mut self, cx: &mut Cx<'_, '_>) {
         self.publish(cx);
-        if self.moved {
-            self.project(cx);
-        }
+        self.project_if_moved(cx);
         self.log_remote(cx);
         self.plan(cx);
         self.documents.trim();
         self.fresh.clear();
     }
+    /// The same, but little that moved in a large tree may wait for more of it, for a moment. Why: the projection costs
+    /// by the tree, and a drain is many calls. Nothing reads an old projection meanwhile: what does makes it anew first.
+    fn settle_later(&mut self, cx: &mut Cx<'_, '_>) {
+        let waits = self.moved.as_ref().is_some_and(|moved| {
+            cx.now.mono_ms < moved.due_ms && moved.entries.saturating_mul(PROJECT_PART) < self.tree.entries.len()
+        });
+        if !waits || self.tree.entries.len() <= PROJECT_ALWAYS_MAX {
+            return self.settle(cx);
+        }
+        self.publish(cx);
+        self.documents.trim();
+        self.fresh.clear();
+    }
+    /// Brings the projection up to date.
+    fn project_if_moved(&mut self, cx: &Cx<'_, '_>) {
+        if self.moved.is_some() {
+            self.project(cx);
+        }
+    }
     /// Makes the projection anew and notes what belongs elsewhere than before.
     fn project(&mut self, cx: &Cx<'_, '_>) {
-        self.moved = false;
-        let new = projection::project(&self.tree, self.fold);
+        self.moved = None;
+        let new = projection::project(&self.tree, self.fold, |key, path| {
+            // What is where it belongs has its path's text once.
+            self.records.brief(key).map(|known| &known.path).filter(|known| **known == path).cloned().unwrap_or(path)
+        });
         let mut differing: BTreeSet<Key> = BTreeSet::new();
         for (key, path) in &new.paths {
             if self.shown.paths.get(key) != Some(path) {
@@ -435,11 +476,10 @@ impl Files {
         self.outputs.push_back(FilesOutput::Log(entry));
     }
     /// Remembers what an entry was before others change it.
-    fn note_before(&mut self, id: FileId, author: Author) {
+    fn note_before(&mut self, id: FileId, entry: Option<&Entry>, author: Author) {
         if self.remote.contains_key(&id) {
             return;
         }
-        let entry = self.tree.entries.get(&id);
         let before = Before {
             path: self.path_of(id),
             content: entry.and_then(|entry| entry.alternatives.first()).map(tree::Alternative::hash),

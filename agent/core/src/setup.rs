@@ -15,6 +15,15 @@ pub struct Watermark {
     pub seq: u64,
 }
 
+/// A defence that can be switched off, so that the simulator can show that it matters. Nothing that ships does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weakness {
+    /// What is held already is taken in again.
+    NoDedupe,
+    /// An edit is entered at the newest heads, not at those that were on disk.
+    NoBase,
+}
+
 /// What every start needs.
 pub struct Setup {
     /// Who we are.

@@ -120,10 +120,13 @@ pub struct Write {
     pub value: Option<Bytes>,
 }
 
+/// Keys written and not handed out yet; `None` removes.
+type Overlay = BTreeMap<(Table, Vec<u8>), Option<Bytes>>;
+
 /// What one handled input writes, over what the store holds: reads through it see its own writes.
 pub struct Tx<'a> {
     read: &'a dyn Read,
-    writes: RefCell<BTreeMap<(Table, Vec<u8>), Option<Bytes>>>,
+    writes: RefCell<Overlay>,
 }
 
 impl<'a> Tx<'a> {
@@ -161,7 +164,7 @@ impl Read for Tx<'_> {
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {
-        let start = after.map_or_else(|| prefix.to_vec(), <[u8]>::to_vec);
+        let start = after.map_or(prefix, |after| after.max(prefix)).to_vec();
         let writes = self.writes.borrow();
         let mut own = writes
             .range((table, start)..)
@@ -238,7 +241,7 @@ impl Read for MemoryStore {
         self.0.get(&(table, key.to_vec())).cloned()
     }
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {
-        let start = after.map_or_else(|| prefix.to_vec(), <[u8]>::to_vec);
+        let start = after.map_or(prefix, |after| after.max(prefix)).to_vec();
         self.0
             .range((table, start)..)
             .take_while(|((found, key), _)| *found == table && key.starts_with(prefix))

@@ -23,7 +23,7 @@ use crate::frontier::{Frontier, Tip};
 use crate::id::{ChainId, DeviceId, WorkspaceId};
 use crate::identity::LocalIdentity;
 use crate::membership::{Membership, OpSet};
-use crate::setup::{Setup, Watermark};
+use crate::setup::{Setup, Watermark, Weakness};
 use crate::store::{Read, Tx};
 use crate::time::Timestamp;
 use crate::vault::Vault;
@@ -124,6 +124,8 @@ pub struct Workspace {
     scanned: bool,
     /// Ops or keys came; what follows from them is still to be done.
     news: bool,
+    /// Whether what is held already is known as such; only the simulator says no.
+    dedupes: bool,
     /// Monotonic time of the last input.
     last_mono: u64,
     effects: Effects,
@@ -134,6 +136,15 @@ impl Workspace {
     #[must_use]
     pub fn id(&self) -> WorkspaceId {
         self.id
+    }
+
+    /// Switches a defence off; see [`Weakness`].
+    #[doc(hidden)]
+    pub fn weaken(&mut self, weakness: Weakness) {
+        match weakness {
+            Weakness::NoDedupe => self.dedupes = false,
+            Weakness::NoBase => self.files.ignore_base(),
+        }
     }
 
     /// Takes in one thing that happened. `read` must see every batch handed out before.

@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use weft_agent_core::id::WorkspaceId;
-use weft_agent_core::knock::Admission;
 use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::knock::Admission;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(admission) = Admission::parse(bytes) {

@@ -82,6 +82,11 @@ pub(crate) fn parse_change(bytes: &[u8]) -> Result<Change, ChangeError> {
         Some(other) => return Err(ChangeError::ChunkType(*other)),
         None => return Err(ChangeError::Malformed("truncated")),
     }
+    // Automerge takes a change whose checksum is wrong.
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes.get(TYPE_AT..).unwrap_or_default());
+    if bytes.get(MAGIC.len()..TYPE_AT) != digest.get(..4) {
+        return Err(ChangeError::Malformed("wrong checksum"));
+    }
     check_columns(bytes.get(TYPE_AT + 1..).unwrap_or_default())?;
     let parsed = catch_unwind(AssertUnwindSafe(|| Change::from_bytes(bytes.to_vec())));
     let change = match parsed {

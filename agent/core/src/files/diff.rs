@@ -1,8 +1,9 @@
-//! The hunks between two texts: lines first, then words inside what changed.
+//! The hunks between two texts: lines first, then words inside a line that is still the same line.
 //!
 //! Invariant: applying the hunks to the old text gives the new one, and the work is bounded whatever the texts are.
 //! Why: an unbounded diff of a moved half of a file takes half a minute; a hunk a line wide would clobber what another
-//! person typed in the same line. Spec: docs/files.md#text.
+//! person typed in the same line; and a line that was rewritten must be replaced whole, or two people who rewrite it at
+//! the same time get their words shuffled into each other. Spec: docs/files.md#text.
 
 use imara_diff::{Algorithm, Diff, InternedInput, TokenSource};
 
@@ -73,19 +74,56 @@ impl Collector {
     fn same(&mut self, text: &str) {
         self.at += text.chars().count();
     }
-    /// `old` became `new`; common edges are left alone.
+    /// `old` became `new`, whole.
     fn replace(&mut self, old: &str, new: &str) {
+        let removed = old.chars().count();
+        if removed > 0 || !new.is_empty() {
+            self.hunks.push(Hunk { at: self.at, removed, inserted: new.to_owned() });
+        }
+        self.at += removed;
+    }
+    /// One or several words became others: what is common at their edges is left alone, if it is most of them.
+    fn replace_words(&mut self, old: &str, new: &str) {
         let (start, end) = common_edges(old, new);
+        if 2 * (start + end) < old.len().min(new.len()) {
+            return self.replace(old, new);
+        }
         let (head, rest) = old.split_at_checked(start).unwrap_or((old, ""));
         let (gone, tail) = rest.split_at_checked(rest.len().saturating_sub(end)).unwrap_or((rest, ""));
         let come = new.get(start..new.len() - end).unwrap_or_default();
         self.same(head);
-        let removed = gone.chars().count();
-        if removed > 0 || !come.is_empty() {
-            self.hunks.push(Hunk { at: self.at, removed, inserted: come.to_owned() });
-        }
-        self.at += removed;
+        self.replace(gone, come);
         self.same(tail);
+    }
+    /// Lines became others: those that are still the same lines are looked into, the rest is replaced.
+    fn replace_lines(&mut self, old: &str, new: &str) {
+        if old.is_empty() || new.is_empty() || old.len() + new.len() > WORDS_BYTES_MAX {
+            return self.replace(old, new);
+        }
+        if old.lines().count() > 1 && old.lines().count() == new.lines().count() {
+            for (old, new) in old.split_inclusive('\n').zip(new.split_inclusive('\n')) {
+                self.replace_lines(old, new);
+            }
+            return;
+        }
+        let mut inside = Collector { at: self.at, hunks: Vec::new() };
+        inside.walk(Words(old), Words(new), Collector::replace_words);
+        // Letters and digits tell whether it is still the same line; what stands between them is the same in many.
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+        let gone = |hunk: &Hunk| {
+            let chars = old.chars().skip(hunk.at - self.at).take(hunk.removed);
+            chars.filter(|c| c.is_alphanumeric()).count()
+        };
+        let gone: usize = inside.hunks.iter().map(gone).sum();
+        let come: usize = inside.hunks.iter().map(|hunk| letters(&hunk.inserted)).sum();
+        let (before, after) = (letters(old), letters(new));
+        // Of the shorter side more than half is kept: an edit of these lines. Else they are other lines.
+        if 2 * gone < before || 2 * come < after {
+            *self = Collector { hunks: std::mem::take(&mut self.hunks), at: inside.at };
+            self.hunks.append(&mut inside.hunks);
+        } else {
+            self.replace(old, new);
+        }
     }
     /// Walks the hunks between two token lists; `inner` handles each changed pair.
     fn walk<'a, S: TokenSource<Token = &'a str>>(&mut self, old: S, new: S, inner: fn(&mut Self, &str, &str)) {
@@ -123,13 +161,7 @@ pub(crate) fn diff(old: &str, new: &str) -> Vec<Hunk> {
     let old_middle = old.get(start..old.len() - end_lines).unwrap_or_default();
     let new_middle = new.get(start..new.len() - end_lines).unwrap_or_default();
     collector.same(old.get(..start).unwrap_or_default());
-    collector.walk(old_middle, new_middle, |lines, gone, come| {
-        if gone.is_empty() || come.is_empty() || gone.len() + come.len() > WORDS_BYTES_MAX {
-            lines.replace(gone, come);
-        } else {
-            lines.walk(Words(gone), Words(come), Collector::replace);
-        }
-    });
+    collector.walk(old_middle, new_middle, Collector::replace_lines);
     collector.hunks
 }
 
@@ -165,6 +197,21 @@ mod tests {
         let hunks = diff(&old, &new);
         assert_eq!(hunks.len(), 1);
         assert_eq!((hunks[0].removed, hunks[0].inserted.as_str()), (0, "f"));
+    }
+
+    /// A rewritten line goes as a whole, so that two people who rewrite it at once leave two whole lines.
+    #[test]
+    fn a_rewritten_line_is_replaced_whole() {
+        let hunks = diff("a\n1ac713 two key000 6f0c86\nb\n", "a\n0ea0f9 - task key003 7140ab\nb\n");
+        assert_eq!(hunks, vec![Hunk { at: 2, removed: 25, inserted: "0ea0f9 - task key003 7140ab\n".into() }]);
+    }
+
+    /// Of several changed lines each is judged by itself.
+    #[test]
+    fn an_edited_line_beside_a_rewritten_one_stays_an_edit() {
+        let hunks = diff("keep this line as it is\nfirst second\n", "keep this line as it was\nother words\n");
+        assert_eq!(hunks.len(), 2);
+        assert_eq!(hunks[1], Hunk { at: 24, removed: 13, inserted: "other words\n".into() });
     }
 
     proptest! {

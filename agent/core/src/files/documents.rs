@@ -47,7 +47,7 @@ impl Loaded {
 /// The documents of a workspace.
 #[derive(Default)]
 pub(crate) struct Documents {
-    loaded: BTreeMap<DocumentName, Loaded>,
+    loaded: BTreeMap<Document, Loaded>,
     clock: u64,
     /// Bytes of all stored documents.
     pub(crate) stored_bytes: u64,
@@ -107,10 +107,9 @@ fn load(name: &DocumentName, store: &dyn Read) -> Loaded {
 impl Documents {
     /// The document, empty if there is none.
     pub(crate) fn open(&mut self, document: Document, store: &dyn Read) -> &mut Loaded {
-        let name = document.name();
         self.clock += 1;
         let clock = self.clock;
-        let loaded = self.loaded.entry(name).or_insert_with_key(|name| load(name, store));
+        let loaded = self.loaded.entry(document).or_insert_with_key(|document| load(&document.name(), store));
         loaded.used = clock;
         loaded
     }
@@ -127,7 +126,7 @@ impl Documents {
             return;
         }
         let name = document.name();
-        let Some(loaded) = self.loaded.get_mut(&name) else { return };
+        let Some(loaded) = self.loaded.get_mut(&document) else { return };
         let mut bytes = Vec::new();
         for change in changes {
             bytes.extend_from_slice(change.raw_bytes());
@@ -180,21 +179,21 @@ impl Documents {
     }
     /// Drops a document from memory.
     pub(crate) fn forget(&mut self, document: Document) {
-        self.loaded.remove(&document.name());
+        self.loaded.remove(&document);
     }
     /// Drops what was not used for longest, until the rest fits.
     pub(crate) fn trim(&mut self) {
         let mut bytes: usize = self.loaded.values().map(Loaded::estimate).sum();
         while bytes > CACHE_BYTES_MAX && self.loaded.len() > 1 {
-            let Some((name, freed)) = self
+            let Some((oldest, freed)) = self
                 .loaded
                 .iter()
                 .min_by_key(|(_, loaded)| loaded.used)
-                .map(|(name, loaded)| (name.clone(), loaded.estimate()))
+                .map(|(document, loaded)| (*document, loaded.estimate()))
             else {
                 return;
             };
-            self.loaded.remove(&name);
+            self.loaded.remove(&oldest);
             bytes -= freed;
         }
     }

@@ -24,6 +24,9 @@ const BATCH_ENTRIES: usize = 512;
 /// About what one entry costs in its tree change.
 const ENTRY_BYTES: usize = 200;
 
+/// The registers of one entry that are set.
+type Puts = (FileId, BTreeMap<Field, ScalarValue>);
+
 /// What one entry publishes.
 #[derive(Default)]
 struct Entry {
@@ -106,7 +109,7 @@ impl Files {
 
     fn publish_batch(&mut self, batch: Vec<(FileId, Entry)>, cx: &Cx<'_, '_>) {
         let mut content = Content::default();
-        let mut buckets: BTreeMap<u8, Vec<(FileId, BTreeMap<Field, ScalarValue>)>> = BTreeMap::new();
+        let mut buckets: BTreeMap<u8, Vec<Puts>> = BTreeMap::new();
         let mut texts = Vec::new();
         let mut ids = Vec::new();
         for (id, entry) in batch {
@@ -132,12 +135,7 @@ impl Files {
     }
 
     /// One change with these registers in a bucket's document; its bytes.
-    fn enter_bucket(
-        &mut self,
-        bucket: u8,
-        puts: Vec<(FileId, BTreeMap<Field, ScalarValue>)>,
-        cx: &Cx<'_, '_>,
-    ) -> Option<Bytes> {
+    fn enter_bucket(&mut self, bucket: u8, puts: Vec<Puts>, cx: &Cx<'_, '_>) -> Option<Bytes> {
         let document = Document::Tree(bucket);
         let doc = &mut self.documents.open(document, cx.tx).doc;
         doc.set_actor(ActorId::from(self.actor));

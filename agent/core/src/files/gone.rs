@@ -79,6 +79,7 @@ impl Files {
             self.outputs.push_back(FilesOutput::Halted(halt));
             return;
         }
+        self.project_if_moved(cx);
         let keys = self.gone.take();
         self.delete(&keys, cx);
     }
@@ -125,6 +126,7 @@ impl Files {
         }
         let mut cx = Cx { now, versions, tx };
         self.halt = None;
+        self.project_if_moved(&cx);
         let keys = self.gone.take();
         match answer {
             Resume::AcceptDeletes => self.delete(&keys, &mut cx),

@@ -102,6 +102,7 @@ impl Files {
 
     /// Sorts looks into edits, new things, things that went and things that moved, and enters them.
     pub(crate) fn take_in(&mut self, seen: Vec<Seen>, cx: &mut Cx<'_, '_>) {
+        self.project_if_moved(cx);
         let mut known: Vec<(Key, Look)> = Vec::new();
         let mut new: Vec<Look> = Vec::new();
         let mut folders: Vec<RelPath> = Vec::new();
@@ -109,7 +110,7 @@ impl Files {
         let mut replaced: BTreeSet<Key> = BTreeSet::new();
         for one in seen {
             if self.work.is_busy(&one.path) {
-                self.deferred.insert(one.path.clone(), one);
+                self.deferred.insert(one.path);
                 continue;
             }
             let at = self.records.at(&one.path);
@@ -128,6 +129,11 @@ impl Files {
                 Found::File { .. } | Found::Symlink { .. } => {
                     let Some(look) = self.look(one, cx) else { continue };
                     match at {
+                        Some(key) if kind_at == Some(look.kind) && self.is_foreign(key, &look, cx) => {
+                            self.records.remove(key, cx.tx);
+                            self.work.add([key]);
+                            new.push(look);
+                        }
                         Some(key) if kind_at == Some(look.kind) => {
                             self.gone.remove(key);
                             known.push((key, look));
@@ -172,6 +178,22 @@ impl Files {
         for (key, look) in known {
             self.take_edit(key, look, cx);
         }
+    }
+
+    /// Whether what is there is another file than the one we were about to put there for the first time: somebody was
+    /// quicker. After a crash it may also be that file, written and edited; it counts as that only if nothing of it is
+    /// missing, because a stranger taken for an edit would replace what others wrote.
+    fn is_foreign(&mut self, key: Key, look: &Look, cx: &mut Cx<'_, '_>) -> bool {
+        if self.records.brief(key).is_none_or(|known| known.hash.is_some()) {
+            return false;
+        }
+        let Some(pending) = self.records.whole(key, cx.tx).and_then(|record| record.pending) else { return true };
+        if pending.hash == look.hash {
+            return false;
+        }
+        let new = look.inline().and_then(|bytes| text::split(bytes));
+        let (Some((_, new)), Some((_, old))) = (new, self.text_at(key.id, &pending, cx)) else { return true };
+        old.is_empty() || diff(&old, &new).iter().any(|hunk| hunk.removed > 0)
     }
 
     /// The folder at this path; made in the tree if it is new there.
@@ -475,15 +497,13 @@ impl Files {
         new: &str,
         cx: &mut Cx<'_, '_>,
     ) -> Option<(OnDisk, (text::Style, String))> {
-        let mut best: Option<(usize, OnDisk, (text::Style, String))> = None;
-        for base in [record.now.as_ref(), record.pending.as_ref()].into_iter().flatten() {
-            let Some(old) = self.text_at(key.id, base, cx) else { continue };
-            let size = weight(&diff(&old.1, new));
-            if best.as_ref().is_none_or(|(smallest, ..)| size < *smallest) {
-                best = Some((size, base.clone(), old));
-            }
+        if self.ignores_base {
+            let (version, heads) = self.current(key)?;
+            let base = OnDisk { version, heads, ..record.now.clone()? };
+            let text = self.text_at(key.id, &base, cx)?;
+            return Some((base, text));
         }
-        let (size, base, text) = best?;
+        let (size, base, text) = self.likely_base(key, record, new, cx)?;
         let mut stale: Option<(usize, OnDisk, (text::Style, String))> = None;
         for (old, when) in &record.recent {
             let unopened = look.opened == Some(false);
@@ -506,6 +526,36 @@ impl Files {
             }
             None => Some((base, text)),
         }
+    }
+
+    /// The content at the base, or, after a crash, what the write under way was to leave, if that is nearer and
+    /// something that it brought is there. Why: if the write never happened, entering the edit at it would take out what
+    /// others wrote; entering it at the older one takes out nothing of theirs.
+    fn likely_base(
+        &mut self,
+        key: Key,
+        record: &Record,
+        new: &str,
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(usize, OnDisk, (text::Style, String))> {
+        let mut candidate = |base: Option<&OnDisk>| {
+            let base = base?;
+            let old = self.text_at(key.id, base, cx)?;
+            let hunks = diff(&old.1, new);
+            Some((base.clone(), old, hunks))
+        };
+        let (now, pending) = (candidate(record.now.as_ref()), candidate(record.pending.as_ref()));
+        let written = match (&now, &pending) {
+            (Some((_, now, since_now)), Some((_, pending, since_pending))) => {
+                let brought = diff(&pending.1, &now.1);
+                weight(since_pending) < weight(since_now)
+                    && brought.iter().any(|hunk| hunk.removed > 0 && apart(std::slice::from_ref(hunk), since_pending))
+            }
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let (base, text, hunks) = if written { pending } else { now }?;
+        Some((weight(&hunks), base, text))
     }
 
     /// Writes down what a text is now, after its document changed.

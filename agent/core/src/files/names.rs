@@ -84,7 +84,7 @@ pub(crate) fn bucket(id: &FileId) -> u8 {
 }
 
 /// A document, as its name tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Document {
     /// Entries of the tree whose ids fall into this bucket.
     Tree(u8),
@@ -168,5 +168,10 @@ mod tests {
 
 #[cfg(test)]
 mod golden {
-    pub(super) const NAMES: [&str; 4] = ["", "", "", ""];
+    pub(super) const NAMES: [&str; 4] = [
+        "a5d4a247ab8c46e362b9c4e3663afb913a984811a13fb4233ccdecd334ce8cbc",
+        "2842dadce1e463d1d98ca4fbcefc9c22",
+        "bf680eaf2efcfc411c7317a5a2b550e1",
+        "b67b223453670a396020a519b67daa41",
+    ];
 }

@@ -5,6 +5,7 @@
 //! that swap names through a temporary one. Spec: docs/files.md#writing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::content::Manifest;
 use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
@@ -21,6 +22,9 @@ use crate::time::Timestamp;
 const ACTIONS_MAX: usize = 256;
 /// Most bytes of content in actions under way.
 const ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Up to so many things that wait for others are looked at in every call. More of them only when half of the actions
+/// under way have ended, so that ten thousand files that wait for their folders are not looked at once a folder.
+const LOOK_ALWAYS_MAX: usize = 512;
 /// First wait after an action that changed nothing, in milliseconds; doubles with each.
 const RETRY_MS: u64 = 500;
 /// Longest wait.
@@ -47,10 +51,15 @@ struct InFlight {
 /// What is to be done in the folder, and what is being done.
 #[derive(Default)]
 pub(crate) struct Work {
-    folders: BTreeSet<Key>,
-    /// Not sorted into folders and the rest yet, or files and links.
+    /// To be looked at: not sorted yet, ...
     todo: BTreeSet<Key>,
+    /// ... folders, ...
+    folders: BTreeSet<Key>,
+    /// ... files and links.
+    rest: BTreeSet<Key>,
     in_flight: BTreeMap<ActionId, InFlight>,
+    /// All that waits is looked at again when no more actions than this are under way; new things at once.
+    look_at_all_below: usize,
     busy_keys: BTreeSet<Key>,
     busy_paths: BTreeSet<RelPath>,
     folders_moving: usize,
@@ -103,11 +112,14 @@ impl Work {
         }
     }
     pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.todo.is_empty() && self.folders.is_empty() && self.retry.is_empty()
+        self.in_flight.is_empty() && self.to_look_at() == 0 && self.retry.is_empty()
     }
     pub(crate) fn pending(&self) -> u64 {
         let stalled: usize = self.stalled.values().map(BTreeSet::len).sum();
-        (self.in_flight.len() + self.todo.len() + self.folders.len() + self.retry.len() + stalled) as u64
+        (self.in_flight.len() + self.to_look_at() + self.retry.len() + stalled) as u64
+    }
+    fn to_look_at(&self) -> usize {
+        self.todo.len() + self.folders.len() + self.rest.len()
     }
     pub(crate) fn version_here(&mut self, hash: &VersionHash) {
         if let Some(keys) = self.stalled.remove(hash) {
@@ -125,6 +137,7 @@ impl Work {
         *attempts += 1;
         self.todo.remove(&key);
         self.folders.remove(&key);
+        self.rest.remove(&key);
         self.retry.insert(key, now.after_ms(wait));
     }
     fn has_room(&self) -> bool {
@@ -154,67 +167,94 @@ impl Files {
         if self.halt.is_some() {
             return;
         }
-        let todo = std::mem::take(&mut self.work.todo);
-        let is_folder = |files: &Self, key: &Key| match files.tree.entries.get(&key.id) {
-            Some(entry) => entry.kind == Kind::Folder,
-            None => files.records.brief(*key).is_some_and(|known| known.kind == Kind::Folder),
-        };
-        let (folders, rest): (BTreeSet<Key>, BTreeSet<Key>) = todo.into_iter().partition(|key| is_folder(self, key));
-        self.work.folders.extend(folders);
-        self.work.todo = rest;
+        let new = self.sort_work();
+        let few = self.work.folders.len() + self.work.rest.len() <= LOOK_ALWAYS_MAX;
+        let all = few || self.work.in_flight.len() <= self.work.look_at_all_below;
         let mut blocked: Vec<Key> = Vec::new();
-        // Outer folders first; what is in a folder that is about to move waits for it.
-        let mut folders: Vec<(Option<RelPath>, Key)> = self
-            .work
-            .folders
-            .iter()
-            .map(|key| (self.records.brief(*key).map(|known| known.path.clone()), *key))
-            .collect();
-        folders.sort();
-        let mut moving: Vec<RelPath> = Vec::new();
-        for (at, key) in folders {
-            if !self.work.has_room() {
-                return;
-            }
-            let wants = self.shown.paths.get(&key);
-            if let (Some(at), Some(wants)) = (&at, wants)
-                && at != wants
+        let moving = self.plan_folders(if all { None } else { Some(&new) }, &mut blocked, cx);
+        if all {
+            // One after the other, not from a copy of the list: there may be very many, and room for one.
+            let mut from = Bound::Unbounded;
+            while self.work.has_room()
+                && let Some(key) = self.work.rest.range((from, Bound::Unbounded)).next().copied()
             {
-                moving.push(at.clone());
+                from = Bound::Excluded(key);
+                self.plan_one(key, &moving, &mut blocked, cx);
             }
-            let inside = at.as_ref().is_some_and(|at| moving.iter().any(|folder| is_under(at, folder)));
-            match if inside { Step::Blocked { by: None } } else { self.step(key, cx) } {
-                Step::Blocked { by } => blocked.extend(by),
-                Step::Done | Step::Acting | Step::Stalled(_) => {
-                    self.work.folders.remove(&key);
-                }
-            }
-        }
-        moving
-            .retain(|at| self.records.at(at).is_some_and(|key| self.shown.paths.get(&key).is_some_and(|to| to != at)));
-        let keys: Vec<Key> = self.work.todo.iter().copied().collect();
-        for key in keys {
-            if !self.work.has_room() {
-                return;
-            }
-            let at = self.records.brief(key).map(|known| &known.path);
-            if at.is_some_and(|at| moving.iter().any(|folder| is_under(at, folder))) {
-                continue;
-            }
-            match self.step(key, cx) {
-                Step::Blocked { by } => blocked.extend(by),
-                Step::Stalled(version) => {
-                    self.work.todo.remove(&key);
-                    self.work.stalled.entry(version).or_default().insert(key);
-                }
-                Step::Done | Step::Acting => {
-                    self.work.todo.remove(&key);
+            self.work.look_at_all_below = self.work.in_flight.len() / 2;
+        } else {
+            for key in new {
+                if self.work.has_room() && self.work.rest.contains(&key) {
+                    self.plan_one(key, &moving, &mut blocked, cx);
                 }
             }
         }
         if self.work.in_flight.is_empty() {
             self.step_aside(&blocked, cx);
         }
+    }
+
+    /// Steps through the folders (these, or all), outer ones first; those that are about to move.
+    fn plan_folders(&mut self, only: Option<&[Key]>, blocked: &mut Vec<Key>, cx: &mut Cx<'_, '_>) -> Vec<RelPath> {
+        let place = |key: &Key| (self.records.brief(*key).map(|known| known.path.clone()), *key);
+        let mut folders: Vec<(Option<RelPath>, Key)> = match only {
+            None => self.work.folders.iter().map(place).collect(),
+            Some(keys) => keys.iter().filter(|key| self.work.folders.contains(*key)).map(place).collect(),
+        };
+        folders.sort();
+        let mut moving: Vec<RelPath> = Vec::new();
+        for (at, key) in folders {
+            if !self.work.has_room() {
+                break;
+            }
+            let inside = at.as_ref().is_some_and(|at| moving.iter().any(|folder| is_under(at, folder)));
+            match if inside { Step::Blocked { by: None } } else { self.step(key, cx) } {
+                Step::Blocked { by } => blocked.extend(by),
+                Step::Done | Step::Acting | Step::Stalled(_) => {
+                    self.work.folders.remove(&key);
+                    let wants = self.shown.paths.get(&key);
+                    moving.extend(at.filter(|at| wants.is_some_and(|wants| wants != at)));
+                }
+            }
+        }
+        moving
+    }
+
+    /// Steps one file or link, unless it is in a folder that is about to move.
+    fn plan_one(&mut self, key: Key, moving: &[RelPath], blocked: &mut Vec<Key>, cx: &mut Cx<'_, '_>) {
+        let at = self.records.brief(key).map(|known| &known.path);
+        if at.is_some_and(|at| moving.iter().any(|folder| is_under(at, folder))) {
+            return;
+        }
+        match self.step(key, cx) {
+            Step::Blocked { by } => blocked.extend(by),
+            Step::Stalled(version) => {
+                self.work.rest.remove(&key);
+                self.work.stalled.entry(version).or_default().insert(key);
+            }
+            Step::Done | Step::Acting => {
+                self.work.rest.remove(&key);
+            }
+        }
+    }
+
+    /// Sorts what came up since into folders and the rest; what that was.
+    fn sort_work(&mut self) -> Vec<Key> {
+        let new: Vec<Key> = std::mem::take(&mut self.work.todo).into_iter().collect();
+        for key in new.iter().copied() {
+            let is_folder = match self.tree.entries.get(&key.id) {
+                Some(entry) => entry.kind == Kind::Folder,
+                None => self.records.brief(key).is_some_and(|known| known.kind == Kind::Folder),
+            };
+            let (into, other) = if is_folder {
+                (&mut self.work.folders, &mut self.work.rest)
+            } else {
+                (&mut self.work.rest, &mut self.work.folders)
+            };
+            into.insert(key);
+            other.remove(&key);
+        }
+        new
     }
 
     /// Nothing can go first: one of those that are in the way takes a temporary name.
@@ -263,6 +303,9 @@ impl Files {
                 Step::Acting
             }
             (Some(path), known) => {
+                if self.take_over_folder(key, &path, cx) {
+                    return self.step(key, cx);
+                }
                 if let Some(by) = self.in_the_way(key, &path) {
                     return by;
                 }
@@ -287,6 +330,32 @@ impl Files {
         }
     }
 
+    /// Two folders became one, and the other's is where this one belongs: they change places, so that what is in the
+    /// one that is not shown any more can follow and it can go.
+    fn take_over_folder(&mut self, key: Key, path: &RelPath, cx: &Cx<'_, '_>) -> bool {
+        let Some(other) = self.records.at(path).filter(|other| *other != key) else { return false };
+        let is_folder = |known: &super::record::Brief| known.kind == Kind::Folder;
+        let both = self.tree.entries.get(&key.id).is_some_and(|entry| entry.kind == Kind::Folder)
+            && self.records.brief(other).is_some_and(is_folder);
+        if !both || self.shown.paths.contains_key(&other) || self.work.busy_keys.contains(&other) {
+            return false;
+        }
+        let (Some(mut theirs), mine) = (self.records.whole(other, cx.tx), self.records.whole(key, cx.tx)) else {
+            return false;
+        };
+        self.records.remove(other, cx.tx);
+        self.gone.remove(other);
+        if let Some(mine) = mine {
+            self.records.remove(key, cx.tx);
+            self.records.put(other, &mine, cx.tx);
+            self.work.add([other]);
+        }
+        theirs.path = path.clone();
+        self.records.put(key, &theirs, cx.tx);
+        self.work.add([key]);
+        true
+    }
+
     fn busy_below(&self, folder: &RelPath) -> bool {
         self.work.busy_paths.iter().any(|path| is_under(path, folder))
     }
@@ -299,20 +368,15 @@ impl Files {
         if let Some(other) = self.records.at(path).filter(|other| *other != key) {
             return Some(Step::Blocked { by: Some(other) });
         }
-        let mut above = path.parent();
-        while let Some(folder) = above {
-            let other = self.records.at(&folder);
-            let known = other.and_then(|other| self.records.brief(other));
-            if known.is_some_and(|known| known.kind != Kind::Folder) {
-                return Some(Step::Blocked { by: other });
-            }
-            if self.work.busy_paths.contains(&folder) && known.is_none() {
-                // The folder is being made; the write would make it as well.
-                return None;
-            }
-            above = folder.parent();
+        // What is above must be there, as the folder that belongs there: a folder that a write made in passing would be
+        // in the way of the one that is to be moved there.
+        let above = path.parent()?;
+        let other = self.records.at(&above);
+        match other.and_then(|other| self.records.brief(other)) {
+            Some(known) if known.kind == Kind::Folder => None,
+            Some(_) => Some(Step::Blocked { by: other }),
+            None => Some(Step::Blocked { by: None }),
         }
-        None
     }
 
     /// At the right path: is the right thing there?
@@ -452,23 +516,14 @@ impl Files {
                 self.outputs.push_back(FilesOutput::Look(vec![done.path.clone()]));
             }
         }
-        if let Some(seen) = self.deferred.remove(&done.path) {
-            self.take_in(vec![seen], &mut cx);
-        }
-        if let What::Move { to } = &done.what
-            && let Some(seen) = self.deferred.remove(to)
-        {
-            self.take_in(vec![seen], &mut cx);
-        }
-        if !self.deferred.is_empty() && self.work.folders_moving == 0 {
-            let free: Vec<RelPath> = self.deferred.keys().filter(|path| !self.work.is_busy(path)).cloned().collect();
-            let seen: Vec<Seen> = free.iter().filter_map(|path| self.deferred.remove(path)).collect();
-            if !seen.is_empty() {
-                self.take_in(seen, &mut cx);
-            }
+        // What was seen there meanwhile may be from before the action: look again.
+        let free: Vec<RelPath> = self.deferred.iter().filter(|path| !self.work.is_busy(path)).cloned().collect();
+        if !free.is_empty() {
+            self.deferred.retain(|path| !free.contains(path));
+            self.outputs.push_back(FilesOutput::Look(free));
         }
         self.work.add([done.key]);
-        self.settle(&mut cx);
+        self.settle_later(&mut cx);
     }
 
     fn acted_done(&mut self, done: &InFlight, stat: Stat, cx: &Cx<'_, '_>) {
@@ -537,7 +592,8 @@ impl Files {
             };
             if record.now.is_none() && !(arrived && record.pending.is_some() && self.is_pending(&record, &seen)) {
                 self.records.remove(done.key, cx.tx);
-            } else if !arrived {
+            } else if !(arrived && self.is_pending(&record, &seen)) {
+                // The write did not happen: an edit found there was made on what was there before it, not on it.
                 record.pending = None;
                 self.records.put(done.key, &record, cx.tx);
             }

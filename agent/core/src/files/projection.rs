@@ -29,13 +29,20 @@ pub(crate) struct Projection {
     pub(crate) not_carried: BTreeMap<Key, String>,
 }
 
+/// A projection in the making.
+#[derive(Default)]
+struct Out {
+    shown: Projection,
+    placed: Vec<(Key, RelPath)>,
+}
+
 /// What wants a name in a folder.
 struct Claim<'a> {
     key: Key,
     name: &'a str,
     entry: &'a Entry,
-    /// Four hexadecimal digits and more to tell clash names apart.
-    hex: String,
+    /// What tells clash names apart: the entry's id, or the version's hash.
+    mark: &'a [u8],
 }
 
 /// A name as far as a file system may tell names apart.
@@ -88,7 +95,8 @@ fn parents(tree: &Tree) -> BTreeMap<FileId, FileId> {
 }
 
 /// Where everything belongs. `fold`: this computer's file system does not tell letter case and Unicode forms apart.
-pub(crate) fn project(tree: &Tree, fold: bool) -> Projection {
+/// `share` may answer another copy of the same path.
+pub(crate) fn project(tree: &Tree, fold: bool, share: impl Fn(Key, RelPath) -> RelPath) -> Projection {
     let parents = parents(tree);
     // Folders that are shown: not deleted, or with something in them.
     let mut shown: BTreeSet<FileId> = BTreeSet::from([ROOT_ID]);
@@ -109,7 +117,7 @@ pub(crate) fn project(tree: &Tree, fold: bool) -> Projection {
             children.entry(parents.get(id).copied().unwrap_or(ROOT_ID)).or_default().push(*id);
         }
     }
-    let mut out = Projection::default();
+    let mut out = Out::default();
     // Folders of one name are one folder: a list of ids shows the children of all of them.
     let mut open: Vec<(Option<RelPath>, Vec<FileId>)> = vec![(None, vec![ROOT_ID])];
     while let Some((path, ids)) = open.pop() {
@@ -118,10 +126,10 @@ pub(crate) fn project(tree: &Tree, fold: bool) -> Projection {
             let Some(entry) = tree.entries.get(id) else { continue };
             let name = &*entry.place.name;
             let slot = claims.entry(folded(name, fold)).or_default();
-            slot.push(Claim { key: Key::main(*id), name, entry, hex: id.to_string() });
+            slot.push(Claim { key: Key::main(*id), name, entry, mark: id.as_bytes() });
             for other in entry.alternatives.iter().skip(1) {
                 let key = Key { id: *id, variant: start_of(&other.version.hash) };
-                slot.push(Claim { key, name, entry, hex: other.version.hash.to_string() });
+                slot.push(Claim { key, name, entry, mark: other.version.hash.as_bytes() });
             }
         }
         let mut taken: BTreeSet<String> = claims.keys().cloned().collect();
@@ -129,7 +137,11 @@ pub(crate) fn project(tree: &Tree, fold: bool) -> Projection {
             name_slot(slot, path.as_ref(), fold, &mut taken, &mut open, &mut out);
         }
     }
-    out
+    // Made in one go: a map that grows in order has half-empty nodes.
+    let placed: Vec<(Key, RelPath)> = out.placed.into_iter().map(|(key, path)| (key, share(key, path))).collect();
+    out.shown.at = placed.iter().map(|(key, path)| (path.clone(), *key)).collect();
+    out.shown.paths = placed.into_iter().collect();
+    out.shown
 }
 
 /// Hash of what would be written for a claim.
@@ -150,7 +162,7 @@ fn name_slot(
     fold: bool,
     taken: &mut BTreeSet<String>,
     open: &mut Vec<(Option<RelPath>, Vec<FileId>)>,
-    out: &mut Projection,
+    out: &mut Out,
 ) {
     // Folders first, then entries under their own names, then further versions; smallest id first.
     slot.sort_by_key(|claim| (claim.entry.kind != Kind::Folder, !claim.key.is_main(), claim.key));
@@ -174,14 +186,15 @@ fn name_slot(
             })
         {
             if claim.key.is_main() {
-                out.twins.entry(*twin).or_default().push(claim.key.id);
+                out.shown.twins.entry(*twin).or_default().push(claim.key.id);
             }
             continue;
         }
         let mut name = claim.name.to_owned();
         if number > 1 {
+            let hex: String = claim.mark.iter().map(|byte| format!("{byte:02x}")).collect();
             for digits in [4, 8, 16, 32] {
-                name = clash_name(claim.name, number, claim.hex.get(..digits).unwrap_or(&claim.hex));
+                name = clash_name(claim.name, number, hex.get(..digits).unwrap_or(&hex));
                 if taken.insert(folded(&name, fold)) {
                     break;
                 }
@@ -190,13 +203,13 @@ fn name_slot(
         number += 1;
         let Some(path) = path_of(&name) else {
             let shown = folder.map_or_else(|| name.clone(), |folder| format!("{folder}/{name}"));
-            out.not_carried.insert(claim.key, shown);
+            out.shown.not_carried.insert(claim.key, shown);
             continue;
         };
         if name != claim.name
             && let Some(wanted) = path_of(claim.name)
         {
-            out.clashes.insert(claim.key, wanted);
+            out.shown.clashes.insert(claim.key, wanted);
         }
         if claim.entry.kind == Kind::Folder {
             merged = Some(open.len());
@@ -204,7 +217,6 @@ fn name_slot(
         } else {
             placed.push((hash, claim.entry.kind, claim.entry.executable, claim.key));
         }
-        out.at.insert(path.clone(), claim.key);
-        out.paths.insert(claim.key, path);
+        out.placed.push((claim.key, path));
     }
 }

@@ -1,15 +1,19 @@
 //! Building documents anew from what was accepted, and taking what the folder holds as an edit of that.
 //!
-//! Used when a replica went back in time (a restored backup) and drops what it had not sealed. Invariant: afterwards each
-//! record says that the documents' content is what is on disk, so that whatever really is there is met by an action's
-//! `expect` or by the next look, and taken in as an edit; nothing in the folder is overwritten or removed unseen.
+//! Used when a replica went back in time (a restored backup) and drops what it had not sealed. Nobody knows then whether
+//! the folder went back with the database or not, so a record keeps what it says is on disk, if the documents still know
+//! that content, and gets the documents' present content as what a write may have left: whichever is nearer to what is
+//! really there becomes the base of the edit. Invariant: content that no document holds is met as an edit or as something
+//! new; nothing in the folder is overwritten or removed unseen.
 
 use std::collections::BTreeSet;
 
-use super::Files;
+use super::documents::{has, theirs};
 use super::entry::Kind;
 use super::names::Document;
+use super::record::Key;
 use super::record::{OnDisk, text_row_at};
+use super::{Files, Moved, Versions};
 use crate::content::DocumentName;
 use crate::disk::Stat;
 use crate::store::{Read, Table, Tx};
@@ -37,8 +41,20 @@ pub(crate) fn forget(documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
 }
 
 impl Files {
-    /// Makes the documents' content the base of every file on disk.
-    pub(crate) fn rebase(&mut self, tx: &Tx<'_>) {
+    /// Whether the documents know this content, so that an edit can be entered on it.
+    fn knows(&mut self, key: Key, base: &OnDisk, versions: &mut dyn Versions, tx: &Tx<'_>) -> bool {
+        if !base.heads.is_empty() {
+            let doc = &self.documents.open(Document::text(key.id, &base.version), tx).doc;
+            return theirs(&base.heads).iter().all(|head| has(doc, head));
+        }
+        let entry = self.tree.entries.get(&key.id);
+        let shown =
+            entry.is_some_and(|entry| entry.alternatives.iter().any(|other| other.version.hash == base.version));
+        shown || versions.version(&base.version, tx).is_some()
+    }
+
+    /// Makes every record one that the documents can answer for.
+    pub(crate) fn rebase(&mut self, versions: &mut dyn Versions, tx: &Tx<'_>) {
         let keys: Vec<_> = self.records.keys().collect();
         for key in keys {
             let Some(mut record) = self.records.whole(key, tx) else { continue };
@@ -51,8 +67,13 @@ impl Files {
             match (record.kind, current) {
                 (Kind::Folder, _) if lives => {}
                 (Kind::File | Kind::Link, Some((hash, version, heads))) => {
-                    let target = record.now.take().map(|now| now.target).unwrap_or_default();
-                    record.now = Some(OnDisk { hash, executable, version, heads, target });
+                    let target = record.now.as_ref().map(|now| now.target.clone()).unwrap_or_default();
+                    let shown = OnDisk { hash, executable, version, heads, target };
+                    let known = record.now.clone().filter(|now| self.knows(key, now, versions, tx));
+                    match known {
+                        Some(_) => record.pending = Some(shown),
+                        None => (record.now, record.pending) = (Some(shown), None),
+                    }
                 }
                 (Kind::Folder | Kind::File | Kind::Link, _) => {
                     // Nothing that was accepted knows of it: it is met as something new.
@@ -60,11 +81,10 @@ impl Files {
                     continue;
                 }
             }
-            record.pending = None;
             record.recent.clear();
             record.stat = Stat::default();
             self.records.put(key, &record, tx);
         }
-        self.moved = true;
+        self.moved = Some(Moved::default());
     }
 }

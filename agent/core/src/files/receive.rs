@@ -5,13 +5,16 @@
 //! the call, not by the change. Spec: docs/files.md#receiving.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::Change;
+use automerge::legacy::Key;
 use bytes::Bytes;
 
 use crate::content::{Content, DocumentName, Item, VersionBytes};
 use crate::files::change::{ChangeError, parse_change};
 use crate::files::documents::{count, has, ours};
+use crate::files::entry::id_of_key;
 use crate::files::names::{Document, start_of, version_hash};
 use crate::files::{Author, Cx, Files, Versions, text};
 use crate::id::{ChangeHash, FileId, VersionHash};
@@ -99,6 +102,20 @@ impl Waiting {
     }
 }
 
+/// The entries whose registers these changes of a bucket set, wherever they stand; `None`: that cannot be told.
+fn entries_named(changes: &[Change]) -> Option<BTreeSet<FileId>> {
+    let named = || {
+        let operations = changes.iter().flat_map(|change| change.decode().operations);
+        operations
+            .filter_map(|operation| match operation.key {
+                Key::Map(key) => id_of_key(&key),
+                Key::Seq(_) => None,
+            })
+            .collect()
+    };
+    catch_unwind(AssertUnwindSafe(named)).ok()
+}
+
 /// Key of a waiting row: name ‖ 0 ‖ hash.
 fn waiting_key(name: &DocumentName, hash: &[u8; 32]) -> Vec<u8> {
     let mut key = name.as_str().as_bytes().to_vec();
@@ -145,7 +162,7 @@ impl Files {
                 }
             }
         }
-        self.settle(&mut cx);
+        self.settle_later(&mut cx);
         refusals
     }
 
@@ -153,7 +170,7 @@ impl Files {
     pub fn handle_blob_here(&mut self, now: Timestamp, hash: &VersionHash, versions: &mut dyn Versions, tx: &Tx<'_>) {
         let mut cx = Cx { now, versions, tx };
         self.work.blob_here(*hash);
-        self.settle(&mut cx);
+        self.settle_later(&mut cx);
     }
 
     fn take_version(&mut self, _id: FileId, item: &Item, _cx: &mut Cx<'_, '_>) -> Result<(), Refused> {
@@ -246,15 +263,20 @@ impl Files {
             return (Vec::new(), rest);
         }
         let all = ready.len() as u64;
+        let named = match document {
+            Document::Tree(_) => entries_named(&ready),
+            Document::Text(..) | Document::Versions(_) => None,
+        };
         let unfit = self.documents.apply(document, ready, cx.tx);
         match document {
             Document::Tree(bucket) => {
                 self.changes += all.saturating_sub(unfit.len() as u64);
-                self.take_bucket(bucket, author, cx);
+                self.take_bucket(bucket, named, author, cx);
             }
             Document::Text(id, start) => {
                 if let Some(version) = self.tree.texts.get(&(id, start)).map(|state| state.version) {
-                    self.note_before(id, author);
+                    let old = self.tree.entries.get(&id).cloned();
+                    self.note_before(id, old.as_ref(), author);
                     self.note_text(id, version, cx);
                     self.refresh(&id, cx);
                 }
@@ -264,26 +286,17 @@ impl Files {
         (unfit, rest)
     }
 
-    /// The entries of a bucket may be others now.
-    fn take_bucket(&mut self, bucket: u8, author: Author, cx: &Cx<'_, '_>) {
-        let old: BTreeMap<FileId, super::tree::Entry> = self
-            .tree
-            .entries
-            .iter()
-            .filter(|(id, _)| super::names::bucket(id) == bucket)
-            .map(|(id, entry)| (*id, entry.clone()))
-            .collect();
-        for id in self.tree.refresh_bucket(bucket, &mut self.documents, cx.tx) {
+    /// The entries of a bucket may be others now: those named, or all of them.
+    fn take_bucket(&mut self, bucket: u8, named: Option<BTreeSet<FileId>>, author: Author, cx: &Cx<'_, '_>) {
+        let ids = named.unwrap_or_else(|| self.tree.ids(bucket, &mut self.documents, cx.tx));
+        for id in ids {
+            let old = self.tree.entries.get(&id).cloned();
+            if !self.tree.refresh(&id, &mut self.documents, cx.tx) {
+                continue;
+            }
             // The log wants to know what it was.
-            let new = self.tree.entries.remove(&id);
-            if let Some(old) = old.get(&id) {
-                self.tree.entries.insert(id, old.clone());
-            }
-            self.note_before(id, author);
-            if let Some(new) = new {
-                self.tree.entries.insert(id, new);
-            }
-            self.touch(&id, old.get(&id));
+            self.note_before(id, old.as_ref(), author);
+            self.touch(&id, old.as_ref(), cx);
         }
     }
 

@@ -190,20 +190,30 @@ pub(crate) struct Records {
     by_path: BTreeMap<RelPath, Key>,
 }
 
-impl Records {
-    /// Takes in a row found when starting.
-    pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) {
-        if let (Some(key), Ok(record)) = (Key::from_row(key), cbor::from_bytes::<Record>(value)) {
-            self.index(key, &record);
-        }
-    }
-    fn index(&mut self, key: Key, record: &Record) {
-        let brief = Brief {
+impl Brief {
+    fn of(record: &Record) -> Self {
+        Self {
             path: record.path.clone(),
             kind: record.kind,
             hash: record.now.as_ref().map(|now| now.hash),
             executable: record.now.as_ref().is_some_and(|now| now.executable),
-        };
+        }
+    }
+}
+
+impl Records {
+    /// Takes in a row found when starting.
+    /// The record in a row, if it is one, in brief.
+    pub(crate) fn parse(key: &[u8], value: &[u8]) -> Option<(Key, Brief)> {
+        Some((Key::from_row(key)?, Brief::of(&cbor::from_bytes(value).ok()?)))
+    }
+    /// All records, made in one go: a map that grows in order has half-empty nodes.
+    pub(crate) fn all(rows: Vec<(Key, Brief)>) -> Self {
+        let by_path = rows.iter().map(|(key, brief)| (brief.path.clone(), *key)).collect();
+        Self { by_key: rows.into_iter().collect(), by_path }
+    }
+    fn index(&mut self, key: Key, record: &Record) {
+        let brief = Brief::of(record);
         if let Some(old) = self.by_key.insert(key, brief)
             && old.path != record.path
             && self.by_path.get(&old.path) == Some(&key)

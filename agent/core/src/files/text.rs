@@ -196,6 +196,11 @@ mod tests {
                 head.to_string()
             })
             .collect();
-        assert_eq!(hashes, ["", "", ""]);
+        let golden = [
+            "dd2469d9176961d8db94003cc76656f26b22820c9a772ee285b2e907f3c52c24",
+            "cca7afe57c6592649103c630582e69821f6a59545d1e6364811eda3a96353b25",
+            "7af5cbcd2580a11ec320772c58f2a4f09cf432010c8e5c8df03f33646733712b",
+        ];
+        assert_eq!(hashes, golden);
     }
 }

@@ -67,15 +67,20 @@ impl Tree {
     /// Reads every bucket; how many changes they have.
     pub(crate) fn load(&mut self, documents: &mut Documents, store: &dyn Read) -> u64 {
         let mut changes = 0;
+        let mut entries = Vec::new();
         for bucket in 0..BUCKETS {
-            let loaded = documents.open(Document::Tree(bucket), store);
-            changes += loaded.doc.stats().num_changes;
-            let found: Vec<FileId> = ids(&loaded.doc).into_iter().collect();
-            for id in found {
-                self.refresh(&id, documents, store);
-            }
+            let doc = &documents.open(Document::Tree(bucket), store).doc;
+            changes += doc.stats().num_changes;
+            let registers: Vec<(FileId, Registers)> =
+                ids(doc).into_iter().filter_map(|id| Some((id, Registers::read(doc, &id)?))).collect();
+            // What stays is made after the document went: it would leave holes where the document was.
             documents.forget(Document::Tree(bucket));
+            for (id, registers) in registers {
+                entries.push((id, self.resolve(&id, registers, documents, store)));
+            }
         }
+        // Made in one go: a map that grows in order has half-empty nodes.
+        self.entries = entries.into_iter().collect();
         changes
     }
     /// The registers of an entry.
@@ -94,11 +99,9 @@ impl Tree {
         self.entries.insert(*id, entry);
         true
     }
-    /// Reads all entries of a bucket again; those that changed.
-    pub(crate) fn refresh_bucket(&mut self, bucket: u8, documents: &mut Documents, store: &dyn Read) -> Vec<FileId> {
-        let mut all = ids(&documents.open(Document::Tree(bucket), store).doc);
-        all.retain(|id| self.refresh(id, documents, store));
-        all.into_iter().collect()
+    /// The ids of all entries in a bucket.
+    pub(crate) fn ids(&self, bucket: u8, documents: &mut Documents, store: &dyn Read) -> BTreeSet<FileId> {
+        ids(&documents.open(Document::Tree(bucket), store).doc)
     }
 
     fn resolve(&self, id: &FileId, registers: Registers, documents: &mut Documents, store: &dyn Read) -> Entry {

@@ -20,7 +20,8 @@ fn is_unprintable(c: char) -> bool {
 #[must_use]
 pub fn clean_name(name: &str) -> String {
     let mut clean = String::new();
-    for c in name.trim().chars().filter(|c| !is_unprintable(*c)) {
+    // Trimmed behind the filter: a control character may stand before white space.
+    for c in name.chars().filter(|c| !is_unprintable(*c)).skip_while(|c| c.is_whitespace()) {
         if clean.len() + c.len_utf8() > NAME_BYTES_MAX {
             break;
         }
@@ -56,6 +57,8 @@ mod tests {
     #[test]
     fn names_are_cleaned_and_bounded() {
         assert_eq!(clean_name("  Ada\n\u{202e}Lovelace\u{7} "), "AdaLovelace");
+        // Cleaning a clean name changes nothing, or whoever has it could not be read.
+        assert_eq!(clean_name("\u{4} ?\u{8}"), "?");
         assert_eq!(clean_name(&"é".repeat(40)).len(), 64);
         let long = clean_name(&format!("{} x", "a".repeat(63)));
         assert_eq!(clean_name(&long), long);

@@ -126,6 +126,7 @@ impl Workspace {
             problems: VecDeque::new(),
             scanned: false,
             news: false,
+            dedupes: true,
             last_mono: 0,
             effects: Effects::new(parts.watermark, own.watermark()),
             identity: parts.identity,

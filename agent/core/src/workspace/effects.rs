@@ -79,6 +79,13 @@ impl Effects {
         }
     }
 
+    /// Drops the actions in the folder that have not left yet: what they were based on is void.
+    pub(super) fn forget_actions(&mut self) {
+        self.made.retain(|output| !matches!(output, Output::Act(..)));
+        self.gated.retain(|(_, output)| !matches!(output, Output::Act(..)));
+        self.ready.retain(|output| !matches!(output, Output::Act(..)));
+    }
+
     /// Everything up to `token` is durable.
     pub(super) fn persisted(&mut self, token: Token) {
         self.persisted = self.persisted.max(token.0);

@@ -139,7 +139,7 @@ impl Workspace {
             parents.extend(held.and_then(|parent| epoch.back_link(&parent, &mut self.rng)));
         }
         let recipients_now: Vec<DeviceId> = self.membership.active_devices().map(|(device, _)| *device).collect();
-        let grant = EpochGrant { commitments: epoch.commitments().clone(), parents, recipients: recipients_now };
+        let grant = EpochGrant { commitments: *epoch.commitments(), parents, recipients: recipients_now };
         let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
         let recipients = recipients(&self.membership);
         let Some(packet) = KeyPacket::make(&epoch, &recipients, &op, &mut self.rng) else {
@@ -182,6 +182,13 @@ impl Workspace {
         self.news = true;
     }
 
+    /// A key packet of an epoch for everybody who is active now.
+    fn rewrap(&mut self, id: &EpochId) -> Option<Bytes> {
+        let epoch = self.vault.keyring.get(id).cloned()?;
+        let op = self.ops.as_ref()?.get(&self.membership.epochs.get(id)?.op)?;
+        KeyPacket::make(&epoch, &recipients(&self.membership), op, &mut self.rng).map(|packet| packet.to_bytes())
+    }
+
     /// A device states another epoch than ours: hand it what it may lack.
     pub(super) fn offer_epochs(&mut self, now: Timestamp, route: Route, device: DeviceId, stated: EpochId) {
         let Some(ours) = self.sealing_epoch() else { return };
@@ -189,6 +196,13 @@ impl Workspace {
             return;
         }
         self.packets.offered.insert(device, now.after_ms(OFFER_AGAIN_MS));
+        if self.membership.without_slot(&ours).contains(&device)
+            && let Some(packet) = self.rewrap(&ours)
+        {
+            // It was let in at the same time as the epoch was made.
+            self.send_message(route, &Message::KeyPacket(packet));
+            return;
+        }
         let newest: Vec<Bytes> = self
             .packets
             .order

@@ -26,7 +26,8 @@ use crate::vault::Location;
 pub(super) const INCARNATIONS_MAX: u64 = 64;
 /// What people see while the folder stands still.
 const WAITING: &str = "This computer was restored from a backup. Syncing goes on by itself as soon as another device is \
-                       reachable; nothing in the folder is touched until then.";
+                       reachable; nothing in the folder is touched until then. If there is no other device any more: \
+                       `weft resume --restore`.";
 
 /// Numbers the folder's actions over the lives of [`Files`], so that a late outcome is never taken for another's.
 #[derive(Debug, Default, Clone, Copy)]
@@ -97,9 +98,11 @@ impl Workspace {
         files::forget(&documents, tx);
         self.files = Files::open(Identity { workspace: self.id, chain }, tx);
         self.actions.begin_anew();
-        self.replay(now, &documents, tx);
-        self.files.rebase(tx);
+        self.effects.forget_actions();
+        // First of all the folder stands still: nothing half rebuilt is written to it.
         self.await_peers(now, tx);
+        self.replay(now, &documents, tx);
+        self.files.rebase(&mut self.vault, tx);
     }
 
     /// Lets the folder stand still until a peer was heard and nothing it holds is missing.
@@ -112,14 +115,18 @@ impl Workspace {
         self.files.handle_root(now, Some(WAITING.into()), &mut self.vault, tx);
     }
 
-    /// What a connected peer holds is here: the folder goes on, entered by difference.
+    /// What a connected peer holds is here, or there is nobody left to ask: the folder goes on, entered by difference.
     pub(super) fn go_on_reborn(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        if !self.reborn || !self.links.0.values().any(|link| link.reconciled) {
-            return;
+        if self.reborn && (self.is_alone() || self.links.0.values().any(|link| link.reconciled)) {
+            self.go_on(now, tx);
         }
+    }
+
+    /// The folder goes on, entered by difference; also when a person says that nobody else is left to wait for.
+    pub(super) fn go_on(&mut self, now: Timestamp, tx: &Tx<'_>) {
         self.reborn = false;
         tx.delete(Table::Meta, REBORN);
-        self.files.rebase(tx);
+        self.files.rebase(&mut self.vault, tx);
         self.files.handle_root(now, None, &mut self.vault, tx);
         self.effects.push(Output::Halted(None));
         self.effects.push(Output::Look(Vec::new()));

@@ -49,7 +49,6 @@ pub(super) struct Room {
 /// A question that not every peer of the room has answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
-    pub(super) nonce: [u8; 16],
     pub(super) tries: u32,
     pub(super) next_mono: u64,
 }

@@ -58,7 +58,6 @@ struct Entry {
 pub(super) struct Outbox {
     entries: BTreeMap<u64, Entry>,
     next: u64,
-    bytes: usize,
 }
 
 impl Outbox {
@@ -78,7 +77,6 @@ impl Outbox {
     }
 
     fn note(&mut self, order: u64, entry: Entry) {
-        self.bytes += entry.bytes;
         self.entries.insert(order, entry);
         self.next = self.next.max(order + 1);
     }
@@ -153,9 +151,7 @@ impl Outbox {
     /// Removes what was sealed.
     pub(super) fn remove(&mut self, orders: &[u64], tx: &Tx<'_>) {
         for order in orders {
-            if let Some(entry) = self.entries.remove(order) {
-                self.bytes -= entry.bytes;
-            }
+            self.entries.remove(order);
             tx.delete(Table::Outbox, order.to_be_bytes());
         }
     }
@@ -169,9 +165,6 @@ impl Outbox {
     }
     pub(super) fn len(&self) -> usize {
         self.entries.len()
-    }
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 

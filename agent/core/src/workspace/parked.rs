@@ -75,15 +75,6 @@ impl Parked {
         self.bytes -= taken.iter().map(Bytes::len).sum::<usize>();
         taken
     }
-
-    /// Whether something waits because its epoch, device or heads are unknown.
-    pub(super) fn has_unknown(&self) -> bool {
-        !self.unknown.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.gaps.len() + self.unknown.len()
-    }
 }
 
 #[cfg(test)]
@@ -98,7 +89,7 @@ mod tests {
         for seq in 2..42 {
             parked.park_gap(Place { chain, seq }, Bytes::from(vec![0; 512 * 1024]));
         }
-        assert_eq!(parked.len(), 16);
+        assert_eq!(parked.gaps.len(), 16);
         assert!(parked.take_next(chain, 1).is_some());
         assert!(parked.take_next(chain, 2).is_some());
         assert!(parked.take_next(chain, 20).is_none());

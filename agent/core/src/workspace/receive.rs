@@ -93,22 +93,28 @@ impl Workspace {
         };
         let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
         let held = self.frontier.seq(&chain);
-        if seq <= held {
+        if seq <= held && self.dedupes {
             if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
             }
             return None;
         }
         if chain.device == self.my_device() && chain.incarnation >= self.own.chain.incarnation {
-            // Ours, and we do not know it: this replica went back. `note_own_chains` hears of it from a statement.
+            // Ours, if it is signed by us, and we do not know it: this replica went back.
+            if let Err(error) = head.clone().verify(&self.identity.device.public()) {
+                self.reject(error.reason());
+                return None;
+            }
             self.found_out_rollback(now, chain.incarnation, tx);
-            return None;
         }
         if seq > held + 1 {
             self.parked.park_gap(Place { chain, seq }, envelope);
             return None;
         }
-        if prev != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link) {
+        if seq > held
+            && prev
+                != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link)
+        {
             self.reject("wrong link");
             return None;
         }
@@ -221,7 +227,17 @@ impl Workspace {
                 Ok(Opened::Nothing)
             }
             Kind::Unknown { critical: true, .. } => Err("of a kind this version does not know: upgrade weft".into()),
-            _ => Ok(Opened::Nothing),
+            Kind::Checkpoint
+            | Kind::Presence
+            | Kind::Beacon
+            | Kind::Query
+            | Kind::Answer
+            | Kind::Enough
+            | Kind::Credit
+            | Kind::Want
+            | Kind::Have
+            | Kind::KeyPacket
+            | Kind::Unknown { .. } => Ok(Opened::Nothing),
         }
     }
 

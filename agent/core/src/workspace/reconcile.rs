@@ -13,7 +13,7 @@ use super::Workspace;
 use super::input::LinkId;
 use super::links::{Ask, Route};
 use super::pulls::{Nonce, PULLS_MAX};
-use crate::frontier::Frontier;
+use crate::frontier::{Frontier, Range};
 use crate::hash::h;
 use crate::id::{DeviceId, EpochId};
 use crate::message::{FRONTIER_INLINE_CHAINS_MAX, Message, RANGES_PER_PULL_MAX, Statement};
@@ -99,18 +99,17 @@ impl Workspace {
         }
         let tries = state.ask.map_or(0, |ask| ask.tries + 1);
         let wait = (ASK_AGAIN_MS << tries.min(5)).min(ASK_AGAIN_MS_MAX);
-        state.ask = Some(Ask { nonce, tries, next_mono: now.after_ms(wait) });
+        state.ask = Some(Ask { tries, next_mono: now.after_ms(wait) });
         self.publish_message(link, room, epoch, &Message::Query { nonce, statement, all });
     }
 
     /// Somebody entered: it will ask. If we do not hear it, we do.
     pub(super) fn ask_later(&mut self, now: Timestamp, link: LinkId, room: RoomId) {
         let wait = ASK_AGAIN_MS + self.jitter(ASK_AGAIN_MS);
-        let nonce = self.nonce();
         if let Some(state) = self.links.room_mut(link, &room)
             && state.ask.is_none()
         {
-            state.ask = Some(Ask { nonce, tries: 0, next_mono: now.after_ms(wait) });
+            state.ask = Some(Ask { tries: 0, next_mono: now.after_ms(wait) });
         }
     }
 
@@ -158,6 +157,28 @@ impl Workspace {
             Message::Have { absent, .. } => self.absent(device, &absent),
             Message::KeyPacket(packet) => self.key_packet(now, &packet, tx),
         }
+    }
+
+    /// A device we do not know states what it holds. It may be new, or we may have gone back behind the op that let it in:
+    /// what it holds is asked for, our own chain too, and each envelope proves itself or not. Nothing else is believed.
+    pub(super) fn stranger(&mut self, now: Timestamp, route: Route, device: DeviceId, message: Message) {
+        let statement = match message {
+            Message::Beacon { statement, .. }
+            | Message::Query { statement, .. }
+            | Message::Answer { statement, .. } => statement,
+            Message::Enough { .. }
+            | Message::Credit { .. }
+            | Message::Want { .. }
+            | Message::Have { .. }
+            | Message::KeyPacket(_) => return,
+        };
+        let Some(theirs) = statement.frontier.filter(|_| self.is_active() && !self.paused) else { return };
+        let mut ranges = self.frontier.missing_from(&theirs);
+        ranges.retain(|range| !self.pulls.covers(&range.chain));
+        if ranges.is_empty() || self.pulls.0.len() >= PULLS_MAX {
+            return;
+        }
+        self.pull(now, device, route, ranges);
     }
 
     /// Which of the room's answers ours is.
@@ -279,15 +300,19 @@ impl Workspace {
             };
             let mut ranges = self.frontier.missing_from(&peer.frontier);
             ranges.retain(|range| !self.pulls.covers(&range.chain) && range.chain != self.own.chain);
-            ranges.truncate(RANGES_PER_PULL_MAX);
             let Some(route) = self.links.route_to(&device).filter(|_| !ranges.is_empty()) else { continue };
-            let Some(link) = self.links.0.get(&route.link) else { continue };
-            let window = u64::from(link.up.queue_bytes / 2).max(1024 * 1024) / PULLS_MAX as u64;
-            let nonce = self.nonce();
-            let message = Message::Credit { nonce, ranges: ranges.clone(), credit: window };
-            self.pulls.start(nonce, now.mono_ms, device, route, ranges, window);
-            self.send_message(route, &message);
+            self.pull(now, device, route, ranges);
         }
+    }
+
+    fn pull(&mut self, now: Timestamp, device: DeviceId, route: Route, mut ranges: Vec<Range>) {
+        ranges.truncate(RANGES_PER_PULL_MAX);
+        let Some(link) = self.links.0.get(&route.link) else { return };
+        let window = u64::from(link.up.queue_bytes / 2).max(1024 * 1024) / PULLS_MAX as u64;
+        let nonce = self.nonce();
+        let message = Message::Credit { nonce, ranges: ranges.clone(), credit: window };
+        self.pulls.start(nonce, now.mono_ms, device, route, ranges, window);
+        self.send_message(route, &message);
     }
 
     /// A link or a peer is gone: what depended on it is asked of others.

@@ -64,7 +64,10 @@ impl Workspace {
                 Reply::Done
             }
             Command::Resume(answer) => {
-                if self.files.handle_resume(now, answer, &mut self.vault, tx) {
+                if self.reborn {
+                    self.go_on(now, tx);
+                    Reply::Done
+                } else if self.files.handle_resume(now, answer, &mut self.vault, tx) {
                     self.effects.push(Output::Halted(None));
                     Reply::Done
                 } else {
@@ -182,7 +185,7 @@ impl Workspace {
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()
             && self.is_active()
-            && !self.outbox.has_any(true)
+            && (self.is_alone() || !self.outbox.has_any(true))
             && connected.all(|peer| peer.frontier == self.frontier)
     }
 
@@ -203,7 +206,8 @@ impl Workspace {
             document_bytes: figures.document_bytes,
             changes: figures.changes,
             frontier_gap: gap,
-            pending_send: self.outbox.len() as u64 + unconfirmed,
+            // With nobody to send to, nothing is pending.
+            pending_send: if self.is_alone() { 0 } else { self.outbox.len() as u64 + unconfirmed },
             pending_receive: gap + self.blobs.pending() as u64 + figures.pending_writes,
             halt: self.files.halted().cloned(),
             links: self

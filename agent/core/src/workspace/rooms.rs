@@ -157,7 +157,12 @@ impl Workspace {
     pub(super) fn refused_by_relay(&mut self, now: Timestamp, link: LinkId, code: Code, room: Option<RoomId>) {
         self.reject(code.name());
         let Some(state) = room.and_then(|room| self.links.room_mut(link, &room)) else { return };
-        if !state.joined {
+        if code == Code::Replaced {
+            // A newer connection of ours has the place: nobody is reached here any more.
+            state.joined = false;
+            state.peers.clear();
+            self.after_route_loss(now);
+        } else if !state.joined {
             state.retry_mono = Some(now.after_ms(REJOIN_MS));
         }
     }
@@ -195,9 +200,18 @@ impl Workspace {
             Err(error) => return self.reject(error.reason()),
         };
         let device = head.header.chain.device;
-        let Some(known) = self.membership.devices.get(&device).filter(|known| known.active) else {
-            return self.reject("unknown device");
+        let Some(known) = self.membership.devices.get(&device) else {
+            // It holds the epoch's key, and what it holds besides may tell who it is.
+            let kind = head.header.kind.to_byte();
+            let body = head.trust_stored().open_body(&self.vault.keyring, payload).ok();
+            if let Some(Some(Ok(message))) = body.map(|body| Message::from_body(kind, &body)) {
+                self.stranger(now, route, device, message);
+            }
+            return;
         };
+        if !known.active {
+            return self.reject("former device");
+        }
         let verified = match head.verify(&known.public) {
             Ok(verified) => verified,
             Err(error) => return self.reject(error.reason()),

@@ -1,8 +1,9 @@
 //! Turning the outbox into envelopes.
 //!
 //! Invariant: an envelope is sealed once, and only when nobody can have seen another one under its number: the watermark
-//! does not contradict the database, and a peer said on this connection how far it holds our chain (or no other device
-//! ever held anything of it). Why: sealing settles number, epoch and nonce for ever.
+//! does not contradict the database, and a peer said on this connection how far it holds our chain. Why: sealing settles
+//! number, epoch and nonce for ever; and as long as nobody is there, nothing is gained by it: a backup from before the
+//! first joiner, watermark and all, looks just like a founder who is still alone.
 //! Spec: docs/sync.md#sealing.
 
 use bytes::Bytes;
@@ -43,18 +44,14 @@ impl Workspace {
         }
     }
 
-    /// Whether we founded the workspace and no other device ever stated to hold anything of our chains.
-    fn is_lone(&self) -> bool {
+    /// Whether ours is the only active device.
+    pub(super) fn is_alone(&self) -> bool {
         let me = self.my_device();
-        let founder = self.ops.as_ref().is_some_and(|ops| ops.genesis().cert().device().id() == me);
-        founder && !self.peers.values().any(|peer| peer.frontier.iter().any(|(chain, _)| chain.device == me))
+        self.is_active() && self.membership.active_devices().all(|(device, _)| *device == me)
     }
 
     fn may_seal(&self) -> bool {
-        self.is_active()
-            && !self.paused
-            && !self.reborn
-            && (self.links.0.values().any(|link| link.reconciled) || self.is_lone())
+        self.is_active() && !self.paused && !self.reborn && self.links.0.values().any(|link| link.reconciled)
     }
 
     fn is_writer(&self) -> bool {

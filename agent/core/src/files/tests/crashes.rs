@@ -111,10 +111,52 @@ fn refusals_block_nothing() {
         ],
     };
     content.documents.splice(0..0, bad.documents);
-    let refused = world.replicas[1].receive(world.replicas[0].identity.chain, &content);
+    let author = world.replicas[0].identity.chain;
+    let refused = world.replicas[1].receive(author, &content);
     assert_eq!(refused.len(), 3);
     assert_eq!(refused[0].why, Refused::UnknownDocument);
     assert_eq!(refused[2].why, Refused::Unfounded);
     world.replicas[1].run();
     assert_eq!(world.replicas[1].text("a.md"), "one\n");
+}
+
+/// A person makes a file where another's is about to be written, and then comes a crash: the two stand side by side.
+/// Nobody can tell whether the write happened, and a stranger taken for its edit would replace what others wrote.
+#[test]
+fn a_crash_before_the_write_of_a_new_file_and_a_stranger_there() {
+    let mut world = World::new(2);
+    world.replicas[0].write("a.md", "first\nthe body of a note that both begin alike\n");
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    world.replicas[1].write("a.md", "second\nthe body of a note that both begin alike\n");
+    world.replicas[1].restart();
+    world.settle();
+    world.assert_equal();
+    let all: Vec<String> = world.replicas[0].paths().iter().map(|at| world.replicas[0].text(at)).collect();
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all.iter().any(|text| text.contains("first")) && all.iter().any(|text| text.contains("second")), "{all:?}");
+}
+
+/// A write that found an edit there did not happen, although a crash then hides that: the edit is of the older content,
+/// however near it is to what was to be written.
+#[test]
+fn an_edit_near_to_a_write_that_did_not_happen() {
+    for heard in [false, true] {
+        let mut world = World::new(2);
+        world.replicas[0].write("a.md", "one\ntwo\nthree\nfour\n");
+        world.settle();
+        // One adds a line and takes three away; the other takes the same three away.
+        world.replicas[0].write("a.md", "added\none\n");
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        world.replicas[1].write("a.md", "one\n");
+        if heard {
+            world.replicas[1].act();
+        } else {
+            world.replicas[1].act_and_crash();
+        }
+        world.settle();
+        world.assert_equal();
+        assert_eq!(world.replicas[1].text("a.md"), "added\none\n");
+    }
 }

@@ -173,3 +173,37 @@ fn letter_case_clashes_where_it_must() {
     assert_eq!(folded.len(), 2);
     assert!(folded.iter().any(|at| at.contains("(2, from ")), "{folded:?}");
 }
+
+/// In a large tree what others did waits a moment for its place, and no longer: it is written when the moment is over,
+/// after a restart in between too, and a file that a person makes at that very path meanwhile stands beside it.
+#[test]
+fn what_waits_for_its_place_in_a_large_tree() {
+    let mut world = World::new(2);
+    for n in 0..1_100 {
+        world.replicas[0].write(&format!("{}/{n}.md", n / 100), format!("{n}\n"));
+    }
+    world.settle();
+    for (n, restart) in [(0, false), (1, true)] {
+        world.replicas[0].write(&format!("a{n}.md"), "theirs\n");
+        world.replicas[0].write(&format!("b{n}.md"), "theirs\n");
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        let waiting = &mut world.replicas[1];
+        assert!(waiting.acts.is_empty() && !waiting.files.settled(), "it waits");
+        if restart {
+            waiting.restart();
+        }
+        waiting.write(&format!("b{n}.md"), "mine\n");
+        assert!(waiting.files.poll_timeout().unwrap() <= waiting.now.mono_ms + 50);
+        waiting.wait();
+        waiting.run();
+        assert_eq!(waiting.text(&format!("a{n}.md")), "theirs\n");
+        world.settle();
+        world.assert_equal();
+        let all: Vec<String> =
+            world.replicas[0].paths().into_iter().filter(|at| at.starts_with(&format!("b{n}"))).collect();
+        let mut texts: Vec<String> = all.iter().map(|at| world.replicas[0].text(at)).collect();
+        texts.sort();
+        assert_eq!(texts, ["mine\n", "theirs\n"], "{all:?}");
+    }
+}

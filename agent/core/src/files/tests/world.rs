@@ -81,6 +81,7 @@ pub(super) struct Replica {
     pub(super) halts: Vec<Halt>,
     pub(super) opened: Option<bool>,
     next_inode: u64,
+    traces: bool,
     /// Content of all blobs, by the id of their only piece.
     pub(super) pieces: BTreeMap<PieceId, Vec<u8>>,
 }
@@ -89,7 +90,33 @@ pub(super) fn path(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
 }
 
+/// What is in an envelope, for a trace.
+struct Brief<'a>(&'a Content);
+
+impl std::fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, items) in &self.0.documents {
+            write!(f, "{} [", name.as_str())?;
+            for item in items {
+                match item {
+                    Item::Version { hash, bytes: VersionBytes::Inline(bytes) } => {
+                        write!(f, "version {hash} {:?}, ", String::from_utf8_lossy(bytes))?;
+                    }
+                    Item::Version { hash, .. } => write!(f, "blob {hash}, ")?,
+                    Item::Change(bytes) => {
+                        write!(f, "change {:?}, ", crate::files::inspect_change(bytes).map(|facts| facts.hash))?;
+                    }
+                    Item::Founded { version, .. } => write!(f, "founded {version}, ")?,
+                }
+            }
+            write!(f, "] ")?;
+        }
+        Ok(())
+    }
+}
+
 impl Replica {
+    #[allow(clippy::disallowed_methods, reason = "whether to trace is asked of whoever runs the test")]
     pub(super) fn new(number: u8) -> Self {
         let chain = ChainId { device: DeviceId([number; 16]), incarnation: 1 };
         let identity = Identity { workspace: WORKSPACE, chain };
@@ -110,7 +137,14 @@ impl Replica {
             halts: Vec::new(),
             opened: None,
             next_inode: 1,
+            traces: std::env::var_os("WEFT_TRACE").is_some(),
             pieces: BTreeMap::new(),
+        }
+    }
+    /// Tells what goes in and out, if `WEFT_TRACE` is set.
+    fn trace(&self, what: std::fmt::Arguments<'_>) {
+        if self.traces {
+            eprintln!("[{}] {what}", self.identity.chain.device.0[0]);
         }
     }
     pub(super) fn call<T>(&mut self, f: impl FnOnce(&mut Files, Timestamp, &mut Held, &Tx<'_>) -> T) -> T {
@@ -127,19 +161,27 @@ impl Replica {
                     assert!(bytes.len() <= 400 * 1024 + INLINE_BYTES_MAX, "an envelope must hold it");
                     let content: Content = weft_protocol::cbor::from_bytes(&bytes).unwrap();
                     self.held.take(&content);
+                    self.trace(format_args!("publish {}", Brief(&content)));
                     self.published.push_back(content);
                 }
-                FilesOutput::Act(id, action) => self.acts.push_back((id, action)),
+                FilesOutput::Act(id, action) => {
+                    self.trace(format_args!("out {id:?} {action:?}"));
+                    self.acts.push_back((id, action));
+                }
                 FilesOutput::Fetch { hash, .. } => self.fetches.push_back(hash),
                 FilesOutput::Look(paths) => self.looks.extend(paths),
                 FilesOutput::Halted(halt) => self.halts.push(halt),
-                FilesOutput::Log(entry) => self.log.push(entry.what),
+                FilesOutput::Log(entry) => {
+                    self.trace(format_args!("log {:?}", entry.what));
+                    self.log.push(entry.what);
+                }
             }
         }
         answer
     }
     /// Starts anew from its rows; actions that were under way are forgotten.
     pub(super) fn restart(&mut self) {
+        self.trace(format_args!("restarts"));
         self.files = Files::open(self.identity, &self.store);
         self.acts.clear();
         self.looks.clear();
@@ -163,6 +205,7 @@ impl Replica {
                 (self.next_inode, false)
             }
         };
+        self.trace(format_args!("person writes {at} {:?}", String::from_utf8_lossy(bytes.as_ref())));
         self.folder.insert(at, Node::File { bytes: bytes.as_ref().to_vec(), executable, inode });
     }
     pub(super) fn edit(&mut self, at: &str, old: &str, new: &str) {
@@ -170,10 +213,12 @@ impl Replica {
         self.write(at, text);
     }
     pub(super) fn remove(&mut self, at: &str) {
+        self.trace(format_args!("person removes {at}"));
         let prefix = format!("{at}/");
         self.folder.retain(|found, _| found.as_str() != at && !found.as_str().starts_with(&prefix));
     }
     pub(super) fn rename(&mut self, from: &str, to: &str) {
+        self.trace(format_args!("renamed {from} {to}"));
         let prefix = format!("{from}/");
         self.make_folders(&path(to));
         let moved: Vec<RelPath> = self
@@ -217,6 +262,7 @@ impl Replica {
                 Found::File { bytes: content, executable: *executable, stat }
             }
         };
+        self.trace(format_args!("look {at} {found:?}"));
         Seen { path: at.clone(), found, opened_since_write: self.opened }
     }
     /// A complete scan: everything present, then all that is gone.
@@ -311,6 +357,7 @@ impl Replica {
     pub(super) fn act(&mut self) -> bool {
         if let Some((id, action)) = self.acts.pop_front() {
             let outcome = self.perform(&action);
+            self.trace(format_args!("acted {id:?} {outcome:?}"));
             self.call(|files, now, held, tx| files.handle_acted(now, id, outcome, held, tx));
             return true;
         }
@@ -327,8 +374,9 @@ impl Replica {
     }
     /// Does the next action, then crashes before anybody hears of it.
     pub(super) fn act_and_crash(&mut self) {
-        if let Some((_, action)) = self.acts.pop_front() {
-            let _ = self.perform(&action);
+        if let Some((id, action)) = self.acts.pop_front() {
+            let outcome = self.perform(&action);
+            self.trace(format_args!("acted, unheard of: {id:?} {outcome:?}"));
         }
         self.restart();
     }
@@ -351,6 +399,7 @@ impl Replica {
     }
     pub(super) fn receive(&mut self, author: ChainId, content: &Content) -> Vec<Refusal> {
         self.held.take(content);
+        self.trace(format_args!("receives {}", Brief(content)));
         let author = Author { chain: author, wall_ms: self.now.wall_ms };
         self.call(|files, now, held, tx| files.handle_content(now, author, content, held, tx))
     }
@@ -443,7 +492,9 @@ impl World {
     /// All folders are the same, and nothing waits.
     pub(super) fn assert_equal(&self) {
         for other in 1..self.replicas.len() {
-            assert_eq!(self.picture(0), self.picture(other), "replica 0 and {other}");
+            let (one, two) = (self.picture(0), self.picture(other));
+            let differing: Vec<_> = one.keys().chain(two.keys()).filter(|at| one.get(*at) != two.get(*at)).collect();
+            assert!(differing.is_empty(), "replica 0 and {other}: {differing:?} in {one:?} and {two:?}");
         }
         for replica in &self.replicas {
             assert!(replica.files.settled(), "something is still to be done");

@@ -1,0 +1,334 @@
+//! The commands and their arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// The commands, grouped; clap lists them in one heap.
+const HELP: &str = "\
+{about}
+
+{usage-heading} weft [-C DIR] <COMMAND>
+
+See it work:
+  demo          A relay, two folders, edits on both, the merge: 20 seconds, needs nothing
+
+Share a folder:
+  up            Set up if needed, print a join link, sync until Ctrl-C
+  init          Make a folder a workspace
+  join          Join a workspace by a link
+  invite        Make a link for one more person
+  invites       List open invites, or revoke one
+  leave         Leave a workspace; your files stay
+
+Run:
+  start, stop   The agent in the background
+  pause, resume Stop and go on syncing, or answer why it halted
+  flush         Wait until a peer holds everything
+
+Look:
+  status        Where every workspace stands
+  peers         Who is there
+  relays        Which relays are used; add or remove one
+  log           Who changed what
+
+Set up:
+  config        Read and change settings
+  ignore        What stays out of a workspace
+  doctor        Check this installation
+  completions   Completions for your shell
+
+Options:
+{options}
+
+`weft <COMMAND> --help` says more. Exit codes: 0 done or in sync, 1 failed, 2 bad usage, 3 needs attention or not there
+yet, 4 agent not running.
+";
+
+/// Keeps a folder the same on every machine of a team; nobody in between can read a word.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, about, help_template = HELP, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    /// The workspace's folder (default: the one around the current folder)
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Keep everything of the agent below this folder
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Do,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Do {
+    /// A relay, two folders, offline edits on both, the merge, and what the relay saw
+    Demo,
+    /// Set up if needed, print a join link, sync until Ctrl-C
+    Up(Up),
+    /// Make a folder a workspace
+    Init(Init),
+    /// Join a workspace by a link
+    Join(Join),
+    /// Leave a workspace; your files stay, others are told
+    Leave {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make a link for one more person. The link is a key: send it over a channel you trust
+    Invite(Invite),
+    /// List open invites, or revoke one
+    Invites {
+        #[command(subcommand)]
+        action: Option<InvitesDo>,
+    },
+    /// Start the agent in the background
+    Start {
+        /// Do not serve or look for peers on the local network
+        #[arg(long)]
+        no_lan: bool,
+        /// Stay in the foreground and log to the terminal
+        #[arg(long)]
+        foreground: bool,
+        /// Started by another command: own session, log to the file
+        #[arg(long, hide = true)]
+        detached: bool,
+    },
+    /// Stop the agent
+    Stop,
+    /// Stop syncing (local edits are still taken in)
+    Pause,
+    /// Go on syncing, or answer why a workspace halted
+    Resume {
+        /// The files that vanished were meant to be deleted: delete them everywhere
+        #[arg(long, conflicts_with = "restore")]
+        accept_deletes: bool,
+        /// They were not: put them back
+        #[arg(long)]
+        restore: bool,
+    },
+    /// Wait until everything is held by every connected peer, and the reverse
+    Flush {
+        /// How long at most
+        #[arg(long, default_value = "30s", value_name = "TIME")]
+        timeout: String,
+        /// How many peers at least
+        #[arg(long, default_value = "1", value_name = "N")]
+        to: String,
+    },
+    /// Where every workspace stands
+    Status {
+        /// Show it anew every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Who is there, and what they hold
+    Peers,
+    /// Which relays are used; add or remove one
+    Relays {
+        #[command(subcommand)]
+        action: Option<RelaysDo>,
+    },
+    /// Who changed what
+    Log {
+        /// How far back, or from when (2d, 3h, 2026-01-31T12:00:00Z)
+        #[arg(long, default_value = "1d", value_name = "T")]
+        since: String,
+        /// Only this path and what is below it
+        #[arg(long, value_name = "P")]
+        path: Option<String>,
+        /// Only by this person
+        #[arg(long, value_name = "WHO")]
+        by: Option<String>,
+        /// Go on as it happens
+        #[arg(long)]
+        follow: bool,
+        /// At most so many entries
+        #[arg(long, default_value_t = 1000)]
+        limit: u32,
+    },
+    /// What stays out of a workspace, and by which rules
+    Ignore,
+    /// Read and change settings
+    Config {
+        #[command(subcommand)]
+        action: ConfigDo,
+    },
+    /// Check this installation and say what to do
+    Doctor,
+    /// Completions for your shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Up {
+    /// The folder (default: the current one)
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// A relay (ws:// or wss://); without one, this network only
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Vec<String>,
+    /// The workspace's name (default: the folder's)
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Your name, as others see it (default: the system user's)
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) display_name: Option<String>,
+    /// Print the link as a QR code too
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// Share large folders without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Init {
+    /// The folder (default: the current one)
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// The workspace's name (default: the folder's)
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A relay (ws:// or wss://); may be given several times
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Vec<String>,
+    /// Your name, as others see it (default: the system user's)
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) display_name: Option<String>,
+    /// Share large folders without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Join {
+    /// The link (weft:...), or - to read it from standard input; asked for if left out
+    pub(crate) link: Option<String>,
+    /// The folder (default: named like the workspace)
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// The folder may hold files already: equal ones meet, of differing ones both are kept
+    #[arg(long)]
+    pub(crate) merge: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Your name, as others see it (default: the system user's)
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) display_name: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Invite {
+    /// What the new person may do: reader, writer or admin
+    #[arg(long, default_value = "writer")]
+    pub(crate) role: String,
+    /// How long the link works
+    #[arg(long, default_value = "7d", value_name = "TIME")]
+    pub(crate) expires: String,
+    /// How many people may join by it
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) uses: u32,
+    /// Print it as a QR code too
+    #[arg(long)]
+    pub(crate) qr: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InvitesDo {
+    /// Make an open invite void
+    Revoke {
+        /// The start of its id
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelaysDo {
+    /// Use one more relay, for all members
+    Add {
+        /// ws:// or wss://
+        url: String,
+    },
+    /// Stop using a relay, for all members
+    Remove {
+        /// As `weft relays` lists it
+        url: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigDo {
+    /// Print one setting
+    Get {
+        /// Its name
+        key: String,
+    },
+    /// Change one setting
+    Set {
+        /// Its name
+        key: String,
+        /// Its value
+        value: String,
+    },
+    /// Print all settings, and where each comes from
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// clap's own consistency check, and every command is in the grouped help.
+    #[test]
+    fn commands_are_consistent_and_listed() {
+        let mut command = Args::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            assert!(HELP.contains(sub.get_name()), "{} is not in --help", sub.get_name());
+        }
+    }
+
+    /// The forms that the documentation shows parse.
+    #[test]
+    fn documented_forms_parse() {
+        for line in [
+            "weft up",
+            "weft up notes --relay wss://r --qr --as Ann",
+            "weft init --name N --relay ws://a --relay ws://b",
+            "weft join",
+            "weft join - notes --merge",
+            "weft join weft:x --dry-run --as Bob",
+            "weft leave --yes",
+            "weft invite --role reader --expires 2h --uses 3 --json",
+            "weft invites",
+            "weft invites revoke ab",
+            "weft start --no-lan",
+            "weft start --foreground",
+            "weft resume --restore",
+            "weft flush --timeout 5s --to 2",
+            "weft -C notes status --json",
+            "weft status --watch",
+            "weft relays add ws://x",
+            "weft log --since 2d --follow",
+            "weft config set lan off",
+            "weft config list",
+            "weft --home h doctor",
+            "weft completions bash",
+        ] {
+            Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        assert!(Args::try_parse_from(["weft", "resume", "--restore", "--accept-deletes"]).is_err());
+        assert!(Args::try_parse_from(["weft", "invite", "--uses", "0"]).is_err());
+    }
+}

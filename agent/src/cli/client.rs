@@ -1,0 +1,210 @@
+//! Talking to the daemon, and starting it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Context, Ended, term};
+use crate::daemon::answer::build_id;
+use crate::daemon::run;
+use crate::daemon::wire::{Answer, Failure, LINE_BYTES_MAX, Request};
+use crate::home::Home;
+
+/// A daemon must be there within this time.
+const START_MAX: Duration = Duration::from_secs(15);
+/// A daemon must be gone within this time.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// A connection to the daemon.
+pub(crate) struct Client {
+    reading: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to a daemon that runs.
+    fn connect(home: &Home) -> Option<Client> {
+        let stream = UnixStream::connect(home.socket()).ok()?;
+        Some(Client { reading: BufReader::new(stream) })
+    }
+
+    /// Connects and learns who answers. `None`: nobody, or one that is just ending; then it has ended.
+    fn greet(home: &Home) -> Result<Option<(Client, Value)>, Failure> {
+        let Some(mut client) = Self::connect(home) else { return Ok(None) };
+        match client.ask(&Request::Hello) {
+            Ok(hello) => Ok(Some((client, hello))),
+            Err(failure) => {
+                let deadline = Instant::now() + STOP_MAX;
+                while is_locked(home) {
+                    if Instant::now() > deadline {
+                        return Err(failure);
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Connects to a daemon that runs; exit code 4 otherwise.
+    pub(crate) fn running(home: &Home) -> Result<Client, Failure> {
+        Self::connect(home).ok_or_else(|| Failure {
+            message: "the agent is not running; start it with `weft start`".to_owned(),
+            exit: 4,
+        })
+    }
+
+    /// Connects; starts the daemon if there is none, and a new one in the place of an older one.
+    pub(crate) fn ready(home: &Home) -> Result<Client, Failure> {
+        if let Some((client, hello)) = Self::greet(home)? {
+            if !is_older(&hello) {
+                return Ok(client);
+            }
+            term::note("the agent is of an older version; restarting it");
+            shut_down(home, client)?;
+        }
+        spawn(home, false)?;
+        Self::connect(home).ok_or_else(|| Failure::new("the agent ended as soon as it started; see `weft doctor`"))
+    }
+
+    /// Asks, and gives the last answer.
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
+        self.ask_each(request, &mut |_| {})
+    }
+
+    /// Asks, gives every item to `each`, and then the last answer.
+    pub(crate) fn ask_each(&mut self, request: &Request, each: &mut dyn FnMut(Value)) -> Result<Value, Failure> {
+        let mut line = serde_json::to_vec(request).map_err(|error| Failure::new(error.to_string()))?;
+        line.push(b'\n');
+        let ended = |_| Failure { message: "the agent ended; start it with `weft start`".to_owned(), exit: 4 };
+        self.reading.get_mut().write_all(&line).map_err(ended)?;
+        loop {
+            let mut line = Vec::new();
+            let bound = LINE_BYTES_MAX as u64;
+            if (&mut self.reading).take(bound).read_until(b'\n', &mut line).map_err(ended)? == 0 {
+                return Err(Failure::new("the agent hung up; see `weft doctor`"));
+            }
+            let answer = serde_json::from_slice(&line).map_err(|_| {
+                Failure::new("the agent answered in an unknown form; restart it: weft stop, weft start")
+            })?;
+            match answer {
+                Answer::Item { item } => each(item),
+                Answer::Done { value } => return Ok(value),
+                Answer::Failed { message, exit } => return Err(Failure { message, exit }),
+            }
+        }
+    }
+}
+
+/// Whether a daemon is older than this program (or another build of the same version).
+fn is_older(hello: &Value) -> bool {
+    let theirs = hello.get("version").and_then(Value::as_str).unwrap_or_default();
+    let parts = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
+    let ours = env!("CARGO_PKG_VERSION");
+    match parts(theirs).cmp(&parts(ours)) {
+        std::cmp::Ordering::Less => true,
+        std::cmp::Ordering::Equal => hello.get("build").and_then(Value::as_str) != Some(&build_id()),
+        std::cmp::Ordering::Greater => false,
+    }
+}
+
+fn spawn(home: &Home, no_lan: bool) -> Result<(), Failure> {
+    home.prepare().map_err(|error| Failure::new(error.to_string()))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    if home.moved {
+        command.arg("--home").arg(&home.shown);
+    }
+    command.args(["start", "--foreground", "--detached"]);
+    if no_lan {
+        command.arg("--no-lan");
+    }
+    // The root, so that no file system is kept busy; its own group, so that Ctrl-C here does not end it.
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let deadline = Instant::now() + START_MAX;
+    let mut child = command.spawn()?;
+    while Client::greet(home)?.is_none() {
+        if let Some(status) = child.try_wait()? {
+            let mut why = String::new();
+            if let Some(stderr) = child.stderr.as_mut() {
+                stderr.take(4096).read_to_string(&mut why)?;
+            }
+            let why = why.trim().trim_start_matches("error: ").to_owned();
+            // Another command started it at the same time, or one that was killed is not gone yet.
+            if why.contains(run::ALREADY_RUNS) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+                child = command.spawn()?;
+                continue;
+            }
+            return Err(Failure::new(if why.is_empty() { format!("the agent ended at once ({status})") } else { why }));
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::new("the agent does not answer; see `weft doctor`"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn shut_down(home: &Home, mut client: Client) -> Result<(), Failure> {
+    client.ask(&Request::Shutdown)?;
+    drop(client);
+    let deadline = Instant::now() + STOP_MAX;
+    while is_locked(home) {
+        if Instant::now() > deadline {
+            return Err(Failure::new("the agent is still busy storing what it has; try again in a moment"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Whether a daemon holds the home's lock.
+pub(crate) fn is_locked(home: &Home) -> bool {
+    let Ok(file) = std::fs::File::open(home.pid_file()) else { return false };
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// `weft start`.
+pub(crate) fn start(context: &Context, no_lan: bool, foreground: bool, detached: bool) -> Ended {
+    if foreground {
+        if detached {
+            // A session of our own: the terminal that started us may close.
+            let _already_leader = rustix::process::setsid();
+        }
+        run::run(&context.home, &run::Options { no_lan, foreground: !detached })?;
+        return Ok(0);
+    }
+    if let Some((client, hello)) = Client::greet(&context.home)? {
+        if !is_older(&hello) {
+            if context.json {
+                term::say(&hello.to_string());
+            } else {
+                term::say(&format!("The agent runs already (process {}).", hello.get("pid").unwrap_or(&Value::Null)));
+            }
+            return Ok(0);
+        }
+        shut_down(&context.home, client)?;
+    }
+    spawn(&context.home, no_lan)?;
+    let hello = Client::running(&context.home)?.ask(&Request::Hello)?;
+    if context.json {
+        term::say(&hello.to_string());
+    } else {
+        term::say(&format!("The agent runs (process {}).", hello.get("pid").unwrap_or(&Value::Null)));
+    }
+    Ok(0)
+}
+
+/// `weft stop`.
+pub(crate) fn stop(context: &Context) -> Ended {
+    let Some(client) = Client::connect(&context.home) else {
+        term::say("The agent is not running.");
+        return Ok(0);
+    };
+    shut_down(&context.home, client)?;
+    term::say("The agent has stopped.");
+    Ok(0)
+}

@@ -1,0 +1,146 @@
+//! `weft join`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use weft_agent_core::invite_link::InviteLink;
+
+use super::args::Join;
+use super::client::Client;
+use super::status::{ask_one, number, text};
+use super::term::{self, Style};
+use super::{Context, Ended, share};
+use crate::daemon::wire::{Failure, Request};
+
+/// So long somebody may take to answer before the command ends and the agent goes on alone.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// `weft join`.
+pub(crate) fn run(context: &Context, join: &Join) -> Ended {
+    let given = match join.link.as_deref() {
+        Some("-") | None => term::ask("Join link:")?,
+        Some(link) => link.to_owned(),
+    };
+    let link =
+        InviteLink::parse(given.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
+    let dir = match &join.folder {
+        Some(dir) => share::folder(context, Some(dir))?,
+        None => match &context.dir {
+            Some(_) => context.folder()?,
+            None => std::env::current_dir()?.join(folder_name(&link.name)),
+        },
+    };
+    let holds_files =
+        std::fs::read_dir(&dir).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != ".weft"));
+    if holds_files && !join.merge {
+        return Err(Failure::usage(format!(
+            "{} is not empty; give --merge to join it with the workspace (equal files meet, of differing ones both are \
+             kept), or name another folder",
+            dir.display()
+        )));
+    }
+    if join.dry_run {
+        return dry_run(context, &link, &dir, holds_files);
+    }
+    let mut client = Client::ready(&context.home)?;
+    let request = Request::Join { dir: dir.clone(), link: given, display_name: join.display_name.clone() };
+    let made = client.ask(&request)?;
+    let dir = made.get("path").and_then(Value::as_str).map_or(dir, PathBuf::from);
+    wait(context, &mut client, &dir, &link.name)
+}
+
+fn dry_run(context: &Context, link: &InviteLink, dir: &std::path::Path, holds_files: bool) -> Ended {
+    if context.json {
+        let shown = json!({"name": link.name, "workspace": link.workspace.to_string(), "path": dir, "merge": holds_files, "urls": link.urls});
+        term::say(&shown.to_string());
+        return Ok(0);
+    }
+    term::say(&format!("Would join '{}' in {}.", term::paint(Style::Bold, &link.name), dir.display()));
+    if holds_files {
+        term::say("The files there would be merged with the workspace's.");
+    }
+    for url in &link.urls {
+        term::say(&format!("Would ask at {url}"));
+    }
+    Ok(0)
+}
+
+/// Waits for somebody's answer, then for the first files.
+fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &str) -> Ended {
+    let spinner = term::spinner(&format!("Waiting for someone of '{name}'"));
+    let deadline = Instant::now() + ANSWER_MAX;
+    let mut last = Value::Null;
+    let mut joined = false;
+    while Instant::now() < deadline {
+        last = ask_one(client, dir)?;
+        let state = text(&last, "state");
+        if state == "left" {
+            spinner.finish_and_clear();
+            return Err(Failure::attention(
+                problems(&last).unwrap_or_else(|| "the invite is not valid any more".to_owned()),
+            ));
+        }
+        joined = !matches!(state, "joining" | "starting");
+        if joined {
+            spinner
+                .set_message(format!("Receiving '{name}': {}", term::count(number(&last, "files"), "file", "files")));
+            if last.get("settled") == Some(&Value::Bool(true)) {
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    spinner.finish_and_clear();
+    if context.json {
+        term::say(&last.to_string());
+        return Ok(0);
+    }
+    if joined {
+        let files = term::count(number(&last, "files"), "file", "files");
+        term::say(&format!("Joined '{}' in {} ({files}).", term::paint(Style::Bold, name), dir.display()));
+        if last.get("settled") != Some(&Value::Bool(true)) {
+            term::say("More is arriving; `weft status --watch` shows how it goes.");
+        }
+        return Ok(0);
+    }
+    term::say(&format!("Waiting for someone of '{name}'; this finishes by itself."));
+    for address in last.get("addresses").and_then(Value::as_array).into_iter().flatten() {
+        let why = address.get("why").and_then(Value::as_str);
+        let state = if address.get("up") == Some(&Value::Bool(true)) {
+            "connected, nobody answers yet".to_owned()
+        } else {
+            why.unwrap_or("connecting").to_owned()
+        };
+        term::say(&format!("  {}  {state}", text(address, "url")));
+    }
+    Ok(0)
+}
+
+fn problems(status: &Value) -> Option<String> {
+    let problems: Vec<&str> = status.get("problems")?.as_array()?.iter().filter_map(Value::as_str).collect();
+    (!problems.is_empty()).then(|| problems.join("\n"))
+}
+
+/// A workspace's name as the name of a folder.
+fn folder_name(name: &str) -> String {
+    let kept: String =
+        name.chars().map(|c| if c.is_control() || matches!(c, '/' | '\\' | ':') { '-' } else { c }).collect();
+    let kept = kept.trim().trim_start_matches('.').to_owned();
+    if kept.is_empty() { "workspace".to_owned() } else { kept.chars().take(80).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name chosen by somebody else never leads out of the current folder.
+    #[test]
+    fn names_become_harmless_folders() {
+        for (name, folder) in
+            [("notes", "notes"), ("../../etc", "-..-etc"), ("a/b", "a-b"), ("..", "workspace"), ("", "workspace")]
+        {
+            assert_eq!(folder_name(name), folder);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The short commands about one workspace.
+
+use serde_json::Value;
+
+use super::args::{InvitesDo, RelaysDo};
+use super::client::Client;
+use super::status::{ask_one, list, number, text};
+use super::term::{self, Style, paint};
+use super::{Context, Ended};
+use crate::clock;
+use crate::daemon::wire::{Failure, Request, ResumeAnswer};
+
+/// `weft leave`.
+pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
+    let dir = context.folder()?;
+    let mut client = Client::ready(&context.home)?;
+    let workspace = ask_one(&mut client, &dir)?;
+    let name = text(&workspace, "name");
+    let unsent = number(workspace.get("pending").unwrap_or(&Value::Null), "send");
+    if unsent > 0 {
+        term::note(&format!("{} no other device has yet.", term::count(unsent, "batch of edits", "batches of edits")));
+    }
+    if !yes && !term::confirm(&format!("Leave '{name}'? Your files stay; coming back takes a new link."))? {
+        return Err(Failure::usage("not left; give --yes where nobody can be asked"));
+    }
+    let left = client.ask(&Request::Leave { dir })?;
+    term::say(&format!("Left '{name}'. The files in {} are yours and no longer synced.", text(&left, "path")));
+    Ok(0)
+}
+
+/// `weft invites`.
+pub(crate) fn invites(context: &Context, action: Option<&InvitesDo>) -> Ended {
+    let dir = context.folder()?;
+    let mut client = Client::ready(&context.home)?;
+    if let Some(InvitesDo::Revoke { id }) = action {
+        client.ask(&Request::RevokeInvite { dir, id: id.clone() })?;
+        term::say("The invite is void.");
+        return Ok(0);
+    }
+    let open = client.ask(&Request::Invites { dir })?;
+    if context.json {
+        term::say(&open.to_string());
+        return Ok(0);
+    }
+    let open = open.as_array().map_or(&[][..], Vec::as_slice);
+    if open.is_empty() {
+        term::say("No open invites.");
+    }
+    for invite in open {
+        let id: String = text(invite, "id").chars().take(8).collect();
+        term::say(&format!(
+            "{}  {}  {} of {} used  until {}  by {}",
+            paint(Style::Bold, &id),
+            text(invite, "role"),
+            number(invite, "used"),
+            number(invite, "uses"),
+            term::local(number(invite, "expires_ms")),
+            text(invite, "issuer"),
+        ));
+    }
+    Ok(0)
+}
+
+/// `weft pause`.
+pub(crate) fn pause(context: &Context) -> Ended {
+    Client::running(&context.home)?.ask(&Request::Pause { dir: context.folder_if_any()? })?;
+    term::say("Paused. Your edits are kept and sent after `weft resume`.");
+    Ok(0)
+}
+
+/// `weft resume`.
+pub(crate) fn resume(context: &Context, accept_deletes: bool, restore: bool) -> Ended {
+    let answer = match (accept_deletes, restore) {
+        (true, _) => Some(ResumeAnswer::AcceptDeletes),
+        (_, true) => Some(ResumeAnswer::Restore),
+        _ => None,
+    };
+    Client::running(&context.home)?.ask(&Request::Resume { dir: context.folder_if_any()?, answer })?;
+    term::say("Syncing goes on.");
+    Ok(0)
+}
+
+/// `weft flush`.
+pub(crate) fn flush(context: &Context, timeout: &str, to: &str) -> Ended {
+    let timeout_ms = u64::try_from(term::span(timeout)?.as_millis()).unwrap_or(u64::MAX).min(86_400_000);
+    let peers = to.parse::<u32>().map_err(|_| Failure::usage(format!("--to takes a number of peers, not {to:?}")))?;
+    let dir = context.folder()?;
+    let mut client = Client::running(&context.home)?;
+    let spinner = term::spinner("Waiting until a peer holds everything");
+    let flushed = client.ask(&Request::Flush { dir, timeout_ms, peers });
+    spinner.finish_and_clear();
+    let flushed = flushed?;
+    if context.json {
+        term::say(&flushed.to_string());
+    }
+    if flushed.get("complete") == Some(&Value::Bool(true)) {
+        if !context.json {
+            term::say(&format!("Everything is held by {}.", term::count(number(&flushed, "peers"), "peer", "peers")));
+        }
+        return Ok(0);
+    }
+    Err(Failure::attention(format!("not everything is held yet: {}", text(&flushed, "missing"))))
+}
+
+/// `weft relays`.
+pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
+    let dir = context.folder()?;
+    let mut client = Client::ready(&context.home)?;
+    match action {
+        Some(RelaysDo::Add { url }) => {
+            client.ask(&Request::AddRelay { dir, url: url.clone() })?;
+            term::say("The relay is used from now on, by all members.");
+        }
+        Some(RelaysDo::Remove { url }) => {
+            client.ask(&Request::RemoveRelay { dir, url: url.clone() })?;
+            term::say("The relay is used no more.");
+        }
+        None => {
+            let workspace = ask_one(&mut client, &dir)?;
+            if context.json {
+                let shown =
+                    serde_json::json!({"relays": workspace.get("relays"), "addresses": workspace.get("addresses")});
+                term::say(&shown.to_string());
+                return Ok(0);
+            }
+            let addresses = list(&workspace, "addresses");
+            if addresses.is_empty() {
+                term::say("No relay and no local network. Add one: weft relays add wss://...");
+            }
+            for address in addresses {
+                let up = address.get("up") == Some(&Value::Bool(true));
+                let why = address.get("why").and_then(Value::as_str).unwrap_or("connecting");
+                let state = if up { paint(Style::Green, "connected") } else { paint(Style::Yellow, why) };
+                term::say(&format!("{:5}  {}  {state}", text(address, "kind"), text(address, "url")));
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// `weft log`.
+pub(crate) fn log(
+    context: &Context,
+    since: &str,
+    path: Option<&str>,
+    by: Option<&str>,
+    follow: bool,
+    limit: u32,
+) -> Ended {
+    let since_wall_ms = term::moment(since, clock::wall_ms())?;
+    let dir = context.folder()?;
+    let mut client = Client::running(&context.home)?;
+    let below = path.map(|path| format!("{}/", path.trim_end_matches('/')));
+    let json = context.json;
+    let mut each = |entry: Value| {
+        let here = match (path, &below) {
+            (Some(path), Some(below)) => {
+                let at = text(&entry, "path");
+                at == path.trim_end_matches('/') || at.starts_with(below.as_str())
+            }
+            _ => true,
+        };
+        let theirs = by.is_none_or(|by| text(&entry, "who") == by || text(&entry, "device").starts_with(by));
+        if here && theirs {
+            term::say(&if json { entry.to_string() } else { show_entry(&entry) });
+        }
+    };
+    client.ask_each(&Request::Log { dir, since_wall_ms, limit, follow }, &mut each)?;
+    Ok(0)
+}
+
+fn show_entry(entry: &Value) -> String {
+    let (path, other) = (text(entry, "path"), text(entry, "other"));
+    let what = match text(entry, "what") {
+        "created" => format!("created {path}"),
+        "edited" => format!("edited {path}"),
+        "moved" => format!("moved {other} to {path}"),
+        "deleted" => format!("deleted {path}"),
+        "kept-edited" => format!("deleted by one and edited by another, so it stays: {path}"),
+        "clash" => format!("two files want the name {path}; the other one is {other}"),
+        "stale-buffer" => format!("an editor saved an older state of {path}; nothing was reverted"),
+        "not-carried" => format!("{path} cannot be carried here: {other}"),
+        other => format!("{other} {path}"),
+    };
+    let who = entry.get("who").and_then(Value::as_str).unwrap_or("someone");
+    let time = term::local(number(entry, "wall_ms"));
+    format!("{}  {}  {what}", paint(Style::Dim, &time), paint(Style::Cyan, who))
+}

@@ -1,0 +1,157 @@
+//! `weft init` and `weft invite`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::args::{Init, Invite};
+use super::client::Client;
+use super::term::{self, Style};
+use super::{Context, Ended};
+use crate::config::Config;
+use crate::daemon::wire::{Failure, Request};
+use crate::folder::ignore::Rules;
+use crate::folder::{refuse, scan};
+
+/// From here on, a first share asks.
+const FILES_ASK: u64 = 20_000;
+const BYTES_ASK: u64 = 5_000_000_000;
+
+/// What a new workspace is made of.
+pub(crate) struct New {
+    pub(crate) dir: PathBuf,
+    pub(crate) name: String,
+    pub(crate) relays: Vec<String>,
+    pub(crate) display_name: Option<String>,
+}
+
+/// The folder named by an argument, else by `-C`, else the current one; absolute.
+pub(crate) fn folder(context: &Context, given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(dir) => {
+            let base = context.dir.clone().unwrap_or_default();
+            let absolute = std::path::absolute(base.join(dir))?;
+            Ok(absolute.canonicalize().unwrap_or(absolute))
+        }
+        None => context.folder(),
+    }
+}
+
+/// Collects what a new workspace needs; says what will be shared, and asks if that is much.
+pub(crate) fn prepare(
+    context: &Context,
+    dir: PathBuf,
+    name: Option<&str>,
+    relays: &[String],
+    display_name: Option<&str>,
+    yes: bool,
+) -> Result<New, Failure> {
+    let user_home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
+    refuse::check(&dir, user_home.as_deref(), &[]).map_err(|refusal| Failure::usage(refusal.to_string()))?;
+    if dir.exists() {
+        tell_first_share(&dir, yes)?;
+    }
+    let name = name.map(str::to_owned).or_else(|| dir.file_name().map(|name| name.to_string_lossy().into_owned()));
+    let mut relays = relays.to_vec();
+    if relays.is_empty() {
+        let config = Config::load(&context.home.config_file()).map_err(|error| Failure::usage(error.to_string()))?;
+        relays.extend(Some(config.text("default_relay")).filter(|url| !url.is_empty()));
+    }
+    let name = name.unwrap_or_else(|| "workspace".to_owned());
+    Ok(New { dir, name, relays, display_name: display_name.map(str::to_owned) })
+}
+
+fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
+    let spinner = term::spinner("Looking at the folder");
+    let listing = scan::list(dir, &mut Rules::new(dir), None);
+    spinner.finish_and_clear();
+    let listing = listing.map_err(|error| Failure::new(format!("{} cannot be read: {error}", dir.display())))?;
+    if let Some((path, why)) = listing.unreadable.first() {
+        return Err(Failure::new(format!(
+            "{path} cannot be read ({why}); make it readable, or name it in {}",
+            dir.join(".weftignore").display()
+        )));
+    }
+    let files = listing.files();
+    let mut line = format!("{}, {}", term::count(files, "file", "files"), term::bytes(listing.bytes));
+    if let Some((path, size)) = listing.largest() {
+        line.push_str(&format!("; largest {path} ({})", term::bytes(size)));
+    }
+    if listing.ignored > 0 {
+        line.push_str(&format!(
+            "; {} (see `weft ignore`)",
+            term::count(listing.ignored, "path ignored", "paths ignored")
+        ));
+    }
+    term::note(&line);
+    for repository in &listing.repositories {
+        term::note(&format!("{repository} is a git repository of its own and stays out."));
+    }
+    if (files > FILES_ASK || listing.bytes > BYTES_ASK) && !yes && !term::confirm("That is a lot. Share it?")? {
+        return Err(Failure::usage("nothing was shared; give --yes, or leave more out with a .weftignore"));
+    }
+    Ok(())
+}
+
+/// Makes the workspace.
+pub(crate) fn make(client: &mut Client, new: New) -> Result<Value, Failure> {
+    let New { dir, name, relays, display_name } = new;
+    client.ask(&Request::Init { dir, name, relays, display_name })
+}
+
+/// `weft init`.
+pub(crate) fn init(context: &Context, init: &Init) -> Ended {
+    let dir = folder(context, init.folder.as_deref())?;
+    let new = prepare(context, dir, init.name.as_deref(), &init.relay, init.display_name.as_deref(), init.yes)?;
+    let mut client = Client::ready(&context.home)?;
+    let made = make(&mut client, new)?;
+    if context.json {
+        term::say(&made.to_string());
+        return Ok(0);
+    }
+    let text = |key: &str| made.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    term::say(&format!("{} is now the workspace '{}'.", text("path"), paint_name(&text("name"))));
+    term::say("Invite somebody with `weft invite`; `weft status` shows where it stands.");
+    Ok(0)
+}
+
+fn paint_name(name: &str) -> String {
+    term::paint(Style::Bold, name)
+}
+
+/// Asks for a link.
+pub(crate) fn ask_link(client: &mut Client, dir: PathBuf, invite: &Invite) -> Result<Value, Failure> {
+    let expires_ms = u64::try_from(term::span(&invite.expires)?.as_millis()).unwrap_or(u64::MAX);
+    client.ask(&Request::Invite { dir, role: invite.role.clone(), expires_ms, uses: invite.uses })
+}
+
+/// Prints a link for people.
+pub(crate) fn show_link(made: &Value, qr: bool) -> Result<(), Failure> {
+    let link = made.get("link").and_then(Value::as_str).unwrap_or_default();
+    term::say(link);
+    if qr {
+        term::say(&term::qr(link)?);
+    }
+    if made.get("beyond_lan").and_then(Value::as_bool) == Some(false) {
+        term::note("This link works on this network only. For others: --relay wss://... (one container)");
+    }
+    Ok(())
+}
+
+/// `weft invite`.
+pub(crate) fn invite(context: &Context, invite: &Invite) -> Ended {
+    let dir = context.folder()?;
+    let mut client = Client::ready(&context.home)?;
+    let made = ask_link(&mut client, dir, invite)?;
+    if context.json {
+        term::say(&made.to_string());
+        return Ok(0);
+    }
+    show_link(&made, invite.qr)?;
+    let people = if invite.uses == 1 { "one person".to_owned() } else { format!("{} people", invite.uses) };
+    term::note(&format!(
+        "Good for {people} as {}, for {}. The link is a key: send it over a channel you trust.\nThey run: weft join '<link>'",
+        invite.role, invite.expires
+    ));
+    Ok(0)
+}

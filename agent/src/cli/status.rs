@@ -1,0 +1,185 @@
+//! `weft status` and `weft peers`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::term::{self, Style, paint};
+use super::{Context, Ended};
+use crate::clock;
+use crate::daemon::wire::{Failure, Request};
+
+/// A text of a JSON object, or nothing.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A number of a JSON object, or zero.
+pub(crate) fn number(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// A list of a JSON object, or an empty one.
+pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The status of the workspace around a folder.
+pub(crate) fn ask_one(client: &mut Client, dir: &Path) -> Result<Value, Failure> {
+    let status = client.ask(&Request::Status { dir: Some(dir.to_path_buf()) })?;
+    list(&status, "workspaces").first().cloned().ok_or_else(|| Failure::new("the agent does not know this workspace"))
+}
+
+/// `weft status`.
+pub(crate) fn run(context: &Context, watch: bool) -> Ended {
+    let dir = context.folder_if_any()?;
+    let mut client = Client::running(&context.home)?;
+    loop {
+        let status = client.ask(&Request::Status { dir: dir.clone() })?;
+        let code = if list(&status, "workspaces").iter().all(is_well) { 0 } else { 3 };
+        if context.json {
+            term::say(&status.to_string());
+        } else {
+            let mut shown = String::new();
+            for workspace in list(&status, "workspaces") {
+                shown.push_str(&show(workspace));
+            }
+            if shown.is_empty() {
+                shown.push_str("No workspaces yet. Share a folder with `weft up`, or join one with `weft join`.\n");
+            }
+            if watch && term::is_watched() {
+                shown.insert_str(0, "\x1b[2J\x1b[H");
+            }
+            term::say(shown.trim_end());
+        }
+        if !watch {
+            return Ok(code);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// In sync, and nothing asks for attention.
+fn is_well(workspace: &Value) -> bool {
+    text(workspace, "state") == "active" && workspace.get("settled") == Some(&Value::Bool(true))
+}
+
+/// One line about where a workspace stands.
+pub(crate) fn summary(workspace: &Value) -> String {
+    let pending = workspace.get("pending").unwrap_or(&Value::Null);
+    let (send, receive, read) = (number(pending, "send"), number(pending, "receive"), number(pending, "read"));
+    let gap = number(workspace, "frontier_gap");
+    let peers = list(workspace, "peers");
+    let connected = peers.iter().filter(|peer| peer.get("connected") == Some(&Value::Bool(true))).count();
+    let holding = peers.iter().filter(|peer| number(peer, "lacks") == 0 && number(peer, "heard_ms") > 0).count();
+    let mut parts = vec![match text(workspace, "state") {
+        "active" if is_well(workspace) && connected > 0 => paint(Style::Green, "in sync"),
+        "active" if is_well(workspace) => paint(Style::Green, "saved here"),
+        "active" => paint(Style::Yellow, "syncing"),
+        "joining" => paint(Style::Yellow, "waiting to be let in"),
+        "paused" => paint(Style::Yellow, "paused (weft resume)"),
+        "halted" => paint(Style::Red, "halted"),
+        "left" => paint(Style::Red, "left"),
+        other => paint(Style::Dim, other),
+    }];
+    parts.push(term::count(number(workspace, "files"), "file", "files"));
+    if read > 0 {
+        parts.push(format!("{} to read", term::count(read, "file", "files")));
+    }
+    if send > 0 {
+        parts.push(format!("{send} to send"));
+    }
+    if receive + gap > 0 {
+        parts.push(format!("{} to receive", receive.max(gap)));
+    }
+    if peers.is_empty() {
+        parts.push("no other device yet".to_owned());
+    } else {
+        parts.push(format!(
+            "{connected} of {} here, {holding} hold everything",
+            term::count(peers.len() as u64, "peer", "peers")
+        ));
+    }
+    parts.join(&paint(Style::Dim, " · "))
+}
+
+fn show(workspace: &Value) -> String {
+    let mut out = format!(
+        "{}  {}\n  {}\n",
+        paint(Style::Bold, text(workspace, "name")),
+        paint(Style::Dim, text(workspace, "path")),
+        summary(workspace)
+    );
+    let now = clock::wall_ms();
+    for peer in list(workspace, "peers") {
+        out.push_str(&format!("  {}\n", show_peer(peer, now)));
+    }
+    for address in list(workspace, "addresses") {
+        let up = address.get("up") == Some(&Value::Bool(true));
+        // Neighbours come and go; only a relay that cannot be reached is worth a line.
+        if text(address, "kind") == "relay" {
+            let state = if up { paint(Style::Green, "connected") } else { paint(Style::Yellow, why(address)) };
+            out.push_str(&format!("  {} {}  {state}\n", paint(Style::Dim, "relay"), text(address, "url")));
+        }
+    }
+    for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
+        out.push_str(&format!("  {} {problem}\n", paint(Style::Yellow, "!")));
+    }
+    let rejected = workspace.get("rejected").and_then(Value::as_object);
+    for (reason, count) in rejected.into_iter().flatten() {
+        out.push_str(&format!("  {} refused: {count} × {reason}\n", paint(Style::Yellow, "!")));
+    }
+    out.push('\n');
+    out
+}
+
+fn why(address: &Value) -> &str {
+    address.get("why").and_then(Value::as_str).unwrap_or("connecting")
+}
+
+fn show_peer(peer: &Value, now_ms: u64) -> String {
+    let here = peer.get("connected") == Some(&Value::Bool(true));
+    let mark = if here { paint(Style::Green, "●") } else { paint(Style::Dim, "○") };
+    let heard = number(peer, "heard_ms");
+    let lacks = number(peer, "lacks");
+    let holds = match (heard, lacks) {
+        (0, _) => "not heard of yet".to_owned(),
+        (_, 0) => "holds everything".to_owned(),
+        (_, lacks) => format!("lacks {}", term::count(lacks, "batch of edits", "batches of edits")),
+    };
+    let seen = if here || heard == 0 { String::new() } else { format!(", seen {}", term::ago(heard, now_ms)) };
+    format!(
+        "{mark} {} {}  {holds}{seen}",
+        text(peer, "member"),
+        paint(Style::Dim, &format!("({})", text(peer, "label")))
+    )
+}
+
+/// `weft peers`.
+pub(crate) fn peers(context: &Context) -> Ended {
+    let dir = context.folder_if_any()?;
+    let mut client = Client::running(&context.home)?;
+    let status = client.ask(&Request::Status { dir })?;
+    let now = clock::wall_ms();
+    if context.json {
+        let all: Vec<Value> = list(&status, "workspaces")
+            .iter()
+            .map(|workspace| serde_json::json!({"name": text(workspace, "name"), "path": text(workspace, "path"), "peers": workspace.get("peers")}))
+            .collect();
+        term::say(&Value::Array(all).to_string());
+        return Ok(0);
+    }
+    for workspace in list(&status, "workspaces") {
+        term::say(&paint(Style::Bold, text(workspace, "name")));
+        let peers = list(workspace, "peers");
+        if peers.is_empty() {
+            term::say("  nobody else yet; `weft invite` makes a link");
+        }
+        for peer in peers {
+            term::say(&format!("  {}", show_peer(peer, now)));
+        }
+    }
+    Ok(0)
+}

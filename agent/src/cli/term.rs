@@ -1,0 +1,224 @@
+//! The terminal: what is printed, how times and sizes read, and questions.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use crate::daemon::wire::Failure;
+
+/// Prints a line to standard output; a reader that hung up is no error.
+pub(crate) fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _hung_up = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Prints a line for people, beside what was asked for.
+pub(crate) fn note(text: &str) {
+    let _hung_up = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Prints an error.
+pub(crate) fn complain(text: &str) {
+    let mark = if colours_on(&io::stderr()) { "\x1b[31merror:\x1b[0m" } else { "error:" };
+    note(&format!("{mark} {text}"));
+}
+
+fn colours_on(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether somebody looks at standard output.
+pub(crate) fn is_watched() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A style, if standard output is a terminal.
+#[derive(Clone, Copy)]
+pub(crate) enum Style {
+    Bold,
+    Dim,
+    Green,
+    Yellow,
+    Red,
+    Cyan,
+}
+
+/// Text in a style.
+pub(crate) fn paint(style: Style, text: &str) -> String {
+    if !colours_on(&io::stdout()) {
+        return text.to_owned();
+    }
+    let code = match style {
+        Style::Bold => "1",
+        Style::Dim => "2",
+        Style::Green => "32",
+        Style::Yellow => "33",
+        Style::Red => "31",
+        Style::Cyan => "36",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// Asks yes or no; without a terminal the answer is no.
+pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let mut err = io::stderr().lock();
+    write!(err, "{question} [y/N] ")?;
+    err.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks for a line.
+pub(crate) fn ask(question: &str) -> Result<String, Failure> {
+    if io::stdin().is_terminal() {
+        let mut err = io::stderr().lock();
+        write!(err, "{question} ")?;
+        err.flush()?;
+    }
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// A spinner with a message, on a terminal only.
+pub(crate) fn spinner(message: &str) -> indicatif::ProgressBar {
+    let spinner = indicatif::ProgressBar::new_spinner().with_message(message.to_owned());
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+/// Bytes as people read them.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("B");
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {name}") }
+}
+
+/// A count with its noun, and separators from ten thousand on.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    let digits = number.to_string();
+    let grouped = if digits.len() > 4 {
+        let mut out = String::new();
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at) % 3 == 0 {
+                out.push(',');
+            }
+            out.push(digit);
+        }
+        out
+    } else {
+        digits
+    };
+    format!("{grouped} {}", if number == 1 { one } else { many })
+}
+
+/// How long ago, roughly.
+pub(crate) fn ago(then_ms: u64, now_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match seconds {
+        0..=9 => "just now".to_owned(),
+        10..=119 => format!("{seconds} s ago"),
+        120..=7199 => format!("{} min ago", seconds / 60),
+        7200..=172_799 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// A time span: 30s, 5m, 2h, 7d, 1w; a bare number is seconds.
+pub(crate) fn span(text: &str) -> Result<Duration, Failure> {
+    let wrong = || Failure::usage(format!("{text:?} is no time span; write 30s, 5m, 2h or 7d"));
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?))
+}
+
+/// A moment: a span back from now, or RFC 3339. Milliseconds since the epoch.
+pub(crate) fn moment(text: &str, now_ms: u64) -> Result<u64, Failure> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(u64::try_from(time.as_millisecond()).unwrap_or(0));
+    }
+    let back = span(text)
+        .map_err(|_| Failure::usage(format!("{text:?} is no moment; write 2d, 3h or 2026-01-31T12:00:00Z")))?;
+    Ok(now_ms.saturating_sub(u64::try_from(back.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// A moment in local time.
+pub(crate) fn local(wall_ms: u64) -> String {
+    let time = i64::try_from(wall_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(String::new, |time| {
+        time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    })
+}
+
+/// A QR code of a text, for a terminal.
+pub(crate) fn qr(text: &str) -> Result<String, Failure> {
+    let code = qrcode::QrCode::with_error_correction_level(text, qrcode::EcLevel::L)
+        .map_err(|_| Failure::new("the link is too long for a QR code; send it as text"))?;
+    Ok(code
+        .render::<qrcode::render::unicode::Dense1x2>()
+        .dark_color(qrcode::render::unicode::Dense1x2::Light)
+        .light_color(qrcode::render::unicode::Dense1x2::Dark)
+        .build())
+}
+
+/// Whether this process was interrupted (Ctrl-C), from now on asked instead of ended.
+pub(crate) fn interrupted() -> Result<std::sync::mpsc::Receiver<()>, Failure> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if sender.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+    });
+    Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spans and moments as the help shows them; nonsense is bad usage.
+    #[test]
+    fn times_are_understood() {
+        assert_eq!(span("30s").unwrap().as_secs(), 30);
+        assert_eq!(span("7d").unwrap().as_secs(), 604_800);
+        assert_eq!(span("15").unwrap().as_secs(), 15);
+        for wrong in ["", "d", "7x", "-1s", "99999999999999999999d"] {
+            assert_eq!(span(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
+        assert_eq!(moment("1d", 86_400_001).unwrap(), 1);
+        assert_eq!(moment("1970-01-01T00:00:01Z", 0).unwrap(), 1000);
+    }
+
+    /// Sizes and counts read well.
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1_500_000), "1.5 MB");
+        assert_eq!(count(1, "file", "files"), "1 file");
+        assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
+        assert_eq!(ago(0, 7_200_000), "2 h ago");
+    }
+}

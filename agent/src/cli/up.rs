@@ -1,0 +1,106 @@
+//! `weft up`: everything for a first share in one command.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::{Invite, Up};
+use super::client::Client;
+use super::status::{ask_one, list, number, summary, text};
+use super::term::{self, Style, paint};
+use super::{Context, Ended, share};
+use crate::daemon::wire::{Failure, Request};
+
+/// `weft up`.
+pub(crate) fn run(context: &Context, up: &Up) -> Ended {
+    let dir = share::folder(context, up.folder.as_deref())?;
+    let was_running = Client::running(&context.home).is_ok();
+    let is_workspace = dir.ancestors().any(|above| above.join(".weft/marker.toml").exists());
+    let new = if is_workspace {
+        None
+    } else {
+        let (name, display_name) = (up.name.as_deref(), up.display_name.as_deref());
+        Some(share::prepare(context, dir.clone(), name, &up.relay, display_name, up.yes)?)
+    };
+    let mut client = Client::ready(&context.home)?;
+    match new {
+        Some(new) => {
+            share::make(&mut client, new)?;
+        }
+        None => {
+            for url in &up.relay {
+                client.ask(&Request::AddRelay { dir: dir.clone(), url: url.clone() })?;
+            }
+        }
+    }
+    let workspace = ask_one(&mut client, &dir)?;
+    let invite = Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, qr: up.qr };
+    let made = share::ask_link(&mut client, dir.clone(), &invite)?;
+    if context.json {
+        term::say(&made.to_string());
+    } else {
+        term::say(&format!("'{}' in {}", paint(Style::Bold, text(&workspace, "name")), text(&workspace, "path")));
+        term::say("\nAnother person joins with this link (a key: send it over a channel you trust):\n");
+        share::show_link(&made, up.qr)?;
+        term::say("\nSyncing. Ctrl-C ends.");
+    }
+    sync_until_interrupted(context, &mut client, &dir)?;
+    goodbye(&mut client, &dir, was_running)
+}
+
+/// A live line on a terminal, a line at every change elsewhere.
+fn sync_until_interrupted(context: &Context, client: &mut Client, dir: &Path) -> Result<(), Failure> {
+    let interrupted = term::interrupted()?;
+    let mut last = String::new();
+    loop {
+        let line = summary(&ask_one(client, dir)?);
+        if !context.json && line != last {
+            if term::is_watched() {
+                let mut out = std::io::stdout().lock();
+                let _hung_up = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
+            } else {
+                term::say(&line);
+            }
+            last = line;
+        }
+        match interrupted.recv_timeout(Duration::from_millis(500)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if !context.json && term::is_watched() {
+        term::say("");
+    }
+    Ok(())
+}
+
+/// Names what is still open, and ends the agent if this command began it and nobody wants it to go on.
+fn goodbye(client: &mut Client, dir: &Path, was_running: bool) -> Ended {
+    let open = client.ask(&Request::Invites { dir: dir.to_path_buf() })?;
+    let open = open.as_array().map_or(0, Vec::len) as u64;
+    let workspace = ask_one(client, dir)?;
+    let unsent = number(workspace.get("pending").unwrap_or(&Value::Null), "send");
+    if open > 0 {
+        term::note(&format!(
+            "{}: nobody can join while no agent of a member runs.",
+            term::count(open, "invite is open", "invites are open")
+        ));
+    }
+    if unsent > 0 && !list(&workspace, "peers").is_empty() {
+        term::note(&format!("{} not sent yet.", term::count(unsent, "batch of edits is", "batches of edits are")));
+    }
+    if was_running {
+        term::note("The agent goes on in the background, as before.");
+        return Ok(0);
+    }
+    if term::confirm("Go on syncing in the background?")? {
+        term::note("The agent goes on. `weft status` shows how it fares, `weft stop` ends it.");
+        return Ok(0);
+    }
+    client.ask(&Request::Shutdown)?;
+    term::note("Stopped. `weft start` goes on in the background.");
+    Ok(0)
+}

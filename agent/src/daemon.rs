@@ -1,0 +1,13 @@
+//! One process for all workspaces of a home: it owns them, serves the command line, and serves the LAN.
+//!
+//! Invariant: at most one daemon a home (the pid file is a lock that the system releases when the process ends, however
+//! it ends); the socket is for its owner only.
+//! Spec: docs/architecture.md#daemon.
+
+pub(crate) mod answer;
+pub(crate) mod log;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod space;
+pub(crate) mod wire;
+pub(crate) mod wires;

@@ -1,0 +1,372 @@
+//! Each request, answered.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::unix::OwnedWriteHalf;
+use weft_agent_core::files::Resume;
+use weft_agent_core::id::OpId;
+use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::workspace::command::{Command, OpenInvite, Reply, Status};
+
+use super::report;
+use super::run::{Daemon, say};
+use super::space::Space;
+use super::wire::{Answer, Failure, Request, ResumeAnswer};
+use crate::folder::{marker, refuse};
+use crate::home::identity;
+use crate::home::registry::Entry;
+use crate::host::watermark::WatermarkFile;
+use crate::link::address::Address;
+use crate::{clock, engine};
+
+/// A busy workspace (a first import) may take a while between two rounds.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+type Outcome = Result<Value, Failure>;
+
+/// Answers one request; further items of a long answer go out on `writing`.
+pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut OwnedWriteHalf) -> Outcome {
+    match request {
+        Request::Hello => Ok(agent(daemon)),
+        Request::Status { dir } => status(daemon, dir.as_deref()).await,
+        Request::Init { dir, name, relays, display_name } => init(daemon, dir, name, relays, display_name).await,
+        Request::Join { dir, link, display_name } => join(daemon, dir, &link, display_name).await,
+        Request::Leave { dir } => leave(daemon, &dir).await,
+        Request::Invite { dir, role, expires_ms, uses } => invite(daemon, &dir, &role, expires_ms, uses).await,
+        Request::Invites { dir } => {
+            let open = invites(&*space(daemon, &dir)?).await?;
+            Ok(Value::Array(open.iter().map(report::invite).collect()))
+        }
+        Request::RevokeInvite { dir, id } => revoke(daemon, &dir, &id).await,
+        Request::Pause { dir } => {
+            for space in chosen(daemon, dir.as_deref())? {
+                done(&space, Command::Pause(true)).await?;
+                space.shared.set_paused(true);
+            }
+            Ok(Value::Null)
+        }
+        Request::Resume { dir, answer } => resume(daemon, dir.as_deref(), answer).await,
+        Request::Flush { dir, timeout_ms, peers } => flush(daemon, &dir, timeout_ms, peers).await,
+        Request::AddRelay { dir, url } => {
+            let address = Address::parse(&url).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
+            done(&*space(daemon, &dir)?, Command::AddRelay(address.url)).await
+        }
+        Request::RemoveRelay { dir, url } => {
+            let url = Address::parse(&url).map_or(url, |address| address.url);
+            done(&*space(daemon, &dir)?, Command::RemoveRelay(url)).await
+        }
+        Request::Log { dir, since_wall_ms, limit, follow } => {
+            log(daemon, &dir, since_wall_ms, limit, follow, writing).await
+        }
+        Request::Shutdown => Ok(agent(daemon)),
+    }
+}
+
+fn agent(daemon: &Daemon) -> Value {
+    json!({
+        "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"), "home": daemon.home.shown,
+        "build": build_id(),
+    })
+}
+
+/// Tells one build from another: version, and size and time of the program.
+pub(crate) fn build_id() -> String {
+    let program = std::env::current_exe().ok().and_then(|path| std::fs::metadata(path).ok());
+    let stamp = program.and_then(|meta| {
+        let at = meta.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(format!("{}-{}", meta.len(), at.as_secs()))
+    });
+    format!("{}+{}", env!("CARGO_PKG_VERSION"), stamp.unwrap_or_default())
+}
+
+fn space(daemon: &Daemon, dir: &Path) -> Result<Arc<Space>, Failure> {
+    daemon.space_at(dir).ok_or_else(|| {
+        Failure::usage(format!(
+            "{} is in no workspace; name one with -C DIR, or set one up with `weft init` or `weft join`",
+            dir.display()
+        ))
+    })
+}
+
+fn chosen(daemon: &Daemon, dir: Option<&Path>) -> Result<Vec<Arc<Space>>, Failure> {
+    match dir {
+        Some(dir) => Ok(vec![space(daemon, dir)?]),
+        None => Ok(daemon.spaces()),
+    }
+}
+
+async fn ask_status(space: &Space) -> Option<Box<Status>> {
+    match space.shared.ask(Command::Status, PATIENCE).await {
+        Ok(Reply::Status(status)) => Some(status),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
+    let mut workspaces = Vec::new();
+    for space in chosen(daemon, dir)? {
+        let status = ask_status(&space).await;
+        workspaces.push(report::workspace(&space.shared, status.as_deref()));
+    }
+    Ok(json!({"agent": agent(daemon), "workspaces": workspaces}))
+}
+
+async fn done(space: &Space, command: Command) -> Outcome {
+    match space.shared.ask(command, PATIENCE).await? {
+        Reply::Done => Ok(Value::Null),
+        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
+    }
+}
+
+/// A folder that may become a workspace: canonical, allowed, and of no workspace yet.
+fn free_folder(daemon: &Daemon, dir: &Path) -> Result<PathBuf, Failure> {
+    std::fs::create_dir_all(dir).map_err(|error| Failure::new(format!("{}: {error}", dir.display())))?;
+    let dir = dir.canonicalize()?;
+    let user_home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
+    let own = [daemon.home.registry_file(), daemon.home.identity_file(), daemon.home.log_file()];
+    let own: Vec<PathBuf> = own.iter().filter_map(|file| file.parent()?.canonicalize().ok()).collect();
+    refuse::check(&dir, user_home.as_deref(), &own).map_err(|refusal| Failure::usage(refusal.to_string()))?;
+    let registry = daemon.registry();
+    if let Some(entry) =
+        registry.workspaces.iter().find(|entry| entry.path.starts_with(&dir) || dir.starts_with(&entry.path))
+    {
+        return Err(Failure::usage(if entry.path == dir {
+            format!("{} is the workspace '{}' already", dir.display(), entry.name)
+        } else {
+            format!("{} overlaps the workspace '{}' in {}", dir.display(), entry.name, entry.path.display())
+        }));
+    }
+    Ok(dir)
+}
+
+/// A marker that nobody here serves means that the folder was copied, or came from a backup.
+fn clear_foreign_marker(daemon: &Daemon, dir: &Path) -> Result<(), Failure> {
+    let Some(found) = marker::read(dir).ok().flatten() else {
+        return Ok(marker::remove(dir)?);
+    };
+    let elsewhere = daemon.registry().by_id(&found.workspace).map(|entry| entry.path.clone());
+    match elsewhere {
+        Some(path) => Err(Failure::usage(format!(
+            "{} is a copy of the workspace in {}; to sync the copy as a folder of its own, remove {} and try again",
+            dir.display(),
+            path.display(),
+            dir.join(marker::DIR).display()
+        ))),
+        None => Ok(marker::remove(dir)?),
+    }
+}
+
+async fn init(
+    daemon: &Arc<Daemon>,
+    dir: PathBuf,
+    name: String,
+    relays: Vec<String>,
+    display_name: Option<String>,
+) -> Outcome {
+    let _making = daemon.making.lock().await;
+    let mut urls = Vec::new();
+    for url in &relays {
+        urls.push(Address::parse(url).map_err(|error| Failure::usage(format!("{url}: {error}")))?.url);
+    }
+    let dir = free_folder(daemon, &dir)?;
+    let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
+    let device = identity.device.id();
+    if marker::read(&dir).ok().flatten().is_some_and(|found| found.device != device) {
+        return Err(Failure::usage(format!(
+            "{dir} is a copy of another device's workspace. To sync the copy with it: weft join LINK {dir} --merge (a \
+             member makes the link with `weft invite`). To share it as a workspace of its own: remove {marker}, then \
+             `weft init` again",
+            dir = dir.display(),
+            marker = dir.join(marker::DIR).display()
+        )));
+    }
+    clear_foreign_marker(daemon, &dir)?;
+    let (id, machine) = engine::create(identity, clock::now(), &name, urls.clone()).map_err(Failure::new)?;
+    marker::write(&dir, &marker::Marker { workspace: id, device })?;
+    let entry =
+        Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: false };
+    let space = daemon.start_space(entry.clone(), Some(machine), urls)?;
+    // Listed once its first rows are durable: an answer means that they are.
+    let status = space.shared.ask(Command::Status, Duration::from_secs(60)).await;
+    if let Err(failure) = status {
+        daemon.stop_space(&id);
+        marker::remove(&dir)?;
+        return Err(failure);
+    }
+    let registry = {
+        let mut registry = daemon.registry();
+        registry.put(entry);
+        registry.clone()
+    };
+    registry.save(&daemon.home)?;
+    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name}))
+}
+
+async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Option<String>) -> Outcome {
+    let _making = daemon.making.lock().await;
+    let link =
+        InviteLink::parse(link.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
+    let id = link.workspace;
+    if let Some(entry) = daemon.registry().by_id(&id).cloned() {
+        return Err(Failure::usage(format!(
+            "this agent is in '{}' already, in {}; one agent has one folder a workspace",
+            entry.name,
+            entry.path.display()
+        )));
+    }
+    let dir = free_folder(daemon, &dir)?;
+    clear_foreign_marker(daemon, &dir)?;
+    let replica = daemon.home.replica_dir(&id);
+    if replica.exists() {
+        // Left over from before leaving; a new start must not meet old rows.
+        let aside = replica.with_extension(format!("left-{}", clock::wall_ms()));
+        std::fs::rename(&replica, aside)?;
+    }
+    let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
+    let device = identity.device.id();
+    let watermark = WatermarkFile::open(&daemon.home.watermark_file(&id))?;
+    let name = link.name.clone();
+    let seeds = link.urls.clone();
+    let machine = engine::join(identity, clock::now(), watermark.last(), &link);
+    marker::write(&dir, &marker::Marker { workspace: id, device })?;
+    let entry =
+        Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: true };
+    {
+        let mut registry = daemon.registry();
+        registry.put(entry.clone());
+        registry.save(&daemon.home)?;
+    }
+    daemon.start_space(entry, Some(machine), seeds)?;
+    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name}))
+}
+
+async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
+    let space = space(daemon, dir)?;
+    let (id, path, name) = (space.shared.id, space.shared.path.clone(), space.shared.name());
+    if !space.shared.is_joining() {
+        done(&space, Command::Leave).await?;
+    }
+    drop(space);
+    let stopping = Arc::clone(daemon);
+    tokio::task::spawn_blocking(move || stopping.stop_space(&id))
+        .await
+        .map_err(|_| Failure::new("the workspace did not stop; run `weft stop`, then leave again"))?;
+    {
+        let mut registry = daemon.registry();
+        registry.remove(&id);
+        registry.save(&daemon.home)?;
+    }
+    marker::remove(&path)?;
+    let replica = daemon.home.replica_dir(&id);
+    if replica.exists() {
+        std::fs::remove_dir_all(replica)?;
+    }
+    Ok(json!({"path": path, "name": name}))
+}
+
+async fn invite(daemon: &Arc<Daemon>, dir: &Path, role: &str, expires_ms: u64, uses: u32) -> Outcome {
+    let role = report::role_of(role)
+        .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; reader, writer or admin")))?;
+    let command = Command::Invite {
+        role,
+        expires_wall_ms: clock::wall_ms().saturating_add(expires_ms),
+        uses,
+        lan: daemon.lan_urls(),
+    };
+    match space(daemon, dir)?.shared.ask(command, PATIENCE).await? {
+        Reply::Invite { link, id, beyond_lan } => {
+            Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan}))
+        }
+        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
+    }
+}
+
+async fn invites(space: &Space) -> Result<Vec<OpenInvite>, Failure> {
+    match space.shared.ask(Command::Invites, PATIENCE).await? {
+        Reply::Invites(open) => Ok(open),
+        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
+    }
+}
+
+async fn revoke(daemon: &Arc<Daemon>, dir: &Path, prefix: &str) -> Outcome {
+    let space = space(daemon, dir)?;
+    let open = invites(&space).await?;
+    let matching: Vec<OpId> =
+        open.iter().map(|invite| invite.id).filter(|id| id.to_string().starts_with(prefix)).collect();
+    match matching.as_slice() {
+        [id] => done(&space, Command::RevokeInvite(*id)).await,
+        [] => Err(Failure::usage(format!("no open invite begins with {prefix}; `weft invites` lists them"))),
+        _ => Err(Failure::usage(format!("several open invites begin with {prefix}; give more of it"))),
+    }
+}
+
+async fn resume(daemon: &Arc<Daemon>, dir: Option<&Path>, answer: Option<ResumeAnswer>) -> Outcome {
+    for space in chosen(daemon, dir)? {
+        if let Some(answer) = answer {
+            let answer = match answer {
+                ResumeAnswer::AcceptDeletes => Resume::AcceptDeletes,
+                ResumeAnswer::Restore => Resume::Restore,
+            };
+            done(&space, Command::Resume(answer)).await?;
+        }
+        done(&space, Command::Pause(false)).await?;
+        space.shared.set_paused(false);
+        space.shared.nudge();
+    }
+    Ok(Value::Null)
+}
+
+async fn flush(daemon: &Arc<Daemon>, dir: &Path, timeout_ms: u64, peers: u32) -> Outcome {
+    let command = Command::Flush { until_mono_ms: clock::now().after_ms(timeout_ms), peers };
+    let patience = Duration::from_millis(timeout_ms) + PATIENCE;
+    match space(daemon, dir)?.shared.ask(command, patience).await? {
+        Reply::Flushed { complete, peers, missing } => {
+            Ok(json!({"complete": complete, "peers": peers, "missing": missing}))
+        }
+        _ => Err(Failure::new("the workspace gave another answer than expected; please report this")),
+    }
+}
+
+async fn log(
+    daemon: &Arc<Daemon>,
+    dir: &Path,
+    since_wall_ms: u64,
+    limit: u32,
+    follow: bool,
+    writing: &mut OwnedWriteHalf,
+) -> Outcome {
+    let space = space(daemon, dir)?;
+    let mut events = space.shared.events();
+    let status = ask_status(&space).await;
+    let names: BTreeMap<_, _> =
+        status.iter().flat_map(|status| &status.peers).map(|peer| (peer.device, peer.member.clone())).collect();
+    let me =
+        status.iter().flat_map(|status| &status.members).find(|member| member.me).map(|member| member.name.clone());
+    let who = |entry: &weft_agent_core::files::LogEntry| match entry.device {
+        Some(device) => names.get(&device).cloned(),
+        None => me.clone(),
+    };
+    let Reply::Log(entries) = space.shared.ask(Command::Log { since_wall_ms, limit }, PATIENCE).await? else {
+        return Err(Failure::new("the workspace gave another answer than expected; please report this"));
+    };
+    let gone = |_| Failure::new("the terminal went away");
+    for entry in &entries {
+        let item = report::entry(entry, who(entry).as_deref());
+        say(writing, &Answer::Item { item }).await.map_err(gone)?;
+    }
+    while follow {
+        match events.recv().await {
+            Ok(entry) => {
+                let item = report::entry(&entry, who(&entry).as_deref());
+                say(writing, &Answer::Item { item }).await.map_err(gone)?;
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+        }
+    }
+    Ok(Value::Null)
+}

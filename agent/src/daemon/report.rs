@@ -1,0 +1,155 @@
+//! What `weft status --json` prints, and the other answers as JSON.
+//!
+//! Invariant: the shapes that other programs rely on (docs/using.md#json) only ever grow.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use weft_agent_core::files::{Halt, LogEntry, LogEvent};
+use weft_agent_core::membership::Role;
+use weft_agent_core::workspace::command::{OpenInvite, State, Status};
+use weft_agent_core::workspace::input::LinkKind;
+
+use super::space::Shared;
+
+/// One workspace; `status` is absent while it cannot answer.
+pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
+    let mut problems: Vec<String> = shared.problem().into_iter().collect();
+    let mut reading = 0;
+    if let Some(glance) = shared.glance() {
+        reading = glance.to_read();
+        problems.extend(glance.problems(Instant::now()));
+    }
+    let addresses: Vec<Value> = shared
+        .health()
+        .into_iter()
+        .map(|(url, health)| json!({"url": url, "kind": kind(health.kind), "up": health.up, "why": health.why}))
+        .collect();
+    let Some(status) = status else {
+        let state = if shared.problem().is_some() { "halted" } else { "starting" };
+        return json!({
+            "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
+            "settled": false, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
+            "pending": {"send": 0, "receive": 0, "read": reading}, "links": [], "peers": [], "problems": problems,
+            "rejected": {}, "relays": [], "members": [], "addresses": addresses,
+        });
+    };
+    let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
+    problems.extend(status.halt.as_ref().map(|halt| halt_text(halt)));
+    problems.extend(status.problems.iter().cloned());
+    let links: Vec<Value> = status
+        .links
+        .iter()
+        .map(|link| json!({"url": link.url, "kind": kind(link.kind), "peers": link.peers}))
+        .collect();
+    let peers: Vec<Value> = status
+        .peers
+        .iter()
+        .map(|peer| {
+            json!({
+                "device": peer.device.to_string(), "label": peer.label, "member": peer.member,
+                "connected": peer.connected, "heard_ms": peer.heard_wall_ms, "lacks": peer.lacks,
+            })
+        })
+        .collect();
+    let members: Vec<Value> = status
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "root": member.root.to_string(), "name": member.name, "role": role(member.role),
+                "devices": member.devices, "me": member.me,
+            })
+        })
+        .collect();
+    json!({
+        "path": shared.path,
+        "name": name,
+        "workspace": status.workspace.to_string(),
+        "device": status.device.to_string(),
+        "state": state(status.state),
+        "settled": status.settled && reading == 0,
+        "files": status.files,
+        "document_bytes": status.document_bytes,
+        "changes": status.changes,
+        "frontier_gap": status.frontier_gap,
+        "pending": {"send": status.pending_send, "receive": status.pending_receive, "read": reading},
+        "links": links,
+        "peers": peers,
+        "problems": problems,
+        "rejected": status.rejected,
+        "relays": status.relays,
+        "members": members,
+        "addresses": addresses,
+        "halt": status.halt.as_ref().map(halt_text),
+    })
+}
+
+fn kind(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Relay => "relay",
+        LinkKind::Lan => "lan",
+    }
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Joining => "joining",
+        State::Active => "active",
+        State::Paused => "paused",
+        State::Halted => "halted",
+        State::Left => "left",
+    }
+}
+
+/// A role as people write it.
+pub(crate) fn role(role: Role) -> &'static str {
+    match role {
+        Role::Keeper => "keeper",
+        Role::Reader => "reader",
+        Role::Writer => "writer",
+        Role::Admin => "admin",
+        Role::Owner => "owner",
+    }
+}
+
+/// The reverse.
+pub(crate) fn role_of(text: &str) -> Option<Role> {
+    [Role::Keeper, Role::Reader, Role::Writer, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == text)
+}
+
+fn halt_text(halt: &Halt) -> String {
+    match halt {
+        Halt::MassDelete { gone, total } => format!(
+            "{gone} of {total} files vanished at once, and nothing was deleted anywhere. If that was meant: `weft resume \
+             --accept-deletes`. If not: `weft resume --restore` puts them back"
+        ),
+        Halt::Root(why) => why.clone(),
+    }
+}
+
+/// One log entry.
+pub(crate) fn entry(entry: &LogEntry, who: Option<&str>) -> Value {
+    let (what, path, other) = match &entry.what {
+        LogEvent::Created(path) => ("created", path.to_string(), None),
+        LogEvent::Edited(path) => ("edited", path.to_string(), None),
+        LogEvent::Moved { from, to } => ("moved", to.to_string(), Some(from.to_string())),
+        LogEvent::Deleted(path) => ("deleted", path.to_string(), None),
+        LogEvent::KeptEdited(path) => ("kept-edited", path.to_string(), None),
+        LogEvent::Clash { path, shown_as } => ("clash", path.to_string(), Some(shown_as.to_string())),
+        LogEvent::StaleBuffer(path) => ("stale-buffer", path.to_string(), None),
+        LogEvent::NotCarried { path, why } => ("not-carried", path.clone(), Some(why.clone())),
+    };
+    json!({
+        "wall_ms": entry.wall_ms, "device": entry.device.map(|device| device.to_string()), "who": who,
+        "what": what, "path": path, "other": other,
+    })
+}
+
+/// One open invite; its link only where this device issued it.
+pub(crate) fn invite(invite: &OpenInvite) -> Value {
+    json!({
+        "id": invite.id.to_string(), "role": role(invite.role), "expires_ms": invite.expires_wall_ms,
+        "uses": invite.uses, "used": invite.used, "issuer": invite.issuer, "link": invite.link,
+    })
+}

@@ -1,0 +1,131 @@
+//! What the command line and the daemon say to each other: one JSON object a line, a request and then answers.
+//!
+//! Invariant: a request has exactly one last answer (`done` or `failed`), after any number of `item`s.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest line in either direction: a log of thousands of entries.
+pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Who are you?
+    Hello,
+    /// All workspaces, or the one around a folder.
+    Status {
+        dir: Option<PathBuf>,
+    },
+    /// A new workspace in a folder.
+    Init {
+        dir: PathBuf,
+        name: String,
+        relays: Vec<String>,
+        display_name: Option<String>,
+    },
+    /// Join by a link. Secret.
+    Join {
+        dir: PathBuf,
+        link: String,
+        display_name: Option<String>,
+    },
+    Leave {
+        dir: PathBuf,
+    },
+    Invite {
+        dir: PathBuf,
+        role: String,
+        expires_ms: u64,
+        uses: u32,
+    },
+    Invites {
+        dir: PathBuf,
+    },
+    RevokeInvite {
+        dir: PathBuf,
+        id: String,
+    },
+    Pause {
+        dir: Option<PathBuf>,
+    },
+    Resume {
+        dir: Option<PathBuf>,
+        answer: Option<ResumeAnswer>,
+    },
+    Flush {
+        dir: PathBuf,
+        timeout_ms: u64,
+        peers: u32,
+    },
+    AddRelay {
+        dir: PathBuf,
+        url: String,
+    },
+    RemoveRelay {
+        dir: PathBuf,
+        url: String,
+    },
+    Log {
+        dir: PathBuf,
+        since_wall_ms: u64,
+        limit: u32,
+        follow: bool,
+    },
+    /// End.
+    Shutdown,
+}
+
+/// An answer to a halt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ResumeAnswer {
+    AcceptDeletes,
+    Restore,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// One of several.
+    Item { item: Value },
+    /// The last one.
+    Done { value: Value },
+    /// The last one: it did not work. `exit` is the exit code.
+    Failed { message: String, exit: u8 },
+}
+
+/// Why a request did not work, with the exit code it gives.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) exit: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), exit: 1 }
+    }
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), exit: 2 }
+    }
+    pub(crate) fn attention(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), exit: 3 }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::new(format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::new(error.to_string())
+    }
+}

@@ -1,0 +1,103 @@
+//! Opening things below the root without ever following a symbolic link out of it.
+//!
+//! Invariant: every part of a path is opened relative to its parent with `O_NOFOLLOW`; a link in the middle of a path
+//! is an error, wherever it points. Why: another member could otherwise make us write `~/.ssh` through a link.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use weft_agent_core::disk::{RelPath, Stat};
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The root itself; it may be reached through links.
+pub(crate) fn open_root(root: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, root, flags, Mode::empty())?)
+}
+
+/// The folder that `path` is in.
+pub(crate) fn open_parent(root: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd> {
+    match path.parent() {
+        Some(parent) => open_folder(root, &parent),
+        None => Ok(root.try_clone()?),
+    }
+}
+
+/// A folder.
+pub(crate) fn open_folder(root: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd> {
+    let mut fd = root.try_clone()?;
+    for part in path.as_str().split('/') {
+        fd = rustix::fs::openat(&fd, part, FOLDER, Mode::empty())?;
+    }
+    Ok(fd)
+}
+
+/// A folder, made with those above it if need be; the flag says whether any was made.
+pub(crate) fn make_folder(root: &OwnedFd, path: &RelPath) -> io::Result<(OwnedFd, bool)> {
+    let mut fd = root.try_clone()?;
+    let mut made = false;
+    for part in path.as_str().split('/') {
+        fd = match rustix::fs::openat(&fd, part, FOLDER, Mode::empty()) {
+            Ok(next) => next,
+            Err(rustix::io::Errno::NOENT) => {
+                match rustix::fs::mkdirat(&fd, part, Mode::from_raw_mode(0o777)) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                rustix::fs::fsync(&fd)?;
+                made = true;
+                rustix::fs::openat(&fd, part, FOLDER, Mode::empty())?
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok((fd, made))
+}
+
+/// What lies at a name, without following it.
+pub(crate) struct Meta {
+    pub(crate) kind: FileType,
+    pub(crate) mode: u32,
+    pub(crate) stat: Stat,
+}
+
+/// `None` if there is nothing.
+pub(crate) fn meta(dir: &OwnedFd, name: &str) -> io::Result<Option<Meta>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(meta_of(&stat))),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// From what the system says.
+pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> Meta {
+    let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+    Meta {
+        kind: FileType::from_raw_mode(stat.st_mode),
+        mode: stat.st_mode,
+        stat: Stat {
+            mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            inode: stat.st_ino,
+        },
+    }
+}
+
+/// Opens a file for reading; a link, a pipe or a device is refused by the caller's check of the kind.
+pub(crate) fn open_file(dir: &OwnedFd, name: &str) -> io::Result<(File, Meta)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let meta = meta_of(&rustix::fs::fstat(&fd)?);
+    Ok((File::from(fd), meta))
+}
+
+/// Where a link points; `None` if that is not UTF-8.
+pub(crate) fn read_link(dir: &OwnedFd, name: &str) -> io::Result<Option<String>> {
+    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_string().ok())
+}

@@ -1,0 +1,667 @@
+//! The folder's thread: one loop over orders, hints and the slow look.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::AtFlags;
+use weft_agent_core::disk::{FileBytes, FolderAction, Found, Outcome, RelPath, Seen};
+use weft_agent_core::files::{ActionId, known_files, known_folders};
+use weft_agent_core::id::WorkspaceId;
+use weft_agent_core::store::Write;
+use weft_agent_core::workspace::input::Input;
+
+use super::act::Actor;
+use super::at;
+use super::glance::Glance;
+use super::guard::Guard;
+use super::ignore::{EXCHANGED_PREFIX, Rules};
+use super::known::{Known, Paths};
+use super::look::{self, Looked};
+use super::marker::Marker;
+use super::scan::{self, Entry};
+use super::watch::{Debounce, Hint, Urgency, Watch};
+use crate::host::inbox::{Inbox, Task};
+use crate::store::Store;
+
+/// A whole look when nothing tells of changes.
+const SLOW_LOOK: Duration = Duration::from_secs(300);
+/// The same while the watcher does not see everything.
+const BLIND_LOOK: Duration = Duration::from_secs(10);
+/// How often a lost root is looked for.
+const LOST_LOOK: Duration = Duration::from_secs(2);
+/// Bytes of one `Seen`; the core turns it into envelopes of about this size.
+const SEEN_BYTES: usize = 2 * 1024 * 1024;
+/// Files of one `Seen`.
+const SEEN_FILES: usize = 256;
+/// After the last deletion that was noticed a whole look settles what is gone: soon, so that others see it soon, but not
+/// in the middle of an `rm -r`, so that a mass delete is judged as one.
+const VERDICT: Duration = Duration::from_millis(250);
+/// The same in looks' lengths: a large folder is not looked at for every file.
+const VERDICT_LOOKS: u32 = 8;
+/// Latest verdict after the first deletion, while there is always another.
+const VERDICT_LAST: Duration = Duration::from_secs(5);
+/// Actions done and answered together.
+const ACTIONS_AT_ONCE: usize = 256;
+
+/// What the thread is told.
+pub(crate) enum Order {
+    Act(Vec<(ActionId, FolderAction)>),
+    Look(Vec<RelPath>),
+    Hint(Hint),
+    Stop,
+}
+
+/// Told to the thread; ends it when dropped.
+pub(crate) struct Folder {
+    orders: Sender<Order>,
+    pub(crate) glance: Arc<Glance>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Folder {
+    /// Starts the thread, which first looks at everything.
+    pub(crate) fn start(root: PathBuf, marker: Marker, replica: PathBuf, inbox: Arc<Inbox>) -> std::io::Result<Folder> {
+        let (orders, inbox_orders) = channel();
+        let glance = Arc::new(Glance::default());
+        let hints = orders.clone();
+        let shared = Arc::clone(&glance);
+        let thread =
+            std::thread::Builder::new().name("weft-folder".to_owned()).spawn(move || {
+                match Store::open_reader(&replica) {
+                    Ok(reader) => Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders),
+                    Err(error) => {
+                        let _ended = inbox.folder(Task::Input(Input::RootLost { why: error.to_string() }), 0);
+                    }
+                }
+            })?;
+        Ok(Folder { orders, glance, thread: Some(thread) })
+    }
+    /// Gives an order; a thread that has ended takes none.
+    pub(crate) fn order(&self, order: Order) {
+        let _ended = self.orders.send(order);
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.order(Order::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+struct Looker {
+    root: PathBuf,
+    workspace: WorkspaceId,
+    guard: Guard,
+    rules: Rules,
+    known: Paths,
+    reader: Store,
+    inbox: Arc<Inbox>,
+    watch: Watch,
+    debounce: Debounce,
+    glance: Arc<Glance>,
+    lost: bool,
+    next_look: Instant,
+    /// When what was deleted is judged, and the latest moment for that.
+    verdict: Option<(Instant, Instant)>,
+    /// What the last whole look took, without reading files.
+    look_took: Duration,
+}
+
+impl Looker {
+    fn new(
+        root: PathBuf,
+        marker: Marker,
+        reader: Store,
+        inbox: Arc<Inbox>,
+        hints: Sender<Order>,
+        glance: Arc<Glance>,
+    ) -> Looker {
+        let mut known = BTreeMap::new();
+        for (path, stat, hash) in known_files(&reader) {
+            let trusted = stat.ctime_ns != 0;
+            known.insert(path, Known::File { hash, executable: None, stat: trusted.then_some(stat) });
+        }
+        known.extend(known_folders(&reader).map(|path| (path, Known::Folder)));
+        let watch = Watch::new(&root, move |hint| {
+            let _ended = hints.send(Order::Hint(hint));
+        });
+        Looker {
+            workspace: marker.workspace,
+            guard: Guard::new(&root, marker),
+            rules: Rules::new(&root),
+            known,
+            reader,
+            inbox,
+            watch,
+            debounce: Debounce::default(),
+            glance,
+            lost: false,
+            next_look: Instant::now(),
+            verdict: None,
+            look_took: Duration::ZERO,
+            root,
+        }
+    }
+
+    fn run(&mut self, orders: &Receiver<Order>) {
+        loop {
+            let now = Instant::now();
+            let wake = self.debounce.next().map_or(self.next_look, |due| due.min(self.next_look));
+            let wake = self.verdict.map_or(wake, |(due, _)| due.min(wake));
+            let first = match orders.recv_timeout(wake.saturating_duration_since(now)) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut everything = false;
+            for order in joined(first.into_iter().chain(orders.try_iter())) {
+                let goes_on = match order {
+                    Order::Stop => return,
+                    Order::Act(actions) => self.act(&actions),
+                    Order::Look(paths) if paths.is_empty() => {
+                        everything = true;
+                        self.tell_anew();
+                        true
+                    }
+                    Order::Look(paths) => self.look_at(&paths),
+                    Order::Hint(hint) => {
+                        everything |= !self.hint(hint);
+                        true
+                    }
+                };
+                if !goes_on {
+                    return;
+                }
+            }
+            let due = self.debounce.due(Instant::now());
+            let verdict = self.verdict.is_some_and(|(due, _)| Instant::now() >= due);
+            let goes_on = if everything || verdict || Instant::now() >= self.next_look {
+                self.look_everywhere()
+            } else if due.is_empty() {
+                true
+            } else {
+                self.noticed(due)
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn tell(&self, input: Input, bytes: usize) -> bool {
+        self.inbox.folder(Task::Input(input), bytes)
+    }
+
+    /// False: look at everything.
+    fn hint(&mut self, hint: Hint) -> bool {
+        let Hint::Path(path, urgency) = hint else { return false };
+        let Some(rel) = relative(&self.root, &path) else {
+            // The root itself, or the marker: the guard looks.
+            return path != self.root;
+        };
+        if rel.as_str().starts_with(".weft/") || rel.as_str() == ".weft" {
+            return matches!(urgency, Urgency::WhenQuiet);
+        }
+        if Rules::is_rule_file(&rel) {
+            self.rules.reload();
+            self.next_look = Instant::now();
+        }
+        let now = Instant::now();
+        if urgency == Urgency::Gone && self.verdict.is_some() {
+            self.judge_later(now);
+        }
+        self.debounce.add(rel, urgency, now);
+        true
+    }
+
+    /// Something was deleted.
+    fn judge_later(&mut self, now: Instant) {
+        let last = self.verdict.map_or(now + VERDICT_LAST, |(_, last)| last);
+        self.verdict = Some(((now + VERDICT.max(self.look_took * VERDICT_LOOKS)).min(last), last));
+    }
+
+    /// Whatever is known is told again at the next look, as there or as absent.
+    fn tell_anew(&mut self) {
+        let stored = known_files(&self.reader).map(|(path, ..)| path).chain(known_folders(&self.reader));
+        self.known.extend(stored.map(|path| (path, Known::Untold)));
+        self.known.values_mut().for_each(|known| *known = Known::Untold);
+    }
+
+    fn rooted(&mut self) -> Option<OwnedFd> {
+        let found = self.guard.check().and_then(|()| {
+            at::open_root(&self.root).map_err(|error| format!("{} cannot be read: {error}", self.root.display()))
+        });
+        match found {
+            Ok(root) => Some(root),
+            Err(why) => {
+                self.lose(why);
+                None
+            }
+        }
+    }
+
+    fn lose(&mut self, why: String) -> bool {
+        self.next_look = Instant::now() + LOST_LOOK;
+        if self.lost {
+            return true;
+        }
+        self.lost = true;
+        self.tell(Input::RootLost { why }, 0)
+    }
+
+    fn act(&mut self, actions: &[(ActionId, FolderAction)]) -> bool {
+        for some in actions.chunks(ACTIONS_AT_ONCE) {
+            let Some(root) = self.rooted() else {
+                let failed = || Outcome::Failed("the folder is not there".to_owned());
+                return some.iter().all(|(id, _)| self.tell(Input::Acted { action: *id, outcome: failed() }, 0));
+            };
+            let actor = Actor {
+                root: &root,
+                workspace: self.workspace,
+                pieces: &self.reader,
+                #[cfg(test)]
+                before_exchange: None,
+            };
+            let inbox = Arc::clone(&self.inbox);
+            let mut rows = |rows: Vec<Write>| store_rows(&inbox, rows);
+            let plain: Vec<FolderAction> = some.iter().map(|(_, action)| action.clone()).collect();
+            let ended = actor.act(&plain, &mut rows);
+            for ((id, action), acted) in some.iter().zip(ended) {
+                for (path, known) in acted.remember {
+                    match known {
+                        Some(Known::Folder) => {
+                            self.watch.add(path.as_str());
+                            self.known.insert(path, Known::Folder);
+                        }
+                        Some(known) => {
+                            self.watch_above(&path);
+                            self.known.insert(path, known);
+                        }
+                        None => {
+                            self.watch.forget(path.as_str());
+                            self.known.remove(&path);
+                        }
+                    }
+                }
+                if let FolderAction::Move { from, to, .. } = action {
+                    self.moved(from, to, &acted.outcome);
+                }
+                if let FolderAction::SetExecutable { path, executable: now } = action
+                    && let (Outcome::Done(_), Some(Known::File { executable, .. })) =
+                        (&acted.outcome, self.known.get_mut(path))
+                {
+                    *executable = Some(*now);
+                }
+                let result = match &acted.outcome {
+                    Outcome::Failed(why) => Err(why.as_str()),
+                    Outcome::Done(_) | Outcome::Differs(_) => Ok(()),
+                };
+                self.glance.tried(path_of(action), result, Instant::now());
+                let bytes = outcome_bytes(&acted.outcome);
+                if !self.tell(Input::Acted { action: *id, outcome: acted.outcome }, bytes) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// A moved folder takes along what is known below it.
+    fn moved(&mut self, from: &RelPath, to: &RelPath, outcome: &Outcome) {
+        if !matches!(outcome, Outcome::Done(_)) {
+            return;
+        }
+        let below = format!("{from}/");
+        let inside: Vec<RelPath> = self
+            .known
+            .range(from.clone()..)
+            .map(|(path, _)| path.clone())
+            .take_while(|path| path == from || path.as_str().starts_with(&below) || path.as_str() < below.as_str())
+            .filter(|path| path.as_str().starts_with(&below))
+            .collect();
+        for old in inside {
+            let known = self.known.remove(&old);
+            let rest = old.as_str().strip_prefix(&below).unwrap_or_default();
+            if let (Some(new), Some(known)) = (RelPath::new(&format!("{to}/{rest}")), known) {
+                if known == Known::Folder {
+                    self.watch.add(new.as_str());
+                }
+                self.known.insert(new, known);
+            }
+        }
+    }
+
+    fn watch_above(&mut self, path: &RelPath) {
+        let mut above = path.parent();
+        while let Some(folder) = above {
+            if self.known.contains_key(&folder) {
+                break;
+            }
+            self.watch.add(folder.as_str());
+            self.known.insert(folder.clone(), Known::Folder);
+            above = folder.parent();
+        }
+    }
+
+    /// Paths the core asks about: always told, whatever is known.
+    fn look_at(&mut self, paths: &[RelPath]) -> bool {
+        let Some(root) = self.rooted() else { return true };
+        for path in paths {
+            self.known.remove(path);
+        }
+        let (present, absent) = match self.read(&root, paths) {
+            Some(read) => read,
+            None => return false,
+        };
+        self.tell_seen(present) && self.tell_absent(absent)
+    }
+
+    /// Paths the watcher noticed, and what lies below new folders.
+    fn noticed(&mut self, paths: Vec<RelPath>) -> bool {
+        let Some(root) = self.rooted() else { return true };
+        let mut todo = Vec::new();
+        for path in paths {
+            let is_folder = self.root.join(path.as_str()).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+            if self.rules.ignored(&path, is_folder) {
+                continue;
+            }
+            if is_folder {
+                self.watch.forget(path.as_str());
+                self.watch.add(path.as_str());
+                if let Ok(listing) = scan::list(&self.root, &mut self.rules, Some(&path)) {
+                    for (inner, entry) in listing.entries {
+                        if entry == Entry::Folder {
+                            self.watch.add(inner.as_str());
+                        }
+                        if self.differs(&inner, &entry) {
+                            todo.push(inner);
+                        }
+                    }
+                }
+                if self.known.get(&path) == Some(&Known::Folder) {
+                    continue;
+                }
+            } else if matches!(self.known.get(&path), Some(Known::Folder | Known::Untold)) {
+                // What was below is gone with it.
+                let below = format!("{path}/");
+                todo.extend(self.known.keys().filter(|inner| inner.as_str().starts_with(&below)).cloned());
+            }
+            todo.push(path);
+        }
+        todo.sort();
+        todo.dedup();
+        let Some((present, absent)) = self.read(&root, &todo) else { return false };
+        let absent: Vec<RelPath> = absent.into_iter().filter(|path| self.known.contains_key(path)).collect();
+        if !absent.is_empty() {
+            self.judge_later(Instant::now());
+            // Between reading and telling, the root may have gone away with everything in it.
+            if self.rooted().is_none() {
+                return true;
+            }
+        }
+        // What went first: then what came can be recognised as the same, moved.
+        self.tell_absent(absent) && self.tell_seen(present)
+    }
+
+    /// Everything; the end of it is told.
+    fn look_everywhere(&mut self) -> bool {
+        self.next_look = Instant::now() + if self.watch.is_blind() { BLIND_LOOK } else { SLOW_LOOK };
+        self.debounce.clear();
+        self.verdict = None;
+        let Some(root) = self.rooted() else { return true };
+        self.rules.reload();
+        self.watch.add("");
+        let began = Instant::now();
+        let listing = match scan::list(&self.root, &mut self.rules, None) {
+            Ok(listing) => listing,
+            Err(error) => return self.lose(format!("{} cannot be read: {error}", self.root.display())),
+        };
+        if let Some((path, why)) = listing.unreadable.first() {
+            let shown = if path.is_empty() { "the folder itself" } else { path.as_str() };
+            return self.lose(format!("{shown} cannot be read ({why}); make it readable, or name it in .weftignore"));
+        }
+        if self.lost {
+            self.lost = false;
+            if !self.tell(Input::RootBack, 0) {
+                return false;
+            }
+        }
+        for (path, entry) in &listing.entries {
+            if *entry == Entry::Folder {
+                self.watch.add(path.as_str());
+            }
+        }
+        let todo: Vec<RelPath> = listing
+            .entries
+            .iter()
+            .filter(|(path, entry)| self.differs(path, entry))
+            .map(|(path, _)| path.clone())
+            .collect();
+        self.look_took = began.elapsed();
+        self.sweep(&root, &listing.litter);
+        self.note(&listing);
+        self.glance.reading(todo.len() as u64);
+        let missing: Vec<RelPath> =
+            self.known.keys().filter(|path| !listing.entries.contains_key(*path)).cloned().collect();
+        // Still there, but kept out by a rule now: it stays as it is, here and elsewhere.
+        let is_gone = |path: &RelPath| self.root.join(path.as_str()).symlink_metadata().is_err();
+        let missing: Vec<RelPath> = missing.into_iter().filter(is_gone).collect();
+        if self.rooted().is_none() {
+            return true;
+        }
+        // What went first: then what came can be recognised as the same, moved.
+        if !self.tell_absent(missing) {
+            return false;
+        }
+        let mut gone: Vec<RelPath> = Vec::new();
+        for some in todo.chunks(SEEN_FILES) {
+            let Some((present, absent)) = self.read(&root, some) else { return false };
+            gone.extend(absent);
+            if !self.tell_seen(present) {
+                return false;
+            }
+        }
+        self.glance.reading(0);
+        gone.retain(|path| self.known.contains_key(path));
+        if self.rooted().is_none() {
+            return true;
+        }
+        self.tell_absent(gone) && self.tell(Input::Scanned { complete: true }, 0)
+    }
+
+    /// Removes what a crash left of writes; this thread, the only one that writes, is at none now. What may hold an edit
+    /// that nobody else has is given a name instead.
+    fn sweep(&self, root: &OwnedFd, litter: &[RelPath]) {
+        for path in litter {
+            let Ok(dir) = at::open_parent(root, path) else { continue };
+            let exchanged = path.name().starts_with(EXCHANGED_PREFIX);
+            if exchanged && !self.holds_known(&dir, path.name()) {
+                let saved = format!("recovered.weft-saved-{:08x}", u32::from_le_bytes(crate::engine::random()));
+                let _tried = rustix::fs::renameat(&dir, path.name(), &dir, saved.as_str());
+                continue;
+            }
+            let _tried = rustix::fs::unlinkat(&dir, path.name(), AtFlags::empty());
+        }
+    }
+
+    fn holds_known(&self, dir: &OwnedFd, name: &str) -> bool {
+        match look::hash_file(dir, &self.workspace, name) {
+            Ok(Some(now)) => self.known.values().any(|known| matches!(known, Known::File { hash, .. } if *hash == now)),
+            // A link; where it led is known to whoever made it.
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn note(&self, listing: &scan::Listing) {
+        let mut notes = Vec::new();
+        for repository in &listing.repositories {
+            notes.push(format!("{repository} is a git repository of its own and stays out (to share it: !/{repository}/ in .weftignore)"));
+        }
+        for (path, why) in listing.not_carried.iter().take(20) {
+            notes.push(format!("{path} is not shared: {why}"));
+        }
+        notes.extend(self.watch.problem.clone());
+        self.glance.set_notes(notes);
+    }
+
+    fn differs(&self, path: &RelPath, entry: &Entry) -> bool {
+        match (self.known.get(path), entry) {
+            (Some(Known::Folder), Entry::Folder) => false,
+            (Some(Known::File { stat: Some(known), executable: bit, .. }), Entry::File { stat, executable }) => {
+                known != stat || bit.is_some_and(|bit| bit != *executable)
+            }
+            _ => true,
+        }
+    }
+
+    /// Reads paths in parallel. Gives what is to be told of those that are there, and those that are not.
+    /// `None`: the workspace has ended.
+    fn read(&mut self, root: &OwnedFd, paths: &[RelPath]) -> Option<(Vec<Seen>, Vec<RelPath>)> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let share = paths.len().div_ceil(threads).max(16);
+        let (workspace, inbox) = (self.workspace, Arc::clone(&self.inbox));
+        let looked: Vec<(RelPath, std::io::Result<Looked>)> = if paths.len() <= 16 {
+            paths.iter().map(|path| (path.clone(), look_one(root, &workspace, path, &inbox))).collect()
+        } else {
+            std::thread::scope(|scope| {
+                let workers: Vec<_> = paths
+                    .chunks(share)
+                    .map(|some| {
+                        let inbox = &inbox;
+                        scope.spawn(move || {
+                            let look = |path: &RelPath| (path.clone(), look_one(root, &workspace, path, inbox));
+                            some.iter().map(look).collect::<Vec<_>>()
+                        })
+                    })
+                    .collect();
+                workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+            })
+        };
+        self.glance.read(looked.len());
+        let (mut present, mut absent) = (Vec::new(), Vec::new());
+        for (path, looked) in looked {
+            match looked {
+                Ok(Looked::Found { found: Found::Absent, .. }) => absent.push(path),
+                Ok(Looked::Found { found, known: Some(known), .. }) => {
+                    let same = self.is_same(&path, &known);
+                    if known == Known::Folder {
+                        self.watch.add(path.as_str());
+                    }
+                    self.known.insert(path.clone(), known);
+                    if !same {
+                        present.push(Seen { path, found, opened_since_write: None });
+                    }
+                }
+                Ok(Looked::Found { known: None, .. } | Looked::NotCarried) => {}
+                Ok(Looked::Busy) => self.debounce.later(path, Instant::now()),
+                Err(error) => {
+                    let why = format!("{path} cannot be read ({error}); make it readable, or name it in .weftignore");
+                    self.glance.add_note(why);
+                }
+            }
+        }
+        Some((present, absent))
+    }
+
+    /// Whether the core knows just this already (then only the stat was renewed).
+    fn is_same(&self, path: &RelPath, now: &Known) -> bool {
+        match (self.known.get(path), now) {
+            (
+                Some(Known::File { hash: old, executable: Some(bit), .. }),
+                Known::File { hash, executable: Some(now), .. },
+            ) => old == hash && bit == now,
+            (Some(Known::Symlink(old)), Known::Symlink(now)) => old == now,
+            (Some(Known::Folder), Known::Folder) => true,
+            _ => false,
+        }
+    }
+
+    fn tell_seen(&mut self, seen: Vec<Seen>) -> bool {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for one in seen {
+            bytes += seen_bytes(&one);
+            batch.push(one);
+            if bytes >= SEEN_BYTES || batch.len() >= SEEN_FILES {
+                if !self.tell(Input::Seen(std::mem::take(&mut batch)), bytes) {
+                    return false;
+                }
+                bytes = 0;
+            }
+        }
+        batch.is_empty() || self.tell(Input::Seen(batch), bytes)
+    }
+
+    fn tell_absent(&mut self, paths: Vec<RelPath>) -> bool {
+        if paths.is_empty() {
+            return true;
+        }
+        for path in &paths {
+            self.known.remove(path);
+            self.watch.forget(path.as_str());
+        }
+        let bytes = paths.len() * 128;
+        let absent = |path| Seen { path, found: Found::Absent, opened_since_write: None };
+        self.tell(Input::Seen(paths.into_iter().map(absent).collect()), bytes)
+    }
+}
+
+fn look_one(root: &OwnedFd, workspace: &WorkspaceId, path: &RelPath, inbox: &Arc<Inbox>) -> std::io::Result<Looked> {
+    let mut rows = |rows: Vec<Write>| store_rows(inbox, rows);
+    look::look(root, workspace, path, &mut rows)
+}
+
+fn store_rows(inbox: &Inbox, rows: Vec<Write>) -> bool {
+    let bytes = rows.iter().map(|row| row.value.as_ref().map_or(0, bytes::Bytes::len) + row.key.len()).sum();
+    rows.is_empty() || inbox.folder(Task::Rows(rows), bytes)
+}
+
+fn seen_bytes(seen: &Seen) -> usize {
+    match &seen.found {
+        Found::File { bytes: FileBytes::Here(bytes), .. } => bytes.len() + 128,
+        Found::File { bytes: FileBytes::Blob { manifest, .. }, .. } => manifest.pieces.len() * 80 + 128,
+        Found::Absent | Found::Symlink { .. } | Found::Folder => 128,
+    }
+}
+
+/// Actions that follow one another become one order: they share their syncs.
+fn joined(orders: impl Iterator<Item = Order>) -> Vec<Order> {
+    let mut all: Vec<Order> = Vec::new();
+    for order in orders {
+        match (all.last_mut(), order) {
+            (Some(Order::Act(before)), Order::Act(more)) => before.extend(more),
+            (_, order) => all.push(order),
+        }
+    }
+    all
+}
+
+/// Where an action leaves something.
+fn path_of(action: &FolderAction) -> &RelPath {
+    match action {
+        FolderAction::MakeFolder { path }
+        | FolderAction::Write { path, .. }
+        | FolderAction::Move { to: path, .. }
+        | FolderAction::Remove { path, .. }
+        | FolderAction::SetExecutable { path, .. } => path,
+    }
+}
+
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Differs(seen) => seen_bytes(seen),
+        Outcome::Done(_) | Outcome::Failed(_) => 64,
+    }
+}
+
+/// The path inside the root; `None` for the root itself, for what is outside, and for what cannot be carried.
+fn relative(root: &Path, path: &Path) -> Option<RelPath> {
+    RelPath::new(path.strip_prefix(root).ok()?.to_str()?)
+}

@@ -1,0 +1,224 @@
+//! One connection of one workspace to one relay (or to an agent that serves one on the LAN), kept up.
+//!
+//! A link asks for a token, connects, proves its connection key, hands over [`Input::LinkUp`], then passes frames both
+//! ways, renews its session, and after an end waits (jittered, doubling) and begins again with a new [`LinkId`].
+//!
+//! Invariant: a `LinkUp` is followed by exactly one `LinkDown`, and no frame comes before or after; what is read is held
+//! back while the workspace is behind.
+//! Spec: docs/protocol.md#admission.
+
+pub(crate) mod address;
+pub(crate) mod backoff;
+mod http;
+#[cfg(test)]
+mod live;
+pub(crate) mod queue;
+mod session;
+pub(crate) mod token;
+pub(crate) mod transport;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use weft_agent_core::identity::DeviceKeys;
+use weft_agent_core::workspace::input::{LinkId, LinkKind};
+use weft_agent_core::workspace::output::Rank;
+use weft_protocol::code::Code;
+use weft_protocol::frame::ClientFrame;
+
+use crate::engine;
+use crate::host::inbox::Inbox;
+use address::Address;
+use backoff::Backoff;
+use queue::Queue;
+
+/// A link that lived so long was well: the next one is dialled at once.
+const WELL: Duration = Duration::from_secs(30);
+/// Addresses one workspace dials at once; more are hints that did not fit.
+const DIALLED_MAX: usize = 32;
+
+/// Why a link is not up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("what answers there is not a weft relay")]
+    NotARelay,
+    #[error("the relay refused: {message}")]
+    Refused { code: Code, message: String, retry_after_ms: Option<u64>, relay_time_ms: Option<u64> },
+    #[error("the connection failed: {0}")]
+    WebSocket(String),
+    #[error("nothing came for too long")]
+    Silent,
+    #[error("given up: {0}")]
+    GivenUp(String),
+    #[error("the relay restarts")]
+    Restarting { after_ms: u64 },
+}
+
+/// What all links of an agent share.
+pub(crate) struct LinkEnv {
+    pub(crate) device: DeviceKeys,
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) runtime: Handle,
+}
+
+/// What people see of an address.
+#[derive(Debug, Clone)]
+pub(crate) struct Health {
+    pub(crate) kind: LinkKind,
+    pub(crate) up: bool,
+    /// Why it is not up, once that is known.
+    pub(crate) why: Option<String>,
+}
+
+struct Dialled {
+    stop: CancellationToken,
+    nudge: Arc<Notify>,
+    health: Health,
+}
+
+#[derive(Default)]
+struct State {
+    dialled: BTreeMap<String, Dialled>,
+    queues: BTreeMap<LinkId, Arc<Queue>>,
+}
+
+/// All links of one workspace.
+pub(crate) struct Links {
+    env: Arc<LinkEnv>,
+    inbox: Arc<Inbox>,
+    state: Mutex<State>,
+    next: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Links {
+    pub(crate) fn new(env: Arc<LinkEnv>, inbox: Arc<Inbox>) -> Arc<Links> {
+        let stop = CancellationToken::new();
+        Arc::new(Links { env, inbox, state: Mutex::default(), next: AtomicU64::new(1), stop })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Dials those that are new and gives up those that are no more.
+    pub(crate) fn set(self: &Arc<Self>, wanted: &[(String, LinkKind)]) {
+        let mut targets: BTreeMap<String, (Address, LinkKind)> = BTreeMap::new();
+        for (url, kind) in wanted {
+            match Address::parse(url) {
+                Ok(address) if targets.len() < DIALLED_MAX => {
+                    targets.entry(address.url.clone()).or_insert((address, *kind));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "an address of a relay cannot be used"),
+            }
+        }
+        let mut state = self.lock();
+        state.dialled.retain(|url, dialled| {
+            let stays = targets.contains_key(url);
+            if !stays {
+                dialled.stop.cancel();
+            }
+            stays
+        });
+        for (url, (address, kind)) in targets {
+            if self.stop.is_cancelled() || state.dialled.contains_key(&url) {
+                continue;
+            }
+            let (stop, nudge) = (self.stop.child_token(), Arc::new(Notify::new()));
+            let health = Health { kind, up: false, why: None };
+            state.dialled.insert(url, Dialled { stop: stop.clone(), nudge: Arc::clone(&nudge), health });
+            let links = Arc::clone(self);
+            self.env.runtime.spawn(async move { links.keep_up(address, kind, stop, nudge).await });
+        }
+    }
+
+    /// Dials all that wait now.
+    pub(crate) fn nudge(&self) {
+        self.lock().dialled.values().for_each(|dialled| dialled.nudge.notify_one());
+    }
+
+    /// Every address with how it fares.
+    pub(crate) fn health(&self) -> Vec<(String, Health)> {
+        self.lock().dialled.iter().map(|(url, dialled)| (url.clone(), dialled.health.clone())).collect()
+    }
+
+    pub(crate) fn send(&self, link: LinkId, rank: Rank, frame: &ClientFrame) {
+        let queue = self.lock().queues.get(&link).cloned();
+        // A link that just ended: its LinkDown is on the way to the core.
+        if let Some(queue) = queue {
+            queue.push(rank, frame.encode());
+        }
+    }
+
+    pub(crate) fn close(&self, link: LinkId, why: &str) {
+        if let Some(queue) = self.lock().queues.get(&link) {
+            queue.close(why);
+        }
+    }
+
+    /// Ends all of them.
+    pub(crate) fn shutdown(&self) {
+        self.stop.cancel();
+        let state = self.lock();
+        state.queues.values().for_each(|queue| queue.close("the agent stops"));
+    }
+
+    fn note(&self, url: &str, up: bool, why: Option<String>) {
+        if let Some(dialled) = self.lock().dialled.get_mut(url) {
+            dialled.health.up = up;
+            dialled.health.why = why;
+        }
+    }
+
+    async fn keep_up(self: Arc<Self>, address: Address, kind: LinkKind, stop: CancellationToken, nudge: Arc<Notify>) {
+        let mut backoff = Backoff::default();
+        while !stop.is_cancelled() {
+            let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
+            let queue = Arc::new(Queue::default());
+            let began = Instant::now();
+            let ended = tokio::select! {
+                () = stop.cancelled() => None,
+                ended = session::run(&self, &address, kind, id, &queue) => Some(ended),
+            };
+            self.forget(id);
+            let Some(error) = ended else { break };
+            tracing::debug!(audience = %address.audience, %error, "a link ended");
+            self.note(&address.url, false, Some(error.to_string()));
+            if began.elapsed() >= WELL {
+                backoff.reset();
+            }
+            let mut wait = backoff.next(u32::from_le_bytes(engine::random()));
+            match error {
+                LinkError::Refused { retry_after_ms: Some(ms), .. } => wait = wait.max(Duration::from_millis(ms)),
+                LinkError::Restarting { after_ms } => wait = Duration::from_millis(after_ms),
+                _ => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = nudge.notified() => {}
+                () = tokio::time::sleep(wait.min(Duration::from_secs(300))) => {}
+            }
+        }
+    }
+
+    fn register(&self, id: LinkId, queue: &Arc<Queue>) {
+        self.lock().queues.insert(id, Arc::clone(queue));
+    }
+
+    /// Says `LinkDown` if there was a `LinkUp`.
+    fn forget(&self, id: LinkId) {
+        if self.lock().queues.remove(&id).is_some() {
+            self.inbox.link_now(weft_agent_core::workspace::input::Input::LinkDown { link: id });
+        }
+    }
+}

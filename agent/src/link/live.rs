@@ -1,0 +1,127 @@
+//! Links against a real relay, in this process and over real sockets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use weft_agent_core::identity::DeviceKeys;
+use weft_agent_core::workspace::input::{Input, LinkKind, LinkUp};
+use weft_agent_core::workspace::output::Rank;
+use weft_protocol::admission::Audience;
+use weft_protocol::admission::proof::{room_id, sign_room};
+use weft_protocol::frame::{ClientFrame, ServerFrame};
+use weft_protocol::id::RoomId;
+
+use super::{LinkEnv, Links, transport};
+use crate::engine::OsRandom;
+use crate::host::inbox::{Inbox, Task};
+use crate::lan::serve::Serving;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Side {
+    inbox: Arc<Inbox>,
+    links: Arc<Links>,
+    seen: Vec<Input>,
+}
+
+impl Side {
+    fn new() -> Side {
+        let tls = transport::tls(None).unwrap();
+        let device = DeviceKeys::generate(&mut OsRandom);
+        let env = Arc::new(LinkEnv { device, tls, runtime: tokio::runtime::Handle::current() });
+        let inbox = Arc::new(Inbox::default());
+        Side { links: Links::new(env, Arc::clone(&inbox)), inbox, seen: Vec::new() }
+    }
+    /// Waits for an input that `wanted` takes.
+    async fn wait<T>(&mut self, what: &str, wanted: impl Fn(&Input) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.seen.iter().position(|input| wanted(input).is_some()) {
+                return wanted(&self.seen.remove(at)).unwrap();
+            }
+            assert!(Instant::now() < deadline, "{what} did not come: {:?}", self.links.health());
+            let inbox = Arc::clone(&self.inbox);
+            let round = tokio::task::spawn_blocking(move || inbox.round(Duration::from_millis(50))).await.unwrap();
+            self.seen.extend(round.into_iter().filter_map(|task| match task {
+                Task::Input(input) => Some(input),
+                Task::Rows(_) | Task::Stop => None,
+            }));
+        }
+    }
+    async fn up(&mut self) -> LinkUp {
+        let up = |input: &Input| match input {
+            Input::LinkUp(up) => Some(up.clone()),
+            _ => None,
+        };
+        self.wait("a link", up).await
+    }
+    async fn enter(&mut self, up: &LinkUp, key: &SigningKey) -> RoomId {
+        let audience = Audience::parse(&up.audience).unwrap();
+        let public = key.verifying_key().to_bytes();
+        let room = room_id(&public);
+        let proof = sign_room(key, &audience, &up.nonce, &up.connection);
+        self.links.send(up.link, Rank::Control, &ClientFrame::Join { room, key: public, proof });
+        let joined =
+            |input: &Input| matches!(input, Input::Frame { frame: ServerFrame::Joined { .. }, .. }).then_some(());
+        self.wait("the room", joined).await;
+        room
+    }
+}
+
+/// Two links are admitted, meet in a room, pass frames whole and in order, and an end is said once.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_pass_frames_through_a_relay() {
+    let relay = Serving::start(0, true).await.unwrap();
+    let url = format!("ws://127.0.0.1:{}", relay.port);
+    let (mut ann, mut bob) = (Side::new(), Side::new());
+    ann.links.set(&[(url.clone(), LinkKind::Lan)]);
+    bob.links.set(&[(url.clone(), LinkKind::Lan)]);
+    let (ann_up, bob_up) = (ann.up().await, bob.up().await);
+    let key = SigningKey::from_bytes(&[9; 32]);
+    let room = ann.enter(&ann_up, &key).await;
+    bob.enter(&bob_up, &key).await;
+    for n in 0..50u8 {
+        let payload = Bytes::from(vec![n; 20_000]);
+        ann.links.send(ann_up.link, Rank::Bulk, &ClientFrame::Publish { room, payload });
+    }
+    for n in 0..50u8 {
+        let payload = |input: &Input| match input {
+            Input::Frame { frame: ServerFrame::Deliver { payload, .. }, .. } => Some(payload.clone()),
+            _ => None,
+        };
+        assert_eq!(bob.wait("a frame", payload).await, vec![n; 20_000]);
+    }
+    let drained = |input: &Input| matches!(input, Input::LinkDrained { .. }).then_some(());
+    ann.wait("room for more bulk", drained).await;
+    ann.links.close(ann_up.link, "test");
+    let down = |input: &Input| match input {
+        Input::LinkDown { link } => Some(*link),
+        _ => None,
+    };
+    assert_eq!(ann.wait("the end", down).await, ann_up.link);
+    let again = ann.up().await;
+    assert_ne!(again.link, ann_up.link, "a link id is never used twice");
+    assert_ne!(again.connection, ann_up.connection, "a connection key is fresh");
+    ann.links.shutdown();
+    bob.links.shutdown();
+    relay.end().await;
+}
+
+/// An address where nobody answers is tried again and says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_address_says_why() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let side = Side::new();
+    side.links.set(&[(format!("ws://127.0.0.1:{port}"), LinkKind::Relay)]);
+    let deadline = Instant::now() + PATIENCE;
+    while side.links.health().iter().all(|(_, health)| health.why.is_none()) {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    assert!(side.links.health().iter().all(|(_, health)| !health.up));
+    side.links.shutdown();
+}

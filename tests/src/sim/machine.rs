@@ -1,0 +1,80 @@
+//! The seam between the world and the machine it runs: the shipped `Workspace`, or a toy in unit tests of the world.
+//!
+//! Everything here is what the agent's shell would call; the world adds nothing of its own to a machine's decisions.
+
+use bytes::Bytes;
+use weft_agent_core::content::Manifest;
+use weft_agent_core::disk::{RelPath, Stat};
+use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
+use weft_agent_core::setup::Watermark;
+use weft_agent_core::store::Read;
+use weft_agent_core::time::Timestamp;
+use weft_agent_core::workspace::input::Input;
+use weft_agent_core::workspace::output::Output;
+
+use super::dice::Dice;
+
+/// What every start of a machine needs.
+#[derive(Debug, Clone)]
+pub struct Start<'a> {
+    /// The identity file.
+    pub identity: &'a [u8],
+    /// Fresh randomness.
+    pub seed: [u8; 32],
+    /// As read from beside the database.
+    pub watermark: Watermark,
+}
+
+/// What a fresh agent remembers of a path from its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// A file with this stat (all zero: always look).
+    File(Stat),
+    /// A symbolic link with this target.
+    Symlink(String),
+    /// A folder.
+    Folder,
+}
+
+/// A machine of one workspace.
+pub trait Machine: Sized {
+    /// A new identity file, for a member of that name on a device of that label.
+    fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8>;
+    /// Founds a workspace.
+    ///
+    /// # Errors
+    /// The identity cannot be read, or lacks its root.
+    fn create(start: &Start<'_>, now: Timestamp, name: &str, relays: Vec<String>) -> Result<Self, String>;
+    /// Begins to join by a link.
+    ///
+    /// # Errors
+    /// The link or the identity cannot be read.
+    fn join(start: &Start<'_>, now: Timestamp, link: &str) -> Result<Self, String>;
+    /// Goes on from a store.
+    ///
+    /// # Errors
+    /// The store or the identity cannot be read.
+    fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String>;
+    /// Which workspace.
+    fn workspace(&self) -> WorkspaceId;
+    /// One input.
+    fn handle(&mut self, now: Timestamp, input: Input, read: &dyn Read);
+    /// The next effect.
+    fn poll_output(&mut self) -> Option<Output>;
+    /// When it wants to be woken, in monotonic milliseconds.
+    fn poll_timeout(&self) -> Option<u64>;
+    /// The hash of a file's content.
+    fn version_hash(workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash;
+    /// What the store says is on disk.
+    fn known_files(read: &dyn Read) -> Vec<(RelPath, Known)>;
+    /// Cuts a large file into sealed pieces.
+    ///
+    /// # Errors
+    /// The content cannot be cut.
+    fn cut(&self, bytes: &[u8], dice: &mut Dice) -> Result<(Manifest, Vec<(PieceId, Bytes)>), String>;
+    /// Puts a large file together from pieces in the store.
+    ///
+    /// # Errors
+    /// A piece is missing or is not what the manifest says.
+    fn splice(&self, manifest: &Manifest, read: &dyn Read) -> Result<Bytes, String>;
+}

@@ -1,0 +1,188 @@
+//! What kind of trouble a world is in, drawn per seed.
+//!
+//! Many profiles over the seeds find far more than many seeds of one profile. Spec: docs/simulation.md#profiles.
+
+use super::dice::Dice;
+
+/// How rough a world is: counts are events over its whole span.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name, for `--profile`.
+    pub name: &'static str,
+    /// Hosts, the founder included.
+    pub hosts: usize,
+    /// How many of them join late, in the midst of the workload.
+    pub late: usize,
+    /// Relays; a second one is reached by some hosts only.
+    pub relays: usize,
+    /// Whether the last relay stands for an agent on the local network.
+    pub lan: bool,
+    /// Virtual milliseconds in which the plan happens.
+    pub span_ms: u64,
+    /// Things users do.
+    pub edits: usize,
+    /// Edits that come at the same moment on two hosts, of 1,000.
+    pub together: u64,
+    /// Binary files larger than an envelope may carry, of 1,000 edits.
+    pub blobs: u64,
+    /// Members that leave.
+    pub leaves: usize,
+    /// One-way latency of links, in microseconds, least and most.
+    pub latency_us: (u64, u64),
+    /// Links of 1 Mbit/s, of 1,000.
+    pub slow: u64,
+    /// An fsync's duration, in microseconds, least and most.
+    pub fsync_us: (u64, u64),
+    /// How long the watcher debounces, in microseconds, least and most.
+    pub watch_us: (u64, u64),
+    /// Watcher events that never come, of 1,000; a slow scan finds those files.
+    pub deaf: u64,
+    /// Connections cut with an unknown delivered prefix.
+    pub cuts: usize,
+    /// Connections that one side, or both, believe in long after they broke.
+    pub half_open: usize,
+    /// Times in which a host cannot reach a relay.
+    pub partitions: usize,
+    /// Second connections of a device beside a live one.
+    pub twins: usize,
+    /// Relays that stop and come back with nothing.
+    pub relay_restarts: usize,
+    /// Agents that die and start again.
+    pub crashes: usize,
+    /// Hosts put back to an earlier state.
+    pub restores: usize,
+    /// Jumps of a wall clock.
+    pub clock_jumps: usize,
+}
+
+const CALM: Profile = Profile {
+    name: "calm",
+    hosts: 2,
+    late: 0,
+    relays: 1,
+    lan: false,
+    span_ms: 6_000,
+    edits: 8,
+    together: 150,
+    blobs: 10,
+    leaves: 0,
+    latency_us: (200, 30_000),
+    slow: 0,
+    fsync_us: (500, 8_000),
+    watch_us: (1_000, 60_000),
+    deaf: 0,
+    cuts: 0,
+    half_open: 0,
+    partitions: 0,
+    twins: 0,
+    relay_restarts: 0,
+    crashes: 0,
+    restores: 0,
+    clock_jumps: 0,
+};
+
+/// The names `--profile` takes.
+pub const NAMES: [&str; 10] =
+    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed"];
+
+impl Profile {
+    /// Draws a profile: of that name, or any.
+    #[must_use]
+    pub fn draw(seed: u64, name: Option<&str>) -> Option<Profile> {
+        let mut dice = Dice::new(seed, "profile", 0);
+        let weights = [
+            (12, "calm"),
+            (16, "flaky"),
+            (18, "crashy"),
+            (12, "split"),
+            (10, "backups"),
+            (5, "slow"),
+            (2, "crowd"),
+            (9, "bridge"),
+            (8, "churn"),
+            (8, "mixed"),
+        ];
+        let drawn = dice.weighted(&weights).copied().unwrap_or("calm");
+        let name = match name {
+            Some(wanted) => *NAMES.iter().find(|known| **known == wanted)?,
+            None => drawn,
+        };
+        Some(Self::named(name, &mut dice))
+    }
+
+    fn named(name: &'static str, dice: &mut Dice) -> Profile {
+        let mut count = |low: u64, high: u64| dice.between(low, high) as usize;
+        let base = Profile { name, hosts: count(2, 3), edits: count(3, 10), ..CALM };
+        match name {
+            "flaky" => Profile {
+                cuts: count(1, 4),
+                half_open: count(0, 2),
+                twins: count(0, 1),
+                relay_restarts: count(0, 1),
+                ..base
+            },
+            "crashy" => Profile {
+                crashes: count(1, 4),
+                cuts: count(0, 1),
+                fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
+                deaf: 50,
+                ..base
+            },
+            "split" => Profile {
+                hosts: count(2, 4),
+                partitions: count(1, 4),
+                span_ms: 20_000,
+                edits: count(5, 16),
+                together: 300,
+                ..base
+            },
+            "backups" => Profile { restores: count(1, 2), crashes: count(0, 1), span_ms: 15_000, ..base },
+            "slow" => Profile {
+                slow: 700,
+                latency_us: (20_000, 400_000),
+                blobs: 150,
+                cuts: count(0, 2),
+                span_ms: 20_000,
+                ..base
+            },
+            "crowd" => Profile { hosts: 6 + 2 * count(0, 2), late: 2, edits: count(10, 20), cuts: count(0, 2), ..base },
+            "bridge" => Profile {
+                hosts: count(3, 4),
+                relays: 2,
+                lan: count(0, 1) == 1,
+                cuts: count(0, 2),
+                relay_restarts: count(0, 1),
+                ..base
+            },
+            "churn" => Profile {
+                hosts: count(3, 5),
+                late: count(1, 2),
+                leaves: count(0, 1),
+                crashes: count(0, 1),
+                clock_jumps: count(0, 1),
+                span_ms: 15_000,
+                ..base
+            },
+            "mixed" => Profile {
+                hosts: count(2, 5),
+                late: count(0, 1),
+                relays: count(1, 2),
+                span_ms: 25_000,
+                edits: count(8, 20),
+                slow: 100,
+                deaf: 100,
+                cuts: count(0, 3),
+                half_open: count(0, 2),
+                partitions: count(0, 2),
+                twins: count(0, 1),
+                relay_restarts: count(0, 1),
+                crashes: count(0, 3),
+                restores: count(0, 1),
+                clock_jumps: count(0, 2),
+                leaves: count(0, 1),
+                ..base
+            },
+            _ => base,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The shipped machine in the world.
+
+use bytes::Bytes;
+use weft_agent_core::content::Manifest;
+use weft_agent_core::disk::RelPath;
+use weft_agent_core::files::{known_files, known_folders, version_hash};
+use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
+use weft_agent_core::identity::LocalIdentity;
+use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::setup::Setup;
+use weft_agent_core::store::Read;
+use weft_agent_core::time::Timestamp;
+use weft_agent_core::workspace::Workspace;
+use weft_agent_core::workspace::input::Input;
+use weft_agent_core::workspace::output::Output;
+
+use super::dice::Dice;
+use super::machine::{Known, Machine, Start};
+
+fn setup(start: &Start<'_>) -> Result<Setup, String> {
+    let identity = LocalIdentity::from_bytes(start.identity).map_err(|error| error.to_string())?;
+    Ok(Setup { identity, seed: start.seed, watermark: start.watermark })
+}
+
+impl Machine for Workspace {
+    fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8> {
+        LocalIdentity::generate(dice.rng(), name, label).to_bytes().to_vec()
+    }
+    fn create(start: &Start<'_>, now: Timestamp, name: &str, relays: Vec<String>) -> Result<Self, String> {
+        Workspace::create(setup(start)?, now, name, relays).map_err(|error| error.to_string())
+    }
+    fn join(start: &Start<'_>, now: Timestamp, link: &str) -> Result<Self, String> {
+        let link = InviteLink::parse(link).map_err(|error| error.to_string())?;
+        Ok(Workspace::join(setup(start)?, now, &link))
+    }
+    fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String> {
+        Workspace::open(setup(start)?, now, read).map_err(|error| error.to_string())
+    }
+    fn workspace(&self) -> WorkspaceId {
+        self.id()
+    }
+    fn handle(&mut self, now: Timestamp, input: Input, read: &dyn Read) {
+        Workspace::handle(self, now, input, read);
+    }
+    fn poll_output(&mut self) -> Option<Output> {
+        Workspace::poll_output(self)
+    }
+    fn poll_timeout(&self) -> Option<u64> {
+        Workspace::poll_timeout(self)
+    }
+    fn version_hash(workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
+        version_hash(workspace, bytes)
+    }
+    fn known_files(read: &dyn Read) -> Vec<(RelPath, Known)> {
+        let files = known_files(read).map(|(path, stat, _)| (path, Known::File(stat)));
+        files.chain(known_folders(read).map(|path| (path, Known::Folder))).collect()
+    }
+    fn cut(&self, bytes: &[u8], dice: &mut Dice) -> Result<(Manifest, Vec<(PieceId, Bytes)>), String> {
+        super::blob::cut(&self.id(), bytes, dice)
+    }
+    fn splice(&self, manifest: &Manifest, read: &dyn Read) -> Result<Bytes, String> {
+        super::blob::splice(manifest, read)
+    }
+}

@@ -1,0 +1,172 @@
+//! The events of the plan.
+
+use weft_agent_core::workspace::command::Command;
+
+use super::{Step, World};
+use crate::sim::folder::Node;
+use crate::sim::host::{Backup, Phase};
+use crate::sim::machine::Machine;
+use crate::sim::plan::What;
+use crate::sim::witness::markers;
+
+impl<M: Machine> World<M> {
+    /// An event of the plan is due.
+    pub(super) fn plan(&mut self, index: usize) {
+        let Some(event) = self.case.events.get(index).copied() else { return };
+        let host = event.host;
+        if !matches!(event.what, What::Deed(_)) {
+            self.note(|| format!("PLAN h{host} {:?}", event.what));
+        }
+        match event.what {
+            What::Deed(deed) => self.deed(host, deed, event.pick),
+            What::Join => self.invite(host, event.pick),
+            What::Leave => self.leave(host),
+            What::Crash { down_ms } => {
+                self.crash(host, event.pick);
+                self.after(down_ms * 1000, Step::Start(host));
+            }
+            What::Cut { notice_ms } => {
+                if let Some(id) = self.some_connection(host, event.pick) {
+                    self.cut(id, notice_ms * 1000);
+                }
+            }
+            What::Partition { ms } => {
+                let until_us = self.now_us + ms * 1000;
+                let relays = self.case.seats.get(host).map(|seat| seat.relays.clone()).unwrap_or_default();
+                for relay in relays {
+                    if let Some(host) = self.hosts.get_mut(host) {
+                        host.cut_off_until_us.insert(relay, until_us);
+                    }
+                }
+                while let Some(id) = self.some_connection(host, event.pick) {
+                    self.cut(id, 2_000_000);
+                    if let Some(host) = self.hosts.get_mut(host) {
+                        host.doubted.insert(id);
+                    }
+                }
+            }
+            What::Twin => {
+                if let Some(host_now) = self.hosts.get(host)
+                    && let Some(relay) = host_now.conns.keys().next().copied()
+                {
+                    let boot = host_now.boot;
+                    self.after(0, Step::Dial { host, boot, relay, twin: true });
+                }
+            }
+            What::RelayRestart { down_ms } => {
+                let relay = (event.pick % self.relays.len().max(1) as u64) as usize;
+                self.relay_stop(relay);
+                self.after(down_ms * 1000, Step::RelayStart(relay));
+            }
+            What::Backup => {
+                if let Some(host) = self.hosts.get_mut(host)
+                    && host.phase == Phase::Active
+                {
+                    host.backup = Some(Backup { disk: host.disk.backup(), folder: host.folder.clone() });
+                }
+            }
+            What::Restore { watermark, store_only } => self.restore(host, event.pick, watermark, store_only),
+            What::ClockJump { by_ms } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.wall_base_ms = host.wall_base_ms.saturating_add_signed(by_ms);
+                }
+            }
+        }
+    }
+
+    fn some_connection(&self, index: usize, pick: u64) -> Option<u64> {
+        let host = self.hosts.get(index)?;
+        let open: Vec<u64> = host.conns.values().copied().filter(|id| !host.doubted.contains(id)).collect();
+        open.get((pick % open.len().max(1) as u64) as usize).copied()
+    }
+
+    /// An agent dies: what was not durable may be lost, in its database and in its folder.
+    fn crash(&mut self, index: usize, pick: u64) {
+        if self.hosts.get(index).is_none_or(|host| host.machine.is_none()) {
+            return;
+        }
+        // The kernel resets the sockets of a dead process; a dead machine's peers learn it later.
+        self.drop_connections(index, if pick.is_multiple_of(2) { 1_000 } else { 20_000_000 });
+        let mut dice = crate::sim::dice::Dice::new(pick, "crash", 0);
+        let mono_base_ms = self.disks.below(1 << 40);
+        let Some(host) = self.hosts.get_mut(index) else { return };
+        let lost = host.disk.crash(&mut dice);
+        let keep = dice.between(0, host.told.len() as u64) as usize;
+        while host.told.len() > keep {
+            if let Some(told) = host.told.pop_back() {
+                host.folder.undo(told.undo);
+            }
+        }
+        host.told.clear();
+        host.halt();
+        host.mono_base_ms = mono_base_ms;
+        self.lost_batches += lost as u64;
+        self.invites.retain(|(asked, _), _| *asked != index);
+        self.note(|| format!("h{index} dies; {lost} batches are lost"));
+    }
+
+    /// A backup is put back. What nobody else has of what came after it is lost.
+    fn restore(&mut self, index: usize, pick: u64, watermark: bool, store_only: bool) {
+        let Some(backup) = self.hosts.get_mut(index).and_then(|host| host.backup.take()) else { return };
+        if self.hosts.get(index).is_none_or(|host| host.phase != Phase::Active) {
+            return;
+        }
+        self.crash(index, pick);
+        let peers_ahead = self.peers_hold_all_of(index);
+        let Some(host) = self.hosts.get_mut(index) else { return };
+        let watermark_now = host.disk.watermark;
+        host.disk = backup.disk;
+        // Put back alone, the watermark can only be told from the true one by peers that hold what came after.
+        if !(watermark && peers_ahead) {
+            host.disk.watermark = watermark_now;
+        }
+        if !store_only {
+            let now: Vec<usize> = content(&host.folder);
+            host.folder = backup.folder;
+            let kept = content(&host.folder);
+            let lost: Vec<usize> = now.into_iter().filter(|number| !kept.contains(number)).collect();
+            self.excuse_unless_elsewhere(index, &lost);
+        }
+        self.witness.forgotten(index);
+        self.note(|| format!("h{index} is put back (watermark {watermark} {peers_ahead}, store only {store_only})"));
+        self.after(50_000, Step::Start(index));
+    }
+
+    /// A member leaves; what nobody else has of theirs goes with them.
+    fn leave(&mut self, index: usize) {
+        if index == 0
+            || !self.hosts.get(index).is_some_and(|host| host.phase == Phase::Active && host.machine.is_some())
+        {
+            return;
+        }
+        let mine: Vec<usize> = self.hosts.get(index).map(|host| content(&host.folder)).unwrap_or_default();
+        self.excuse_unless_elsewhere(index, &mine);
+        self.ask(index, Command::Leave);
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.phase = Phase::Left;
+        }
+    }
+
+    fn excuse_unless_elsewhere(&mut self, index: usize, numbers: &[usize]) {
+        let elsewhere: Vec<usize> = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter(|(other, host)| *other != index && host.phase == Phase::Active)
+            .flat_map(|(_, host)| content(&host.folder))
+            .collect();
+        for number in numbers {
+            if !elsewhere.contains(number) {
+                self.witness.excuse(*number);
+            }
+        }
+    }
+}
+
+fn content(folder: &crate::sim::folder::Folder) -> Vec<usize> {
+    let files = folder.iter().filter_map(|(_, node)| match node {
+        Node::File { bytes, .. } => Some(bytes),
+        Node::Symlink(_) | Node::Folder => None,
+    });
+    files.flat_map(|bytes| markers(bytes)).collect()
+}
