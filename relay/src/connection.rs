@@ -47,8 +47,9 @@ pub(crate) async fn run(
     };
     // Out of the rooms before the goodbye, which may take a while.
     drop(entered);
-    if let Some(code) = ended {
-        socket.close(code).await;
+    match ended {
+        Some(code) => socket.close(code).await,
+        None => socket.let_go().await,
     }
     tracing::debug!(conn = conn.0, "gone");
 }

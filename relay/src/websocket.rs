@@ -110,6 +110,8 @@ pub(crate) enum Received {
 pub(crate) struct WebSocket {
     stream: WebSocketStream<Watched>,
     alive: Arc<AtomicBool>,
+    /// The client closed; its close is to be answered.
+    said_goodbye: bool,
     /// A large frame of which a part may be written already.
     direct: Option<Direct>,
 }
@@ -155,7 +157,7 @@ impl WebSocket {
             .max_frame_size(Some(FRAME_BYTES_MAX))
             .max_message_size(Some(FRAME_BYTES_MAX));
         let stream = WebSocketStream::from_partially_read(socket, already.to_vec(), Role::Server, Some(config)).await;
-        Self { stream, alive, direct: None }
+        Self { stream, alive, direct: None, said_goodbye: false }
     }
 
     /// Whether any byte came since the last call.
@@ -176,7 +178,11 @@ impl WebSocket {
                 tracing::debug!(%error, "a client broke the WebSocket protocol");
                 Received::Unreadable(Code::Malformed)
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => Received::Gone,
+            Some(Ok(Message::Close(_))) => {
+                self.said_goodbye = true;
+                Received::Gone
+            }
+            Some(Err(_)) | None => Received::Gone,
         }
     }
 
@@ -214,6 +220,13 @@ impl WebSocket {
             direct.written += written;
         }
         Ok(())
+    }
+
+    /// Answers the close of a client that has said goodbye by itself (RFC 6455 section 5.5.1), bounded in time.
+    pub(crate) async fn let_go(mut self) {
+        if self.said_goodbye {
+            let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), self.stream.flush()).await;
+        }
     }
 
     /// Says goodbye, bounded in time, and lingers: data the client still sends would otherwise reset the connection

@@ -165,6 +165,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shared_secret_is_shown_for_one_jwt_at_one_relay() {
+        let relay = Audience::parse("relay.example:443").unwrap();
+        let proof = auth_proof("secret", &relay, "jwt");
+        assert!(!proof.contains("secret") && verify_auth_proof("secret", &relay, "jwt", &proof));
+        let other = Audience::parse("other.example:443").unwrap();
+        assert!(!verify_auth_proof("secret", &other, "jwt", &proof));
+        assert!(!verify_auth_proof("secret", &relay, "another", &proof));
+        assert!(!verify_auth_proof("Secret", &relay, "jwt", &proof));
+        assert!(!verify_auth_proof("secret", &relay, "jwt", "secret"));
+    }
+
+    #[test]
     fn a_proof_holds_for_its_audience_nonce_and_connection_only() {
         let room_key = SigningKey::from_bytes(&[1; 32]);
         let public = room_key.verifying_key().to_bytes();

@@ -378,3 +378,29 @@ fn run(steps: &[Step]) -> Vec<String> {
     assert_eq!((figures.connections, figures.rooms, world.relay.poll_timeout()), (0, 0, None));
     log
 }
+
+/// A restart makes no storm: two thousand clients are asked back evenly over the whole time there is, and are closed in
+/// waves of about the same size.
+#[test]
+fn a_drain_spreads_closes_and_returns() {
+    let mut world = World::new(Settings::default());
+    for number in 0..2_000 {
+        world.input(Input::ConnectionOpened { conn: ConnId(number), admission: admission(1), token: "t".into() });
+    }
+    world.said.clear();
+    world.input(Input::Drain);
+    let mut returns = [0u32; 10];
+    for heard in world.said.values() {
+        let [ServerFrame::Restarting { after_ms }] = heard[..] else { panic!("{heard:?}") };
+        returns[((after_ms - 1) / 1_000) as usize] += 1;
+    }
+    assert!(returns.iter().all(|count| (120..=280).contains(count)), "{returns:?}");
+    let mut waves = Vec::new();
+    while world.closed.len() < 2_000 {
+        let before = world.closed.len();
+        world.wake();
+        waves.push(world.closed.len() - before);
+    }
+    assert_eq!(waves.len(), 8);
+    assert!(waves.iter().all(|count| (170..=330).contains(count)), "{waves:?}");
+}

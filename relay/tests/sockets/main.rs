@@ -16,4 +16,5 @@ mod limits;
 mod nats;
 mod operating;
 mod passing;
+mod rfc6455;
 mod shutdown;

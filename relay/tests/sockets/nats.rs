@@ -1,5 +1,6 @@
 //! Several relays over a real nats-server: they are one while it is there, go on alone while it is not, and are one again.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
@@ -214,6 +215,60 @@ async fn a_paused_nats_stops_nobody_and_what_it_held_arrives() {
     }
     nats.signal("-CONT");
     bob.hears("held").await;
+}
+
+/// A relay in a process of its own.
+struct Process(Child, SocketAddr);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn start(nats: &Nats) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weft-relay"))
+            .args(["--listen", "127.0.0.1:0", "--nats", &format!("nats://127.0.0.1:{}", nats.port)])
+            .args(["--token-key", &"01".repeat(32)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        let addr = line.strip_prefix("weft-relay listening on ws://").unwrap().parse().unwrap();
+        Self(child, addr)
+    }
+}
+
+/// Three relays, a client at each. One relay is killed without a word, then NATS, then both come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_and_nats_are_killed_and_all_find_each_other_again() {
+    let mut nats = Nats::start(&[]).await;
+    let (a, b) = (nats.relay().await, nats.relay().await);
+    let c = Process::start(&nats);
+    let (mut alice, _, mut bob, bobs, room) = pair(&a, &b).await;
+    let mut carol = Client::connect(c.1, 3).await;
+    let (_, carols, _) = carol.join(&key(100)).await;
+    alice.sees(carols).await;
+    bob.sees(carols).await;
+    drop(c);
+    // No goodbye: the silence tells.
+    for client in [&mut alice, &mut bob] {
+        client.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: carols }).await;
+    }
+    nats.kill();
+    alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
+    nats.run().await;
+    let c = Process::start(&nats);
+    let mut carol = Client::connect(c.1, 3).await;
+    let (_, carols, _) = carol.join(&key(100)).await;
+    alice.sees(carols).await;
+    bob.sees(carols).await;
+    carol.publish(room, "back").await;
+    assert_eq!(alice.hears("back").await, carols);
+    assert_eq!(bob.hears("back").await, carols);
 }
 
 #[tokio::test]

@@ -170,7 +170,11 @@ impl<M: Machine> World<M> {
                     }
                     self.at(until_ms * 1000, Step::Unpause(conn.0));
                 }
-                core_relay::Output::VerifyToken { .. } => {}
+                // Tokens are not renewed here, and each relay is alone.
+                core_relay::Output::VerifyToken { .. }
+                | core_relay::Output::Subscribe { .. }
+                | core_relay::Output::Unsubscribe { .. }
+                | core_relay::Output::FabricSend { .. } => {}
                 core_relay::Output::Close { conn, code, discard_queue } => {
                     self.note(|| format!("r{relay} closes connection {}: {code:?}", conn.0));
                     if code == Code::Resync {
