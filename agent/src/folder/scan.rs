@@ -132,8 +132,6 @@ impl Walk<'_> {
             if is_folder && name != ".git" && self.rules.is_nested_repository(&text) {
                 self.listing.repositories.push(text);
             }
-            // Our own marker is nobody's concern.
-            self.listing.ignored += u64::from(text != marker::DIR);
             return;
         }
         let Some(path) = RelPath::new(&text).filter(|_| depth < DEPTH_MAX) else {
