@@ -22,8 +22,7 @@ pub(crate) fn run(context: &Context, join: &Join) -> Ended {
         Some("-") | None => term::ask("Join link:")?,
         Some(link) => link.to_owned(),
     };
-    let link =
-        InviteLink::parse(given.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
+    let link = InviteLink::parse(given.trim()).map_err(|error| Failure::usage(error.to_string()))?;
     let dir = match &join.folder {
         Some(dir) => share::folder(context, Some(dir))?,
         None => match &context.dir {

@@ -73,7 +73,7 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
         )));
     }
     let files = listing.files();
-    let mut line = format!("{}, {}", term::count(files, "file", "files"), term::bytes(listing.bytes));
+    let mut line = format!("To share: {}, {}", term::count(files, "file", "files"), term::bytes(listing.bytes));
     if let Some((path, size)) = listing.largest() {
         line.push_str(&format!("; largest {path} ({})", term::bytes(size)));
     }

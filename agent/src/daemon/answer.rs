@@ -210,8 +210,7 @@ async fn init(
 
 async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Option<String>) -> Outcome {
     let _making = daemon.making.lock().await;
-    let link =
-        InviteLink::parse(link.trim()).map_err(|error| Failure::usage(format!("this is no join link: {error}")))?;
+    let link = InviteLink::parse(link.trim()).map_err(|error| Failure::usage(error.to_string()))?;
     let id = link.workspace;
     if let Some(entry) = daemon.registry().by_id(&id).cloned() {
         return Err(Failure::usage(format!(

@@ -11,6 +11,7 @@ use weft_agent_core::disk::{RelPath, Stat};
 
 use super::at;
 use super::ignore::{Rules, TEMP_PREFIX};
+use super::marker;
 
 /// Folders deeper than this are not carried; paths are bounded anyway.
 const DEPTH_MAX: usize = 256;
@@ -126,10 +127,11 @@ impl Walk<'_> {
         }
         let is_folder = meta.kind == FileType::Directory;
         if self.rules.ignored_itself(&text, is_folder) {
+            // Our own marker is nobody's concern.
+            self.listing.ignored += u64::from(text != marker::DIR);
             if is_folder && name != ".git" && self.rules.is_nested_repository(&text) {
                 self.listing.repositories.push(text);
             }
-            self.listing.ignored += 1;
             return;
         }
         let Some(path) = RelPath::new(&text).filter(|_| depth < DEPTH_MAX) else {

@@ -49,7 +49,18 @@ pub(crate) fn user_name() -> String {
     ["USER", "LOGNAME", "USERNAME"]
         .iter()
         .find_map(|key| std::env::var(key).ok().filter(|name| !name.trim().is_empty()))
+        .or_else(|| account(&std::fs::read_to_string("/etc/passwd").ok()?, rustix::process::getuid().as_raw()))
         .unwrap_or_else(|| "someone".to_owned())
+}
+
+/// The account's name in a list of accounts; services and containers often have it nowhere else.
+fn account(list: &str, user: u32) -> Option<String> {
+    let user = user.to_string();
+    list.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next().filter(|name| !name.is_empty())?;
+        (parts.nth(1) == Some(user.as_str())).then(|| name.to_owned())
+    })
 }
 
 /// The label of this device: the host's name without its domain.
@@ -57,4 +68,18 @@ pub(crate) fn host_label() -> String {
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let short = host.split('.').next().unwrap_or_default().trim().to_owned();
     if short.is_empty() { "device".to_owned() } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The name is found by the user's number, whatever else is in the list.
+    #[test]
+    fn an_account_is_found_by_its_number() {
+        let list = "root:x:0:0:root:/root:/bin/sh\n\n:x:7:7\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n";
+        assert_eq!(account(list, 1000).as_deref(), Some("ann"));
+        assert_eq!(account(list, 0).as_deref(), Some("root"));
+        assert_eq!(account(list, 7), None);
+    }
 }
