@@ -6,7 +6,7 @@ use bytes::Bytes;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::{RelPath, Stat};
 use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
-use weft_agent_core::setup::Watermark;
+use weft_agent_core::setup::{Watermark, Weakness};
 use weft_agent_core::store::Read;
 use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::input::Input;
@@ -55,6 +55,8 @@ pub trait Machine: Sized {
     /// # Errors
     /// The store or the identity cannot be read.
     fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String>;
+    /// Switches a defence off.
+    fn weaken(&mut self, weakness: Weakness);
     /// Which workspace.
     fn workspace(&self) -> WorkspaceId;
     /// One input.

@@ -7,7 +7,7 @@ use weft_agent_core::files::{known_files, known_folders, version_hash};
 use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
-use weft_agent_core::setup::Setup;
+use weft_agent_core::setup::{Setup, Weakness};
 use weft_agent_core::store::Read;
 use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::Workspace;
@@ -35,6 +35,9 @@ impl Machine for Workspace {
     }
     fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String> {
         Workspace::open(setup(start)?, now, read).map_err(|error| error.to_string())
+    }
+    fn weaken(&mut self, weakness: Weakness) {
+        Workspace::weaken(self, weakness);
     }
     fn workspace(&self) -> WorkspaceId {
         self.id()

@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here is reachable from the programs that ship. Spec: docs/simulation.md#ablation.
 
+use weft_agent_core::setup::Weakness;
+
 /// Which defences are off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sabotage {
@@ -11,10 +13,14 @@ pub struct Sabotage {
     pub no_watermark: bool,
     /// The folder's actions do not look at what is there: edits between look and write are overwritten.
     pub blind_writes: bool,
+    /// What is held already is taken in again.
+    pub no_dedupe: bool,
+    /// Edits are entered at the newest heads, not at those that were on disk.
+    pub no_base: bool,
 }
 
 /// The names `--sabotage` takes.
-pub const NAMES: [&str; 3] = ["early-persisted", "no-watermark", "blind-writes"];
+pub const NAMES: [&str; 5] = ["early-persisted", "no-watermark", "blind-writes", "no-dedupe", "no-base"];
 
 impl Sabotage {
     /// The switches by name, for `--sabotage`.
@@ -25,8 +31,17 @@ impl Sabotage {
             "early-persisted" => Some(Self { early_persisted: true, ..none }),
             "no-watermark" => Some(Self { no_watermark: true, ..none }),
             "blind-writes" => Some(Self { blind_writes: true, ..none }),
+            "no-dedupe" => Some(Self { no_dedupe: true, ..none }),
+            "no-base" => Some(Self { no_base: true, ..none }),
             _ => None,
         }
+    }
+
+    /// The defences inside the machine that are off.
+    pub fn weaknesses(self) -> impl Iterator<Item = Weakness> {
+        let dedupe = self.no_dedupe.then_some(Weakness::NoDedupe);
+        let base = self.no_base.then_some(Weakness::NoBase);
+        dedupe.into_iter().chain(base)
     }
 
     /// The profile in which the missing defence shows soonest.

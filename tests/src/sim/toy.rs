@@ -324,6 +324,7 @@ impl Machine for Toy {
     fn poll_timeout(&self) -> Option<u64> {
         self.retry_ms
     }
+    fn weaken(&mut self, _weakness: weft_agent_core::setup::Weakness) {}
     fn version_hash(_workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
         hash(bytes)
     }

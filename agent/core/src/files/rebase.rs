@@ -58,27 +58,27 @@ impl Files {
         let keys: Vec<_> = self.records.keys().collect();
         for key in keys {
             let Some(mut record) = self.records.whole(key, tx) else { continue };
-            let executable = self.tree.entries.get(&key.id).is_some_and(|entry| entry.executable);
-            let lives = self.tree.entries.get(&key.id).is_some_and(super::tree::Entry::lives);
-            let current = self.alternative(key).map(|found| {
+            let Some(entry) = self.tree.entries.get(&key.id) else {
+                // Nothing that was accepted knows of it: it is met as something new.
+                self.records.remove(key, tx);
+                continue;
+            };
+            let executable = entry.executable;
+            let shown = self.alternative(key).map(|found| {
                 let heads = found.text.as_ref().map(|text| text.heads.clone()).unwrap_or_default();
-                (found.hash(), found.version.hash, heads)
+                let target = record.now.as_ref().map(|now| now.target.clone()).unwrap_or_default();
+                OnDisk { hash: found.hash(), executable, version: found.version.hash, heads, target }
             });
-            match (record.kind, current) {
-                (Kind::Folder, _) if lives => {}
-                (Kind::File | Kind::Link, Some((hash, version, heads))) => {
-                    let target = record.now.as_ref().map(|now| now.target.clone()).unwrap_or_default();
-                    let shown = OnDisk { hash, executable, version, heads, target };
-                    let known = record.now.clone().filter(|now| self.knows(key, now, versions, tx));
-                    match known {
-                        Some(_) => record.pending = Some(shown),
-                        None => (record.now, record.pending) = (Some(shown), None),
+            if record.kind != Kind::Folder {
+                let known = record.now.clone().filter(|now| self.knows(key, now, versions, tx));
+                match (known, shown) {
+                    (Some(_), shown) => record.pending = shown,
+                    (None, Some(shown)) => (record.now, record.pending) = (Some(shown), None),
+                    // Deleted by others, and here with content that nobody has: new.
+                    (None, None) => {
+                        self.records.remove(key, tx);
+                        continue;
                     }
-                }
-                (Kind::Folder | Kind::File | Kind::Link, _) => {
-                    // Nothing that was accepted knows of it: it is met as something new.
-                    self.records.remove(key, tx);
-                    continue;
                 }
             }
             record.recent.clear();

@@ -54,7 +54,10 @@ impl<M: Machine> World<M> {
             (None, true) => M::create(&start, now, &format!("{CANARY}-workspace"), urls),
         };
         match machine {
-            Ok(machine) => host.machine = Some(machine),
+            Ok(mut machine) => {
+                self.sabotage.weaknesses().for_each(|weakness| machine.weaken(weakness));
+                host.machine = Some(machine);
+            }
             Err(why) => {
                 self.witness.fail("open", || format!("host {index} cannot start: {why}"));
                 return;
