@@ -71,6 +71,28 @@ fn moves_and_deletes_arrive() -> Result<()> {
     Ok(())
 }
 
+/// A folder that is renamed on disk is the same folder to everybody: its files keep who they are, and so their history.
+#[test]
+fn a_renamed_folder_keeps_its_history() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let team = stage.team(&relay, &["ada", "ben"])?;
+    let [ada, ben] = team.as_slice() else { unreachable!("two were asked for") };
+    for number in 0..30 {
+        ada.write(&format!("old/deep/{number}.md"), format!("document {number}\n"))?;
+    }
+    wait_text(ben, "old/deep/29.md", "document 29\n")?;
+    wait_same(&[ada, ben])?;
+    std::fs::rename(ada.folder().join("old"), ada.folder().join("new"))?;
+    wait_text(ben, "new/deep/29.md", "document 29\n")?;
+    let same = wait_same(&[ada, ben])?;
+    assert_eq!(same.len(), 30);
+    let log = ada.run_here(["log", "--json"])?.expect_code(0)?.stdout;
+    assert!(log.lines().any(|line| line.contains("\"moved\"") && line.contains("\"new\"")), "no move in\n{log}");
+    assert!(!log.lines().any(|line| line.contains("\"deleted\"")), "a deletion in\n{log}");
+    Ok(())
+}
+
 /// A delete on one side and an edit on the other: the edit stays, on both.
 #[test]
 fn an_edit_outlives_a_concurrent_delete() -> Result<()> {
