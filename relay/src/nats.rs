@@ -26,6 +26,7 @@ use weft_relay_core::Input;
 
 use crate::config::NatsConfig;
 use crate::hub::Hub;
+use crate::tls::{TlsError, certificates};
 
 /// Bytes that may wait for NATS.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -57,6 +58,9 @@ pub enum NatsError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The root certificates cannot be used.
+    #[error("NATS root certificates: {0}")]
+    Ca(#[from] TlsError),
     /// The client could not start.
     #[error("NATS: {0}")]
     Connect(String),
@@ -146,6 +150,8 @@ pub(crate) async fn connect(config: &NatsConfig, hub: Arc<Hub>) -> Result<Client
         options = options.token(token.clone());
     }
     if let Some(ca) = &config.ca {
+        // Looked at now: the client reads it only when it connects, which it does in the background.
+        certificates(ca)?;
         options = options.require_tls(true).add_root_certificates(ca.clone());
     }
     let urls = urls.map_err(NatsError::Url)?;

@@ -289,3 +289,23 @@ async fn nats_asks_for_its_token() {
     two.hears("alone").await;
     assert!(!bad.watch.figures().fabric_up);
 }
+
+#[tokio::test]
+async fn nats_may_speak_tls_with_a_certificate_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (cert, secret) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&secret, made.signing_key.serialize_pem()).unwrap();
+    let (cert_arg, key_arg) = (cert.to_str().unwrap(), secret.to_str().unwrap());
+    let nats = Nats::start(&["--tls", "--tlscert", cert_arg, "--tlskey", key_arg]).await;
+    let with =
+        |ca| Config { nats: Some(NatsConfig { ca: Some(ca), ..nats.config() }), token_keys: vec![[1; 32]], ..roomy() };
+    let (a, b) = (relay(with(cert.clone())).await, relay(with(cert.clone())).await);
+    connected(&a, true).await;
+    connected(&b, true).await;
+    let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
+    alice.publish(room, "sealed twice").await;
+    bob.hears("sealed twice").await;
+    assert!(matches!(Server::bind(with(secret)).await, Err(ServerError::Nats(_))));
+}
