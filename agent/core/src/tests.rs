@@ -3,6 +3,5 @@
 mod evaluation;
 mod flow;
 mod hostile;
-mod speed;
 mod vectors;
 mod world;

@@ -145,7 +145,7 @@ impl Toy {
                 self.on_disk.insert(seen.path.clone(), bytes.clone());
                 bytes
             }
-            _ => Bytes::new(),
+            Found::Absent | Found::File { .. } | Found::Symlink { .. } | Found::Folder => Bytes::new(),
         };
         let split = |bytes: &Bytes| -> BTreeSet<String> {
             String::from_utf8_lossy(bytes).split('\n').filter(|line| !line.is_empty()).map(str::to_owned).collect()
@@ -315,7 +315,11 @@ impl Machine for Toy {
                 let reply = Reply::Invite { link: String::new(), id: OpId([0; 32]), beyond_lan: true };
                 self.out.push_back(Output::Reply(request, reply));
             }
-            _ => {}
+            Input::Frame { .. }
+            | Input::LinkDrained { .. }
+            | Input::RootLost { .. }
+            | Input::RootBack
+            | Input::Command(..) => {}
         }
     }
     fn poll_output(&mut self) -> Option<Output> {
@@ -374,7 +378,7 @@ mod tests {
     fn files(folder: &Folder) -> Vec<(&RelPath, &Bytes)> {
         let files = folder.iter().filter_map(|(path, node)| match node {
             Node::File { bytes, .. } => Some((path, bytes)),
-            _ => None,
+            Node::Symlink(_) | Node::Folder => None,
         });
         files.collect()
     }
@@ -383,7 +387,7 @@ mod tests {
         let folder = &world.hosts[0].folder;
         let files = folder.iter().filter_map(|(_, node)| match node {
             Node::File { bytes, .. } => Some(bytes.clone()),
-            _ => None,
+            Node::Symlink(_) | Node::Folder => None,
         });
         let found: BTreeSet<usize> = files.flat_map(|bytes| markers(&bytes)).collect();
         let all = world.witness.markers.iter().enumerate();
