@@ -9,7 +9,7 @@
 //! what it will leave, a published change is already a row.
 //!
 //! Invariant: the state is a function of the rows; a crash between any two calls loses nothing that a scan of the folder
-//! does not find again. Read in this order: `entry` (what the tree says), `tree` (what it means), [`projection`]
+//! does not find again. Read in this order: `entry` (what the tree says), `tree` (what it means), `projection`
 //! (where it belongs), `ingest` (from the disk), `receive` (from others), `plan` (to the disk).
 //!
 //! Spec: docs/files.md.

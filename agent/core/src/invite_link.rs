@@ -1,4 +1,4 @@
-//! The invite link: `weft:` base64url(1 ‖ CBOR [workspace, secret, [op32], device16, [url], name]), without padding.
+//! The invite link: `weft:` base64url(1 ‖ CBOR [workspace, secret, \[op32\], device16, \[url\], name]), without padding.
 //!
 //! The first op is the invite; the others are heads at issue. Whoever has the link can join: it is a key, and never
 //! printed by `Debug`. Spec: docs/sealing.md#link.

@@ -1,6 +1,6 @@
 //! How an epoch travels: slots that name nobody, and the epoch's op sealed under the new A.
 //!
-//! [epoch16, [slot113], sealed ops]. A slot is HPKE base mode over role (1) ‖ A ‖ (C, or zeros for keepers), info
+//! [epoch16, \[slot113\], sealed ops]. A slot is HPKE base mode over role (1) ‖ A ‖ (C, or zeros for keepers), info
 //! `weft/v1/wrap` ‖ workspace ‖ epoch id. Invariant: secrets that do not match what the epoch's op commits to never become
 //! an [`Epoch`]. Spec: docs/sealing.md#key-packets.
 

@@ -1,6 +1,6 @@
 //! Membership operations: self-standing signed objects that name their parents.
 //!
-//! An op is [1, workspace, kind, [parent32], signer type, signer, wall ms, body] ‖ signature, its id the hash of the
+//! An op is [1, workspace, kind, \[parent32\], signer type, signer, wall ms, body] ‖ signature, its id the hash of the
 //! unsigned bytes, its body a byte string of deterministic CBOR. The genesis is the op all others descend from, and its
 //! id is the workspace's. Invariant: bytes are hashed and verified as received, never re-encoded.
 //! Spec: docs/sealing.md#ops.

@@ -111,7 +111,7 @@ impl Wire for Role {
     }
 }
 
-/// [commit_A, commit_C, [[parent16, back_a72, back_c72]], [recipient16]]: an epoch, without its secrets.
+/// [commit_A, commit_C, [[parent16, back_a72, back_c72]], \[recipient16\]]: an epoch, without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochGrant {
     /// What the secrets must match.
@@ -189,7 +189,7 @@ pub enum OpBody {
         /// Its label.
         label: String,
     },
-    /// 2: devices are taken out. [[device16], cut, epoch]
+    /// 2: devices are taken out. [\[device16\], cut, epoch]
     Revoke {
         /// Which, ascending; the revoked one with those it certified that are not kept.
         devices: Vec<DeviceId>,
@@ -213,12 +213,12 @@ pub enum OpBody {
         /// Whether only an admin may welcome.
         approval: bool,
     },
-    /// 4: an invite is void. [invite32]
+    /// 4: an invite is void. \[invite32\]
     Uninvite {
         /// Which.
         invite: OpId,
     },
-    /// 5: a joiner is let in. [invite32, admission, [slot]]
+    /// 5: a joiner is let in. [invite32, admission, \[slot\]]
     Welcome {
         /// By which invite.
         invite: OpId,
@@ -249,7 +249,7 @@ pub enum OpBody {
     },
     /// 8: a new epoch.
     Epoch(EpochGrant),
-    /// 9: another op is endorsed. [op32]
+    /// 9: another op is endorsed. \[op32\]
     Endorse {
         /// Which.
         op: OpId,
