@@ -19,7 +19,7 @@ use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::membership::Role;
 use weft_agent_core::setup::{Setup, Watermark};
-use weft_agent_core::store::MemoryStore;
+use weft_agent_core::store::{MemoryStore, Table};
 use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::Workspace;
 use weft_agent_core::workspace::command::{Command, Reply, RequestId, Status};
@@ -465,5 +465,69 @@ fn a_restored_backup_begins_a_new_incarnation_and_loses_nothing() {
         assert_eq!(town.text(b, "note.md"), town.text(a, "note.md"));
         assert!(!status_a.rejected.contains_key("fork"), "{status_a:#?}");
         assert!(status_a.settled && status_b.settled, "{status_a:#?} {status_b:#?}");
+    }
+}
+
+/// Two of three: the founder sends something to b, b goes away, the founder's database is restored from before, and a
+/// newcomer is the only one it meets. Then b is back. The reasons anybody refused anything for.
+fn reasons_after_a_restore_among_newcomers(watermark_survives: bool) -> Vec<String> {
+    let mut town = Town::new();
+    let a = town.found();
+    town.write(a, "note.md", "one\n");
+    let link = town.invite(a);
+    let b = town.join(&link);
+    town.run(5_000);
+    let backup = (town.hosts[a].store.clone(), town.hosts[a].watermark);
+    town.write(a, "note.md", "one\ntwo\n");
+    town.run(5_000);
+    town.disconnect(b);
+    town.run(100);
+    let watermark = if watermark_survives { town.hosts[a].watermark } else { backup.1 };
+    town.restart_from(a, backup.0, watermark);
+    town.run(1_000);
+    let link = town.invite(a);
+    town.join(&link);
+    town.run(5_000);
+    town.write(a, "other.md", "after the restore\n");
+    town.run(5_000);
+    town.connect(b);
+    town.run(60_000);
+    (0..3).flat_map(|host| town.status(host).rejected.into_keys()).collect()
+}
+
+/// The watermark alone tells a restored replica that it is one when nobody who knows better is there.
+#[test]
+fn without_its_watermark_a_restored_replica_gives_a_number_twice() {
+    assert_eq!(reasons_after_a_restore_among_newcomers(true), Vec::<String>::new());
+    let without = reasons_after_a_restore_among_newcomers(false);
+    assert!(without.iter().any(|reason| reason == "fork" || reason == "wrong link"), "{without:?}");
+}
+
+/// What is held already changes nothing when it comes again; without that check the frontier goes back.
+#[test]
+fn what_comes_again_is_known() {
+    for weakened in [false, true] {
+        let mut town = Town::new();
+        let a = town.found();
+        let link = town.invite(a);
+        let b = town.join(&link);
+        town.run(5_000);
+        for round in 0..4 {
+            town.write(a, "note.md", &format!("round {round}\n"));
+            town.run(2_000);
+        }
+        let held = town.hosts[b].machine.frontier().clone();
+        if weakened {
+            town.hosts[b].machine.weaken(weft_agent_core::setup::Weakness::NoDedupe);
+        }
+        let by_a = town.status(a).device.0;
+        let first = weft_agent_core::store::Read::scan(&town.hosts[a].store, Table::Envelopes, &by_a, None, 1);
+        // One of the rooms both are in is their epoch's; in the invite's nobody takes an envelope.
+        let rooms: Vec<RoomId> = town.rooms.keys().copied().collect();
+        for room in rooms {
+            town.frame(b, ServerFrame::Deliver { room, from: peer_id(a), payload: first[0].1.clone() });
+        }
+        while town.step(b) {}
+        assert_eq!(*town.hosts[b].machine.frontier() != held, weakened);
     }
 }
