@@ -167,6 +167,12 @@ impl Files {
             self.delete(&replaced, cx);
         }
         self.find_moves(&mut new, &mut known, cx);
+        for path in &folders {
+            // An empty folder that moved along with the one it is in: its record is here by now, and it is not gone.
+            if let Some(key) = self.records.at(path) {
+                self.gone.remove(key);
+            }
+        }
         folders.retain(|path| self.records.at(path).is_none());
         folders.sort();
         for path in &folders {
