@@ -159,7 +159,7 @@ impl Workspace {
         self.drain_files(now, &tx);
         self.seal(now, &tx);
         self.plan_pulls(now);
-        self.plan_pieces(now, &tx);
+        self.plan_pieces(now);
         self.serve(now, &tx);
         self.check_flushes(now);
         self.effects.commit(tx, self.own.watermark());
@@ -218,7 +218,7 @@ impl Workspace {
 
     fn frame(&mut self, now: Timestamp, link: input::LinkId, frame: ServerFrame, tx: &Tx<'_>) {
         match frame {
-            ServerFrame::Joined { room, peers, .. } => self.room_joined(now, link, room, &peers, tx),
+            ServerFrame::Joined { room, peers, .. } => self.room_joined(now, link, room, &peers),
             ServerFrame::PeerJoined { room, peer } => self.peer_joined(now, link, room, peer.peer),
             ServerFrame::PeerLeft { room, peer } => self.peer_left(now, link, room, peer),
             ServerFrame::Deliver { room, from, payload } => self.deliver(now, link, room, from, payload, tx),
@@ -236,7 +236,7 @@ impl Workspace {
     fn drain_files(&mut self, now: Timestamp, tx: &Tx<'_>) {
         while let Some(output) = self.files.poll_output() {
             match output {
-                FilesOutput::Publish(content) => self.enqueue_content(now, content, tx),
+                FilesOutput::Publish(content) => self.enqueue_content(content, tx),
                 FilesOutput::Act(action, what) => {
                     let action = self.actions.outer(action);
                     self.effects.push(Output::Act(action, what));

@@ -81,7 +81,7 @@ impl Workspace {
     }
 
     /// Knocks in a room where somebody is.
-    pub(super) fn knock(&mut self, now: Timestamp, link: LinkId, room: RoomId, _tx: &Tx<'_>) {
+    pub(super) fn knock(&mut self, now: Timestamp, link: LinkId, room: RoomId) {
         let Phase::Joining(joining) = &mut self.phase else { return };
         joining.tries += 1;
         let wait = (KNOCK_AGAIN_MS << joining.tries.min(5)).min(KNOCK_AGAIN_MS_MAX);
@@ -170,7 +170,7 @@ impl Workspace {
                 joining.next_mono = now.after_ms(KNOCK_AGAIN_MS_MAX);
             }
             for (link, room) in doors {
-                self.knock(now, link, room, tx);
+                self.knock(now, link, room);
             }
         }
     }

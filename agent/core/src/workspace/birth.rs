@@ -87,6 +87,25 @@ struct Parts {
     incarnation: u64,
 }
 
+impl Parts {
+    /// Of a machine that holds a link and waits to be let in.
+    fn joining(setup: Setup, mut rng: ChaCha20Rng, now: Timestamp, link: &InviteLink, incarnation: u64) -> Self {
+        let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
+        Self {
+            id: link.workspace,
+            name: link.name.clone(),
+            identity: setup.identity,
+            rng,
+            watermark: setup.watermark,
+            phase: Phase::Joining(Box::new(joining)),
+            ops: None,
+            keyring: Keyring::new(),
+            frontier: Frontier::default(),
+            incarnation,
+        }
+    }
+}
+
 impl Workspace {
     fn assemble(parts: Parts, read: &dyn Read) -> Self {
         let device = parts.identity.device.id();
@@ -173,21 +192,10 @@ impl Workspace {
     /// Starts waiting for admission by a link; nothing in the folder is touched before [`Output::Admitted`].
     #[must_use]
     pub fn join(setup: Setup, now: Timestamp, link: &InviteLink) -> Self {
-        let mut rng = seeded(&setup);
-        let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
         let empty = MemoryStore::default();
-        let parts = Parts {
-            id: link.workspace,
-            name: link.name.clone(),
-            identity: setup.identity,
-            rng,
-            watermark: setup.watermark,
-            phase: Phase::Joining(Box::new(joining)),
-            ops: None,
-            keyring: Keyring::new(),
-            frontier: Frontier::default(),
-            incarnation: setup.watermark.incarnation + 1,
-        };
+        let rng = seeded(&setup);
+        let incarnation = setup.watermark.incarnation + 1;
+        let parts = Parts::joining(setup, rng, now, link, incarnation);
         let mut this = Self::assemble(parts, &empty);
         let tx = Tx::new(&empty);
         this.write_start(&tx);
@@ -216,7 +224,7 @@ impl Workspace {
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open(setup: Setup, now: Timestamp, read: &dyn Read) -> Result<Self, OpenError> {
-        let mut rng = seeded(&setup);
+        let (rng, watermark) = (seeded(&setup), setup.watermark);
         let format = read.get(Table::Meta, key::FORMAT).ok_or(OpenError::Empty)?;
         match format.first() {
             Some(&FORMAT) => {}
@@ -235,19 +243,7 @@ impl Workspace {
         let parts = if let Some(text) = joining {
             let text = std::str::from_utf8(&text).map_err(|_| OpenError::Damaged("joining"))?;
             let link = InviteLink::parse(text).map_err(|_| OpenError::Damaged("joining"))?;
-            let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
-            Parts {
-                id: link.workspace,
-                name: link.name.clone(),
-                identity: setup.identity,
-                rng,
-                watermark: setup.watermark,
-                phase: Phase::Joining(Box::new(joining)),
-                ops: None,
-                keyring: Keyring::new(),
-                frontier: Frontier::default(),
-                incarnation,
-            }
+            Parts::joining(setup, rng, now, &link, incarnation)
         } else {
             let genesis = read.get(Table::Meta, GENESIS).ok_or(OpenError::Damaged("genesis"))?;
             let genesis = Genesis::parse(&genesis).map_err(|_| OpenError::Damaged("genesis"))?;
@@ -268,9 +264,9 @@ impl Workspace {
         let mut this = Self::assemble(parts, read);
         this.last_mono = now.mono_ms;
         let tx = Tx::new(read);
-        if setup.watermark > this.own.watermark() {
+        if watermark > this.own.watermark() {
             // The database went back behind what was sent.
-            this.found_out_rollback(now, setup.watermark.incarnation, &tx);
+            this.found_out_rollback(now, watermark.incarnation, &tx);
         } else if this.reborn {
             this.await_peers(now, &tx);
         }

@@ -1,7 +1,7 @@
 //! Fetching the pieces of large files, apart from everything else.
 //!
 //! Invariant: at most a window of pieces is asked of one peer at a time, so that blobs never crowd out text; a piece is
-//! stored only if it was wanted and hashes to its id. What is wanted is stored, so a restart goes on where it stopped.
+//! stored only if it was wanted and hashes to its id. Pieces that came stay, and after a restart the files ask for the rest.
 //! Spec: docs/sync.md#blobs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -110,7 +110,7 @@ impl Workspace {
     }
 
     /// Asks connected peers for pieces, within the window.
-    pub(super) fn plan_pieces(&mut self, now: Timestamp, _tx: &Tx<'_>) {
+    pub(super) fn plan_pieces(&mut self, now: Timestamp) {
         if !self.is_active() || self.paused || self.blobs.wanted.is_empty() {
             self.blobs.retry_mono = None;
             let asked = std::mem::take(&mut self.blobs.asked);

@@ -45,7 +45,7 @@ impl Workspace {
         tx: &Tx<'_>,
     ) -> Option<Reply> {
         Some(match command {
-            Command::Status => Reply::Status(Box::new(self.status(tx))),
+            Command::Status => Reply::Status(Box::new(self.status())),
             Command::Invite { role, expires_wall_ms, uses, lan } => {
                 if !self.is_active() {
                     return Some(Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()));
@@ -189,7 +189,7 @@ impl Workspace {
             && connected.all(|peer| peer.frontier == self.frontier)
     }
 
-    fn status(&self, _tx: &Tx<'_>) -> Status {
+    fn status(&self) -> Status {
         let figures = self.files.figures();
         let connected = self.links.connected();
         let me = self.my_device();

@@ -117,7 +117,7 @@ impl Workspace {
         }
     }
 
-    pub(super) fn room_joined(&mut self, now: Timestamp, link: LinkId, room: RoomId, peers: &[Peer], tx: &Tx<'_>) {
+    pub(super) fn room_joined(&mut self, now: Timestamp, link: LinkId, room: RoomId, peers: &[Peer]) {
         let Some(state) = self.links.room_mut(link, &room) else { return };
         state.joined = true;
         state.peers = peers.iter().map(|peer| (peer.peer, None)).collect();
@@ -130,7 +130,7 @@ impl Workspace {
             }
             Purpose::Knock(_) => {
                 if !peers.is_empty() {
-                    self.knock(now, link, room, tx);
+                    self.knock(now, link, room);
                 }
             }
         }

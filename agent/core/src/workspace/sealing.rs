@@ -76,7 +76,7 @@ impl Workspace {
     }
 
     /// Stores content that was taken in here.
-    pub(super) fn enqueue_content(&mut self, _now: Timestamp, content: Content, tx: &Tx<'_>) {
+    pub(super) fn enqueue_content(&mut self, content: Content, tx: &Tx<'_>) {
         let batch = Batch::Content(content);
         let order = self.outbox.push(&batch, tx);
         if let Batch::Content(content) = batch {
