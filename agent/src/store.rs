@@ -119,8 +119,7 @@ impl Store {
         let mut steps = String::from("BEGIN IMMEDIATE;");
         for table in Table::ALL {
             // Short rows live in the index itself; long values would make its pages sparse.
-            let long =
-                [Table::Envelopes, Table::Outbox, Table::Parked, Table::Documents, Table::Pieces].contains(&table);
+            let long = [Table::Envelopes, Table::Outbox, Table::Documents, Table::Pieces].contains(&table);
             let shape = if long { "" } else { "WITHOUT ROWID" };
             steps.push_str(&format!(
                 "CREATE TABLE IF NOT EXISTS {} (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL) {shape};",

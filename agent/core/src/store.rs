@@ -28,8 +28,6 @@ pub enum Table {
     Held = 5,
     /// order 8 BE -> a batch taken in but not yet sealed.
     Outbox = 6,
-    /// arrival order 8 BE -> envelope that cannot be verified yet (unknown heads, device or epoch). Bounded.
-    Parked = 7,
     /// content hash (32) -> where the bytes of that version are: (chain, seq) or outbox order, and size or manifest.
     Versions = 8,
     /// document name ‖ 0 ‖ 0 -> compacted snapshot; document name ‖ 0 ‖ n 8 BE -> n-th increment since.
@@ -40,8 +38,6 @@ pub enum Table {
     Files = 11,
     /// piece id (32) -> sealed piece of a blob.
     Pieces = 12,
-    /// piece id (32) -> piece that is wanted and not here.
-    Wanted = 13,
     /// wall ms 8 BE ‖ counter 8 BE -> one entry of the log that people read.
     Log = 14,
     /// invite op id (32) -> the link we issued. Secret.
@@ -52,20 +48,18 @@ pub enum Table {
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Table; 16] = [
+    pub const ALL: [Table; 14] = [
         Table::Meta,
         Table::Ops,
         Table::Epochs,
         Table::Envelopes,
         Table::Held,
         Table::Outbox,
-        Table::Parked,
         Table::Versions,
         Table::Documents,
         Table::Waiting,
         Table::Files,
         Table::Pieces,
-        Table::Wanted,
         Table::Log,
         Table::Invites,
         Table::Peers,
@@ -81,13 +75,11 @@ impl Table {
             Table::Envelopes => "envelopes",
             Table::Held => "held",
             Table::Outbox => "outbox",
-            Table::Parked => "parked",
             Table::Versions => "versions",
             Table::Documents => "documents",
             Table::Waiting => "waiting",
             Table::Files => "files",
             Table::Pieces => "pieces",
-            Table::Wanted => "wanted",
             Table::Log => "log",
             Table::Invites => "invites",
             Table::Peers => "peers",
