@@ -320,17 +320,10 @@ impl Looker {
         if !matches!(outcome, Outcome::Done(_)) {
             return;
         }
-        let below = format!("{from}/");
-        let inside: Vec<RelPath> = self
-            .known
-            .range(from.clone()..)
-            .map(|(path, _)| path.clone())
-            .take_while(|path| path == from || path.as_str().starts_with(&below) || path.as_str() < below.as_str())
-            .filter(|path| path.as_str().starts_with(&below))
-            .collect();
+        let inside: Vec<RelPath> = self.known_below(from).cloned().collect();
         for old in inside {
             let known = self.known.remove(&old);
-            let rest = old.as_str().strip_prefix(&below).unwrap_or_default();
+            let rest = old.as_str().get(from.as_str().len() + 1..).unwrap_or_default();
             if let (Some(new), Some(known)) = (RelPath::new(&format!("{to}/{rest}")), known) {
                 if known == Known::Folder {
                     self.watch.add(new.as_str());
@@ -338,6 +331,21 @@ impl Looker {
                 self.known.insert(new, known);
             }
         }
+        if self.known.get(to) == Some(&Known::Folder) {
+            // What a user changed in it a moment ago is told by the watcher under a path that is no more.
+            self.debounce.later(to.clone(), Instant::now());
+        }
+    }
+
+    /// What is known inside a folder, at any depth.
+    fn known_below(&self, folder: &RelPath) -> impl Iterator<Item = &RelPath> {
+        let below = format!("{folder}/");
+        let not_yet = below.clone();
+        self.known
+            .range(folder.clone()..)
+            .map(|(path, _)| path)
+            .skip_while(move |path| path.as_str() < not_yet.as_str())
+            .take_while(move |path| path.as_str().starts_with(&below))
     }
 
     fn watch_above(&mut self, path: &RelPath) {
@@ -380,19 +388,22 @@ impl Looker {
                 let watch = &mut self.watch;
                 let mut enter = |folder: &RelPath| watch.add(folder.as_str());
                 if let Ok(listing) = scan::list(&self.root, &mut self.rules, Some(&path), &mut enter) {
-                    for (inner, entry) in listing.entries {
-                        if self.differs(&inner, &entry) {
-                            todo.push(inner);
-                        }
-                    }
+                    let is_gone = |inner: &RelPath| self.root.join(inner.as_str()).symlink_metadata().is_err();
+                    let missing = self.known_below(&path).filter(|inner| !listing.entries.contains_key(*inner));
+                    todo.extend(missing.filter(|inner| is_gone(inner)).cloned());
+                    todo.extend(
+                        listing
+                            .entries
+                            .into_iter()
+                            .filter_map(|(inner, entry)| self.differs(&inner, &entry).then_some(inner)),
+                    );
                 }
                 if self.known.get(&path) == Some(&Known::Folder) {
                     continue;
                 }
             } else if matches!(self.known.get(&path), Some(Known::Folder | Known::Untold)) {
                 // What was below is gone with it.
-                let below = format!("{path}/");
-                todo.extend(self.known.keys().filter(|inner| inner.as_str().starts_with(&below)).cloned());
+                todo.extend(self.known_below(&path).cloned());
             }
             todo.push(path);
         }

@@ -193,8 +193,12 @@ impl<M: Machine> World<M> {
         let blind = self.sabotage.blind_writes;
         let (acted, undo) =
             host.folder.act(what, ready, self.now_us, blind, |bytes| M::version_hash(&workspace, bytes));
+        let mut below = Vec::new();
         if matches!(acted, crate::sim::folder::Acted::Done(_)) {
             host.learn(what);
+            if let FolderAction::Move { to, .. } = what {
+                below = host.below(to);
+            }
         }
         self.note(|| format!("h{index} did {action:?}: {}", brief(what)));
         let outcome = match acted {
@@ -207,6 +211,10 @@ impl<M: Machine> World<M> {
             }
         };
         self.say(index, Input::Acted { action, outcome }, undo);
+        if !below.is_empty() {
+            // What a user changed in a folder just before it moved is told by the watcher under a path that is no more.
+            self.job(index, Job::Look { paths: below, only_changes: true });
+        }
     }
 
     /// Tells the core something, in order, a little later.
@@ -271,6 +279,16 @@ impl<M: Machine> World<M> {
 }
 
 impl<M> crate::sim::host::Host<M> {
+    /// What is, or is known to be, inside a folder.
+    fn below(&self, folder: &RelPath) -> Vec<RelPath> {
+        let prefix = format!("{folder}/");
+        let known = self.known.keys().filter(|path| path.as_str().starts_with(&prefix));
+        let mut paths: Vec<RelPath> = self.folder.inside(folder).map(|(path, _)| path).chain(known).cloned().collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
     /// After an action of our own, what is there is known.
     fn learn(&mut self, what: &FolderAction) {
         let paths: Vec<RelPath> = match what {
