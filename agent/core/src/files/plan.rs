@@ -167,6 +167,14 @@ impl Files {
         if self.halt.is_some() {
             return;
         }
+        self.plan_once(cx);
+        // Folders that changed places left work behind. Each then is where it belongs, so this ends.
+        while !self.work.todo.is_empty() && self.work.has_room() {
+            self.plan_once(cx);
+        }
+    }
+
+    fn plan_once(&mut self, cx: &mut Cx<'_, '_>) {
         let new = self.sort_work();
         let few = self.work.folders.len() + self.work.rest.len() <= LOOK_ALWAYS_MAX;
         let all = few || self.work.in_flight.len() <= self.work.look_at_all_below;

@@ -307,8 +307,9 @@ impl<M> crate::sim::host::Host<M> {
             }
             FolderAction::MakeFolder { path }
             | FolderAction::Write { path, .. }
-            | FolderAction::Remove { path, .. }
-            | FolderAction::SetExecutable { path, .. } => vec![path.clone()],
+            | FolderAction::Remove { path, .. } => vec![path.clone()],
+            // It says nothing of the content, which a user may have changed since it was read.
+            FolderAction::SetExecutable { .. } => Vec::new(),
         };
         for path in paths {
             match self.folder.get(&path).map(known) {
