@@ -98,12 +98,17 @@ pub(crate) struct Links {
     state: Mutex<State>,
     next: AtomicU64,
     stop: CancellationToken,
+    /// Rung when a link has ended.
+    ended: Notify,
 }
+
+/// How long the last words of an agent that leaves may take to reach the sockets.
+const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
 impl Links {
     pub(crate) fn new(env: Arc<LinkEnv>, inbox: Arc<Inbox>) -> Arc<Links> {
         let stop = CancellationToken::new();
-        Arc::new(Links { env, inbox, state: Mutex::default(), next: AtomicU64::new(1), stop })
+        Arc::new(Links { env, inbox, state: Mutex::default(), next: AtomicU64::new(1), stop, ended: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -166,6 +171,21 @@ impl Links {
         }
     }
 
+    /// Sends what waits, and ends each link that has; what is not sent in time is given up.
+    pub(crate) async fn farewell(&self) {
+        self.lock().queues.values().for_each(|queue| queue.finish("the agent leaves"));
+        let all_ended = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.lock().queues.is_empty() {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let _in_time = tokio::time::timeout(FAREWELL_MAX, all_ended).await;
+    }
+
     /// Ends all of them.
     pub(crate) fn shutdown(&self) {
         self.stop.cancel();
@@ -219,6 +239,7 @@ impl Links {
     fn forget(&self, id: LinkId) {
         if self.lock().queues.remove(&id).is_some() {
             self.inbox.link_now(weft_agent_core::workspace::input::Input::LinkDown { link: id });
+            self.ended.notify_waiters();
         }
     }
 }

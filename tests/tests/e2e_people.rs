@@ -48,6 +48,29 @@ fn joining_while_nobody_is_there_finishes_by_itself() -> Result<()> {
     Ok(())
 }
 
+/// Who leaves is gone for the others, keeps the files, and gets nothing more.
+#[test]
+fn who_leaves_is_gone_for_everybody() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let team = stage.team(&relay, &["ada", "ben", "cleo"])?;
+    let [ada, ben, cleo] = team.as_slice() else { unreachable!("three were asked for") };
+    ada.write("shared.md", "ours\n")?;
+    wait_text(cleo, "shared.md", "ours\n")?;
+    wait_settled(&[ada, ben, cleo])?;
+    let ran = cleo.run_here(["leave", "--yes"])?.expect_code(0)?;
+    assert!(!ran.stderr.contains("No other device"), "{ran:?}");
+    for agent in [ada, ben] {
+        wait("only two members", LONG, || Ok((agent.status()?.members() == 2).then_some(())))?;
+    }
+    ada.write("later.md", "without Cleo\n")?;
+    wait_text(ben, "later.md", "without Cleo\n")?;
+    wait_same(&[ada, ben])?;
+    assert_eq!(std::fs::read_to_string(cleo.folder().join("shared.md"))?, "ours\n");
+    assert!(!cleo.folder().join("later.md").exists());
+    Ok(())
+}
+
 /// An invite for one person lets one person in, and a revoked one nobody.
 #[test]
 fn an_invite_lets_in_whom_it_says() -> Result<()> {

@@ -25,6 +25,11 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
     }
     let left = client.ask(&Request::Leave { dir })?;
     term::say(&format!("Left '{name}'. The files in {} are yours and no longer synced.", text(&left, "path")));
+    if left.get("heard") == Some(&Value::Bool(false)) {
+        term::note(
+            "No other device was online to hear it: the others list you as a member until one of them removes you.",
+        );
+    }
     Ok(0)
 }
 

@@ -248,8 +248,13 @@ async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Opti
 async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
     let space = space(daemon, dir)?;
     let (id, path, name) = (space.shared.id, space.shared.path.clone(), space.shared.name());
+    let mut heard = true;
     if !space.shared.is_joining() {
+        if let Reply::Status(status) = space.shared.ask(Command::Status, PATIENCE).await? {
+            heard = status.members.len() < 2 || status.peers.iter().any(|peer| peer.connected);
+        }
         done(&space, Command::Leave).await?;
+        space.shared.farewell().await;
     }
     drop(space);
     let stopping = Arc::clone(daemon);
@@ -266,7 +271,7 @@ async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
     if replica.exists() {
         std::fs::remove_dir_all(replica)?;
     }
-    Ok(json!({"path": path, "name": name}))
+    Ok(json!({"path": path, "name": name, "heard": heard}))
 }
 
 async fn invite(daemon: &Arc<Daemon>, dir: &Path, role: &str, expires_ms: u64, uses: u32) -> Outcome {

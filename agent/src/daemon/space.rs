@@ -140,6 +140,13 @@ impl Shared {
         drop(inner);
         links.set(&wanted);
     }
+    /// Lets every link send what waits on it, then ends it: for an agent that leaves.
+    pub(crate) async fn farewell(&self) {
+        let links = self.lock().current.as_ref().map(|current| Arc::clone(&current.links));
+        if let Some(links) = links {
+            links.farewell().await;
+        }
+    }
     /// Dials what waits, at once.
     pub(crate) fn nudge(&self) {
         let links = self.lock().current.as_ref().map(|current| Arc::clone(&current.links));

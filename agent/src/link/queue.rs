@@ -20,6 +20,8 @@ struct Inner {
     ranks: [VecDeque<Bytes>; 3],
     bytes: u64,
     closed: Option<String>,
+    /// Closes with this reason once everything that waits was taken.
+    closes_when_empty: Option<String>,
 }
 
 /// The queue of one link.
@@ -44,7 +46,7 @@ impl Queue {
 
     pub(crate) fn push(&self, rank: Rank, frame: Bytes) {
         let mut inner = self.lock();
-        if inner.closed.is_some() {
+        if inner.closed.is_some() || inner.closes_when_empty.is_some() {
             return;
         }
         inner.bytes += frame.len() as u64;
@@ -58,6 +60,12 @@ impl Queue {
             inner.closed = Some("it takes what is sent too slowly".to_owned());
         }
         drop(inner);
+        self.bell.notify_one();
+    }
+
+    /// Takes nothing more, and gives the link up when what waits was sent.
+    pub(crate) fn finish(&self, why: &str) {
+        self.lock().closes_when_empty.get_or_insert_with(|| why.to_owned());
         self.bell.notify_one();
     }
 
@@ -95,6 +103,11 @@ impl Queue {
                 frames.push(frame);
             }
         }
+        if frames.is_empty()
+            && let Some(why) = &inner.closes_when_empty
+        {
+            return Err(why.clone());
+        }
         inner.bytes = inner.bytes.saturating_sub(bytes);
         let left = inner.bytes;
         Ok((!frames.is_empty()).then_some(Round { frames, had_bulk, left }))
@@ -118,6 +131,17 @@ mod tests {
         assert_eq!(round.frames[0].as_ref(), b"control");
         assert_eq!(round.frames[1].as_ref(), b"live");
         assert_eq!((round.frames.len(), round.had_bulk, round.left), (5, true, 3 * 100 * 1024));
+    }
+
+    /// What was said before the end is still sent, then the link ends.
+    #[test]
+    fn who_finishes_is_heard_to_the_end() {
+        let queue = Queue::default();
+        queue.push(Rank::Live, Bytes::from_static(b"last words"));
+        queue.finish("left");
+        queue.push(Rank::Live, Bytes::from_static(b"too late"));
+        assert_eq!(queue.try_round().unwrap().unwrap().frames, [Bytes::from_static(b"last words")]);
+        assert_eq!(queue.try_round().err().as_deref(), Some("left"));
     }
 
     /// A link over its bound is given up with a reason.

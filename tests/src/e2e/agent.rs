@@ -71,6 +71,11 @@ impl Status {
     pub fn state(&self) -> String {
         self.0.get("state").and_then(Value::as_str).unwrap_or_default().to_lowercase()
     }
+    /// How many members there are.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.0.get("members").and_then(Value::as_array).map_or(0, Vec::len)
+    }
     /// How many peers are reachable now.
     #[must_use]
     pub fn connected_peers(&self) -> usize {

@@ -8,10 +8,12 @@
 
 use std::collections::VecDeque;
 
+use weft_protocol::frame::ClientFrame;
+
 use crate::setup::Watermark;
 use crate::store::{Tx, Write};
 use crate::workspace::input::Token;
-use crate::workspace::output::Output;
+use crate::workspace::output::{Output, Rank};
 
 /// Collects outputs while an input is handled, and gives them out in an order that a crash cannot make a lie.
 #[derive(Debug, Default)]
@@ -35,10 +37,9 @@ pub(super) struct Effects {
 /// Whether an output tells somebody, or does something, that a crash must not make us forget.
 fn is_gated(output: &Output) -> bool {
     match output {
-        Output::Send { frame, .. } => matches!(
-            frame,
-            weft_protocol::frame::ClientFrame::Publish { .. } | weft_protocol::frame::ClientFrame::Send { .. }
-        ),
+        // Who goes for good leaves a room after its last words, so after what those wait for.
+        Output::Send { frame: ClientFrame::Leave { .. }, rank, .. } => *rank == Rank::Live,
+        Output::Send { frame, .. } => matches!(frame, ClientFrame::Publish { .. } | ClientFrame::Send { .. }),
         Output::Act(..) | Output::Reply(..) | Output::Admitted { .. } => true,
         Output::Persist { .. }
         | Output::Close { .. }
@@ -131,9 +132,7 @@ mod tests {
     use super::*;
     use crate::store::{MemoryStore, Table};
     use crate::workspace::input::LinkId;
-    use crate::workspace::output::Rank;
     use bytes::Bytes;
-    use weft_protocol::frame::ClientFrame;
     use weft_protocol::id::RoomId;
 
     fn send() -> Output {

@@ -89,12 +89,15 @@ impl Workspace {
     /// Asks for rooms that are wanted and gives up those that are not.
     pub(super) fn sync_rooms(&mut self, now: Timestamp) {
         let wanted = if self.paused { BTreeMap::new() } else { self.wanted_rooms() };
+        // Who goes for good says so first: these frames may not overtake that.
+        let left = matches!(self.phase, super::Phase::Left);
+        let leave_rank = if left { Rank::Live } else { Rank::Control };
         let mut frames = Vec::new();
         for (link, state) in &mut self.links.0 {
             state.rooms.retain(|room, _| {
                 let keep = wanted.contains_key(room);
                 if !keep {
-                    frames.push((*link, ClientFrame::Leave { room: *room }));
+                    frames.push((*link, leave_rank, ClientFrame::Leave { room: *room }));
                 }
                 keep
             });
@@ -108,12 +111,12 @@ impl Workspace {
                     let room =
                         Room { purpose: *purpose, joined: false, peers: BTreeMap::new(), ask: None, retry_mono: None };
                     state.rooms.insert(*id, room);
-                    frames.push((*link, ClientFrame::Join { room: *id, key: key.public(), proof }));
+                    frames.push((*link, Rank::Control, ClientFrame::Join { room: *id, key: key.public(), proof }));
                 }
             }
         }
-        for (link, frame) in frames {
-            self.send(link, Rank::Control, frame);
+        for (link, rank, frame) in frames {
+            self.send(link, rank, frame);
         }
     }
 

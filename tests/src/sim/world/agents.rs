@@ -256,7 +256,8 @@ impl<M: Machine> World<M> {
             host.waits_for_link = true;
         }
         self.after(2_000_000, Step::Invite { joiner, pick });
-        let may = |host: &crate::sim::host::Host<M>| host.admitted && host.role >= Role::Admin;
+        let may =
+            |host: &crate::sim::host::Host<M>| host.admitted && host.phase == Phase::Active && host.role >= Role::Admin;
         let inviters: Vec<usize> =
             self.hosts.iter().enumerate().filter(|(_, host)| may(host)).map(|(index, _)| index).collect();
         let Some(inviter) = inviters.get((pick / 16 % inviters.len().max(1) as u64) as usize).copied() else { return };
