@@ -189,10 +189,20 @@ impl Workspace {
         KeyPacket::make(&epoch, &recipients(&self.membership), op, &mut self.rng).map(|packet| packet.to_bytes())
     }
 
-    /// A device states another epoch than ours: hand it what it may lack.
-    pub(super) fn offer_epochs(&mut self, now: Timestamp, route: Route, device: DeviceId, stated: EpochId) {
+    /// A device states another epoch than ours, or lacks envelopes while there are epochs beside the one it states: hand
+    /// it what it may lack. Why the second: of epochs made at the same time all choose the same to seal under, and who
+    /// made that one hears nothing of the others, whose ops are sealed under themselves.
+    pub(super) fn offer_epochs(
+        &mut self,
+        now: Timestamp,
+        route: Route,
+        device: DeviceId,
+        stated: EpochId,
+        lacks: bool,
+    ) {
         let Some(ours) = self.sealing_epoch() else { return };
-        if stated == ours || self.packets.offered.get(&device).is_some_and(|until| *until > now.mono_ms) {
+        let beside = lacks && self.membership.epoch_heads().iter().any(|head| *head != stated);
+        if (stated == ours && !beside) || self.packets.offered.get(&device).is_some_and(|until| *until > now.mono_ms) {
             return;
         }
         self.packets.offered.insert(device, now.after_ms(OFFER_AGAIN_MS));

@@ -217,7 +217,7 @@ impl Workspace {
         if lacks && !told {
             self.beacon_soon(now);
         }
-        self.offer_epochs(now, route, device, statement.epoch);
+        self.offer_epochs(now, route, device, statement.epoch, lacks);
         if let Some(room) = self.links.room_mut(route.link, &route.room) {
             let all_heard = room.peers.values().all(Option::is_some);
             if all_heard {

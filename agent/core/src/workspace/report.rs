@@ -185,6 +185,8 @@ impl Workspace {
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()
             && self.is_active()
+            // After somebody went, a new key is about to be made.
+            && self.sealing_epoch().is_some()
             && (self.is_alone() || !self.outbox.has_any(true))
             && connected.all(|peer| peer.frontier == self.frontier)
     }
