@@ -40,12 +40,10 @@ fn the_same_seed_gives_the_same_digest() {
     }
 }
 
-/// Each of these defences matters: without it some seed in a small range fails that passes with it. What the watermark
-/// and the check for what is held already are for shows in agent/core/tests/town.rs: here peers tell the one and heal the
-/// other.
+/// Each defence matters: without it some seed in a small range fails that passes with it.
 #[test]
-fn these_defences_matter() {
-    for name in NAMES.iter().filter(|name| !["no-watermark", "no-dedupe"].contains(name)) {
+fn every_defence_matters() {
+    for name in NAMES {
         let sabotage = Sabotage::named(name).unwrap();
         let profile = sabotage.profile();
         let found = (0..200).any(|seed| fails(seed, profile, sabotage) && !fails(seed, profile, Sabotage::default()));

@@ -246,7 +246,29 @@ fn faults(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
         let (watermark, store_only) = (dice.chance(400), dice.chance(250));
         events.push(Event { at_ms: from, host, what: What::Backup, pick: dice.any() });
         events.push(Event { at_ms: to, host, what: What::Restore { watermark, store_only }, pick: dice.any() });
+        if profile.hosts > 2 && dice.chance(300) {
+            alone_with_a_stale_peer(profile, dice, host, (from, to), events);
+        }
     }
+}
+
+/// Around a restore: what the host wrote after the backup reaches some, and whoever it meets first afterwards is
+/// somebody else, who cannot tell it that it went back.
+fn alone_with_a_stale_peer(
+    profile: &Profile,
+    dice: &mut Dice,
+    host: usize,
+    (from, to): (u64, u64),
+    events: &mut Vec<Event>,
+) {
+    let stale = (host + 1 + dice.index(profile.hosts - 1)) % profile.hosts;
+    let mut add = |at_ms, host, what| events.push(Event { at_ms, host, what, pick: dice.any() });
+    add(from, stale, What::Partition { ms: to - from + 200 });
+    add((from + to) / 2, host, What::Deed(Deed::Create));
+    for other in (0..profile.hosts).filter(|other| *other != host && *other != stale) {
+        add(to, other, What::Partition { ms: 8_000 });
+    }
+    add(to + 4_000, host, What::Deed(Deed::Create));
 }
 
 #[cfg(test)]

@@ -136,7 +136,9 @@ impl Profile {
                 together: 300,
                 ..base
             },
-            "backups" => Profile { restores: count(1, 2), crashes: count(0, 1), span_ms: 15_000, ..base },
+            "backups" => {
+                Profile { hosts: count(2, 4), restores: count(1, 2), crashes: count(0, 1), span_ms: 15_000, ..base }
+            }
             "slow" => Profile {
                 slow: 700,
                 latency_us: (20_000, 400_000),

@@ -51,6 +51,8 @@ impl Sabotage {
             "backups"
         } else if self.early_persisted {
             "crashy"
+        } else if self.no_dedupe {
+            "flaky"
         } else {
             "split"
         }

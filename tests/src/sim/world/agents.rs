@@ -20,6 +20,9 @@ const BATCHES_MAX: usize = 4096;
 /// How long an invite is good, in milliseconds: longer than any clock is off.
 const INVITE_MS: u64 = 30 * 24 * 3_600_000;
 
+/// Keys in `Table::Meta` of how far chains are held: values begin with the sequence number, big-endian.
+const TIP: &[u8] = b"tip/";
+
 impl<M: Machine> World<M> {
     /// The first host founds the workspace.
     pub(super) fn found(&mut self) {
@@ -148,6 +151,13 @@ impl<M: Machine> World<M> {
                         && let Some(value) = &write.value
                     {
                         host.unflushed.push_back((token, write.key.clone(), *blake3::hash(value).as_bytes()));
+                    }
+                    if write.table == Table::Meta
+                        && write.key.starts_with(TIP)
+                        && let (Some(now), Some(before)) = (&write.value, host.disk.store.get(Table::Meta, &write.key))
+                        && now.get(..8) < before.get(..8)
+                    {
+                        self.witness.fail("backwards", || format!("host {index} holds less of a chain than before"));
                     }
                 }
                 host.disk.write(token, &batch);
