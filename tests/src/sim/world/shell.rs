@@ -84,7 +84,13 @@ impl<M: Machine> World<M> {
                 }
             }
             Job::Scan { only_changes } => {
-                let Some(host) = self.hosts.get(index) else { return };
+                let Some(host) = self.hosts.get_mut(index) else { return };
+                if !only_changes {
+                    // Told anew is also what was told to be gone, if the core still counts on it.
+                    for (path, known) in M::known_files(&host.disk.store) {
+                        host.known.entry(path).or_insert(known);
+                    }
+                }
                 let mut paths: Vec<RelPath> = host.folder.iter().map(|(path, _)| path.clone()).collect();
                 paths.extend(host.known.keys().filter(|path| host.folder.get(path).is_none()).cloned());
                 let seen = self.look(index, paths, only_changes);
