@@ -7,6 +7,7 @@ use bytes::Bytes;
 use weft_protocol::cbor::{DecodeError, Decoded, Reader, Type, Wire, Writer};
 
 use crate::id::{ChangeHash, PieceId, VersionHash};
+use crate::store::{Read, Table};
 
 /// Longest document name, in bytes: `{entity}:{id}:{concern}` has at most 16 + 1 + 64 + 1 + 32 in use.
 pub const DOCUMENT_NAME_BYTES_MAX: usize = 128;
@@ -65,6 +66,14 @@ pub struct Manifest {
     pub depth: u8,
     /// The pieces, in order.
     pub pieces: Vec<PieceRef>,
+}
+
+impl Manifest {
+    /// Whether all its own pieces are stored.
+    #[must_use]
+    pub fn is_here(&self, read: &dyn Read) -> bool {
+        self.pieces.iter().all(|piece| read.get(Table::Pieces, &piece.id.0).is_some())
+    }
 }
 
 /// The bytes of a version, here or in pieces.

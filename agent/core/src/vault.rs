@@ -72,10 +72,34 @@ impl Vault {
                     VersionBytes::Inline(_) => at.clone(),
                     VersionBytes::Blob(manifest) => Location::Blob(manifest.clone()),
                 };
-                let moves_on = |known: &Location| matches!(known, Location::Unsealed(_));
+                // An unsealed batch gets its place; a blob that cannot be put together from what is here is tried from
+                // the pieces that were named last.
+                let moves_on = |known: &Location| match (known, &location) {
+                    (Location::Unsealed(_), _) => true,
+                    (Location::Blob(known), Location::Blob(_)) => !known.is_here(tx),
+                    (Location::Blob(_) | Location::Sealed(_), _) => false,
+                };
                 let known = Self::location(hash, tx);
                 if known.as_ref().is_none_or(moves_on) {
                     tx.put(Table::Versions, hash.0, to_bytes(&location));
+                }
+            }
+        }
+    }
+
+    /// Forgets the versions of an unsealed batch that never will be sealed: nobody else has them, or pieces of them, by
+    /// that name.
+    pub(crate) fn unindex(&mut self, content: &Content, order: u64, tx: &Tx<'_>) {
+        for (_, items) in &content.documents {
+            for item in items {
+                let Item::Version { hash, bytes } = item else { continue };
+                let ours = match (Self::location(hash, tx), bytes) {
+                    (Some(Location::Unsealed(at)), _) => at == order,
+                    (Some(Location::Blob(known)), VersionBytes::Blob(manifest)) => known == *manifest,
+                    (Some(Location::Blob(_) | Location::Sealed(_)) | None, _) => false,
+                };
+                if ours {
+                    tx.delete(Table::Versions, hash.0);
                 }
             }
         }

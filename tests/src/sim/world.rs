@@ -58,6 +58,7 @@ enum Step {
     SaveRest { host: usize, path: RelPath, bytes: Bytes, before: Bytes },
     Start(usize),
     Invite { joiner: usize, pick: u64 },
+    AskAgain { joiner: usize },
     Answer { host: usize, boot: u64, command: Command },
 }
 
@@ -212,6 +213,7 @@ impl<M: Machine> World<M> {
             Step::SaveRest { host, path, bytes, before } => self.save_rest(host, &path, bytes, &before),
             Step::Start(host) => self.start(host),
             Step::Invite { joiner, pick } => self.invite(joiner, pick),
+            Step::AskAgain { joiner } => self.ask_again(joiner),
             Step::Answer { host, boot, command } => {
                 if self.runs(host, boot) {
                     self.ask(host, command);

@@ -136,6 +136,7 @@ impl Files {
                         }
                         Some(key) if kind_at == Some(look.kind) => {
                             self.gone.remove(key);
+                            self.offer_pieces(key.id, &look, cx);
                             known.push((key, look));
                         }
                         Some(key) => {
@@ -271,6 +272,7 @@ impl Files {
         let key = meets.unwrap_or_else(|| Key::main(id));
         let now = match meets {
             Some(key) => {
+                self.offer_pieces(id, &look, cx);
                 let (version, heads) = self.current(key).unwrap_or((look.hash, Vec::new()));
                 look.on_disk(version, heads)
             }
@@ -295,6 +297,16 @@ impl Files {
         };
         self.records.put(key, &record, cx.tx);
         self.work.add([key]);
+    }
+
+    /// A large file is here, but not all pieces of it as it was published, say after a restored backup: then nobody may
+    /// have them any more. It was cut anew just now; those pieces are published as well.
+    fn offer_pieces(&mut self, id: FileId, look: &Look, cx: &mut Cx<'_, '_>) {
+        let VersionBytes::Blob(cut) = &look.bytes else { return };
+        let Some(published) = cx.versions.manifest(&look.hash, cx.tx) else { return };
+        if published != *cut && !published.is_here(cx.tx) {
+            self.draft.version(id, look.item());
+        }
     }
 
     /// Whether this key is of the same kind and content as what was seen, and nowhere on disk yet.

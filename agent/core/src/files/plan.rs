@@ -126,6 +126,11 @@ impl Work {
             self.todo.extend(keys);
         }
     }
+    /// A version was published, perhaps again in other pieces: what waits for it looks anew.
+    pub(crate) fn version_told(&mut self, hash: &VersionHash) {
+        self.fetching.remove(hash);
+        self.version_here(hash);
+    }
     pub(crate) fn blob_here(&mut self, hash: VersionHash) {
         self.fetching.remove(&hash);
         self.blobs_here.insert(hash);

@@ -181,7 +181,7 @@ impl Files {
             }
             self.fresh.insert(*hash, bytes.clone());
         }
-        self.work.version_here(hash);
+        self.work.version_told(hash);
         Ok(())
     }
 

@@ -51,6 +51,21 @@ impl Blobs {
         self.wanted.len()
     }
 
+    /// Wants nothing more for a version.
+    fn forget(&mut self, hash: &VersionHash) {
+        let Some(fetch) = self.fetches.remove(hash) else { return };
+        for piece in fetch.missing {
+            if let Some(versions) = self.wanted.get_mut(&piece) {
+                versions.remove(hash);
+                if versions.is_empty() {
+                    self.wanted.remove(&piece);
+                    self.asked.remove(&piece);
+                    self.queue.retain(|queued| *queued != piece);
+                }
+            }
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let asked = self.asked.values().map(|(_, deadline)| *deadline).min();
         [asked, self.retry_mono].into_iter().flatten().min()
@@ -58,8 +73,9 @@ impl Blobs {
 }
 
 impl Workspace {
-    /// Wants the pieces of a version.
+    /// Wants the pieces of a version; no longer those of another manifest of it.
     pub(super) fn fetch(&mut self, now: Timestamp, hash: VersionHash, manifest: Manifest, tx: &Tx<'_>) {
+        self.blobs.forget(&hash);
         let missing: BTreeSet<PieceId> =
             manifest.pieces.iter().map(|piece| piece.id).filter(|id| tx.get(Table::Pieces, &id.0).is_none()).collect();
         for piece in &missing {

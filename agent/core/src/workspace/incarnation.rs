@@ -81,6 +81,7 @@ impl Workspace {
         for order in &orders {
             match Outbox::batch(*order, tx) {
                 Some(Batch::Content(content)) => {
+                    self.vault.unindex(&content, *order, tx);
                     documents.extend(content.documents.into_iter().map(|(name, _)| name));
                 }
                 Some(Batch::Ops(batch)) => ops.push(batch),

@@ -127,6 +127,7 @@ impl<M: Machine> World<M> {
             let lost: Vec<usize> = now.into_iter().filter(|number| !kept.contains(number)).collect();
             self.excuse_unless_elsewhere(index, &lost);
         }
+        self.links_may_be_void();
         self.witness.forgotten(index);
         self.note(|| format!("h{index} is put back (watermark {watermark} {peers_ahead}, store only {store_only})"));
         self.after(50_000, Step::Start(index));
@@ -142,9 +143,38 @@ impl<M: Machine> World<M> {
         let mine: Vec<usize> = self.hosts.get(index).map(|host| content(&host.folder)).unwrap_or_default();
         self.excuse_unless_elsewhere(index, &mine);
         self.ask(index, Command::Leave);
+        self.links_may_be_void();
         if let Some(host) = self.hosts.get_mut(index) {
             host.phase = Phase::Left;
         }
+    }
+
+    /// Links made by who left, or since a backup that was put back, let nobody in: whoever still waits in a while throws
+    /// theirs away and asks for another.
+    fn links_may_be_void(&mut self) {
+        self.spare_links.clear();
+        let joining =
+            |(index, host): (usize, &crate::sim::host::Host<M>)| (host.phase == Phase::Joining).then_some(index);
+        let waiting: Vec<usize> = self.hosts.iter().enumerate().filter_map(joining).collect();
+        for joiner in waiting {
+            self.after(40_000_000, Step::AskAgain { joiner });
+        }
+    }
+
+    /// A person whose link lets nobody in begins anew with another one.
+    pub(super) fn ask_again(&mut self, joiner: usize) {
+        if self.hosts.get(joiner).is_none_or(|host| host.phase != Phase::Joining) {
+            return;
+        }
+        self.drop_connections(joiner, 1_000);
+        let Some(host) = self.hosts.get_mut(joiner) else { return };
+        host.halt();
+        host.told.clear();
+        host.disk = crate::sim::disk::Disk::default();
+        host.link = None;
+        host.phase = Phase::Outside;
+        self.note(|| format!("h{joiner} asks for another link"));
+        self.after(1_000, Step::Invite { joiner, pick: 1 });
     }
 
     fn excuse_unless_elsewhere(&mut self, index: usize, numbers: &[usize]) {
