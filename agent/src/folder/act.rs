@@ -309,12 +309,10 @@ impl Actor<'_> {
             rustix::fs::fsync(&target)?;
             rustix::fs::fsync(&source)?;
         }
-        let meta = at::meta(&target, to.name())?;
-        let executable = meta.as_ref().map(|meta| meta.mode & 0o100 != 0);
-        let stat = meta.map_or_else(Stat::default, |meta| meta.stat);
-        // The stat is not trusted: an edit that landed just before the move is found at the next look.
+        let stat = at::meta(&target, to.name())?.map_or_else(Stat::default, |meta| meta.stat);
+        // Neither stat nor bit is trusted: a change that landed just before the move is found at the next look.
         let known = match expect {
-            Expect::File(hash) => Some(Known::File { hash: *hash, executable, stat: None }),
+            Expect::File(hash) => Some(Known::File { hash: *hash, executable: None, stat: None }),
             Expect::Symlink(target) => Some(Known::Symlink(target.clone())),
             Expect::Folder => Some(Known::Folder),
             Expect::Absent => None,

@@ -331,10 +331,8 @@ impl Looker {
                 self.known.insert(new, known);
             }
         }
-        if self.known.get(to) == Some(&Known::Folder) {
-            // What a user changed in it a moment ago is told by the watcher under a path that is no more.
-            self.debounce.later(to.clone(), Instant::now());
-        }
+        // What a user changed a moment ago, in it or of it, is told by the watcher under a path that is no more.
+        self.debounce.later(to.clone(), Instant::now());
     }
 
     /// What is known inside a folder, at any depth.

@@ -613,11 +613,13 @@ impl Files {
 
     /// Drafts the deletion of what a key shows; `seen`: what was on disk (what is current, if it was hidden).
     fn delete_entry(&mut self, key: Key, seen: Option<OnDisk>, cx: &mut Cx<'_, '_>) {
+        // Of what was on disk, not of what others made of it meanwhile: that the person never saw.
+        let hash = seen.as_ref().map(|seen| seen.hash);
+        let hash = hash.or_else(|| self.alternative(key).map(super::tree::Alternative::hash));
         let seen = seen.map(|seen| (seen.version, seen.heads)).or_else(|| self.current(key));
         let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
         let mut known = registers.and_then(|registers| registers.deleted()).unwrap_or_default();
         if let Some((version, heads)) = seen {
-            let hash = self.alternative(key).map(super::tree::Alternative::hash);
             // Versions of the same content that were not shown for that reason go with it.
             let same: Vec<Known> = self
                 .tree

@@ -73,6 +73,8 @@ impl Files {
                 let known = record.now.clone().filter(|now| self.knows(key, now, versions, tx));
                 match (known, shown) {
                     (Some(_), shown) => record.pending = shown,
+                    // About to be written for the first time: if it is not there it was not deleted.
+                    (None, Some(shown)) if record.now.is_none() => record.pending = Some(shown),
                     (None, Some(shown)) => (record.now, record.pending) = (Some(shown), None),
                     // Deleted by others, and here with content that nobody has: new.
                     (None, None) => {

@@ -112,11 +112,12 @@ impl<M: Machine> World<M> {
             return;
         }
         self.crash(index, pick);
-        let peers_ahead = self.peers_hold_all_of(index);
+        let peers_ahead = self.peers_hold_all_of(index) && !self.someone_may_come(index);
         let Some(host) = self.hosts.get_mut(index) else { return };
         let watermark_now = host.disk.watermark;
         host.disk = backup.disk;
-        // Put back alone, the watermark can only be told from the true one by peers that hold what came after.
+        // Put back too, the watermark can only be told from the true one by peers that hold what came after: whoever it
+        // meets first must be one of those.
         if !(watermark && peers_ahead) {
             host.disk.watermark = watermark_now;
         }
@@ -131,6 +132,12 @@ impl<M: Machine> World<M> {
         self.witness.forgotten(index);
         self.note(|| format!("h{index} is put back (watermark {watermark} {peers_ahead}, store only {store_only})"));
         self.after(50_000, Step::Start(index));
+    }
+
+    /// Whether anybody else is about to become a member.
+    fn someone_may_come(&self, index: usize) -> bool {
+        let comes = |host: &crate::sim::host::Host<M>| matches!(host.phase, Phase::Outside | Phase::Joining);
+        self.hosts.iter().enumerate().any(|(other, host)| other != index && comes(host))
     }
 
     /// A member leaves; what nobody else has of theirs goes with them.

@@ -199,11 +199,11 @@ impl<M: Machine> World<M> {
         let blind = self.sabotage.blind_writes;
         let (acted, undo) =
             host.folder.act(what, ready, self.now_us, blind, |bytes| M::version_hash(&workspace, bytes));
-        let mut below = Vec::new();
+        let mut moved = Vec::new();
         if matches!(acted, crate::sim::folder::Acted::Done(_)) {
             host.learn(what);
             if let FolderAction::Move { to, .. } = what {
-                below = host.below(to);
+                moved = host.with_inside(to);
             }
         }
         self.note(|| format!("h{index} did {action:?}: {}", brief(what)));
@@ -217,9 +217,9 @@ impl<M: Machine> World<M> {
             }
         };
         self.say(index, Input::Acted { action, outcome }, undo);
-        if !below.is_empty() {
-            // What a user changed in a folder just before it moved is told by the watcher under a path that is no more.
-            self.job(index, Job::Look { paths: below, only_changes: true });
+        if !moved.is_empty() {
+            // What a user changed just before is told by the watcher under a path that is no more.
+            self.job(index, Job::Look { paths: moved, only_changes: true });
         }
     }
 
@@ -285,11 +285,12 @@ impl<M: Machine> World<M> {
 }
 
 impl<M> crate::sim::host::Host<M> {
-    /// What is, or is known to be, inside a folder.
-    fn below(&self, folder: &RelPath) -> Vec<RelPath> {
+    /// A path, and what is, or is known to be, inside it.
+    fn with_inside(&self, folder: &RelPath) -> Vec<RelPath> {
         let prefix = format!("{folder}/");
         let known = self.known.keys().filter(|path| path.as_str().starts_with(&prefix));
         let mut paths: Vec<RelPath> = self.folder.inside(folder).map(|(path, _)| path).chain(known).cloned().collect();
+        paths.push(folder.clone());
         paths.sort();
         paths.dedup();
         paths
@@ -299,7 +300,7 @@ impl<M> crate::sim::host::Host<M> {
     fn learn(&mut self, what: &FolderAction) {
         let paths: Vec<RelPath> = match what {
             FolderAction::Move { from, to, .. } => {
-                // What is inside moved along unread: an edit in it that nobody looked at yet is still to be told.
+                // It moved along unread: an edit of it, or in it, that nobody looked at yet is still to be told.
                 let below = format!("{from}/");
                 let moved = |path: &RelPath| path == from || path.as_str().starts_with(&below);
                 let inside: Vec<_> = self.known.extract_if(.., |path, _| moved(path)).collect();
@@ -309,7 +310,7 @@ impl<M> crate::sim::host::Host<M> {
                         self.known.insert(path, known);
                     }
                 }
-                vec![to.clone()]
+                Vec::new()
             }
             FolderAction::MakeFolder { path }
             | FolderAction::Write { path, .. }
