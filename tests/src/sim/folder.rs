@@ -101,6 +101,9 @@ impl Folder {
             }
         }
     }
+    fn has_parent(&self, path: &RelPath) -> bool {
+        path.parent().is_none_or(|parent| self.nodes.get(&parent) == Some(&Node::Folder))
+    }
     fn make_parents(&mut self, path: &RelPath) -> bool {
         path.parent().is_none_or(|parent| self.make_folder(&parent))
     }
@@ -178,6 +181,9 @@ impl Folder {
                 }
             }
             FolderAction::Write { path, expect, hash, executable, .. } => {
+                if !self.has_parent(path) {
+                    return failed("its folder is gone");
+                }
                 if !blind && !self.matches(path, expect, hasher) {
                     return (Acted::Differs(path.clone()), Undo::new());
                 }
@@ -205,6 +211,9 @@ impl Folder {
                 (Acted::Done(self.stat(path)), vec![(path.clone(), before, self.stat(path))])
             }
             FolderAction::Move { from, to, expect } => {
+                if !self.has_parent(to) {
+                    return failed("its folder is gone");
+                }
                 if !self.matches(from, expect, hasher) || self.nodes.contains_key(to) {
                     return (Acted::Differs(from.clone()), Undo::new());
                 }

@@ -276,10 +276,12 @@ impl<M: Machine> World<M> {
     pub(super) fn slow_scan(&mut self, index: usize, boot: u64) {
         if self.runs(index, boot)
             && let Some(host) = self.hosts.get_mut(index)
-            && host.admitted
         {
             host.missed = false;
-            self.job(index, Job::Scan { only_changes: true });
+            // Who is not admitted yet looks at everything then.
+            if host.admitted {
+                self.job(index, Job::Scan { only_changes: true });
+            }
         }
     }
 }
