@@ -206,11 +206,14 @@ impl Workspace {
             return;
         }
         self.packets.offered.insert(device, now.after_ms(OFFER_AGAIN_MS));
-        if self.membership.without_slot(&ours).contains(&device)
-            && let Some(packet) = self.rewrap(&ours)
-        {
-            // It was let in at the same time as the epoch was made.
-            self.send_message(route, &Message::KeyPacket(packet));
+        let without_slot = |head: &EpochId| *head != stated && self.membership.without_slot(head).contains(&device);
+        let without: Vec<EpochId> = self.membership.epoch_heads().into_iter().filter(without_slot).collect();
+        if !without.is_empty() {
+            // It was let in at the same time as the epoch was made, or after.
+            let packets: Vec<Bytes> = without.iter().take(OFFER_MAX).filter_map(|head| self.rewrap(head)).collect();
+            for packet in packets {
+                self.send_message(route, &Message::KeyPacket(packet));
+            }
             return;
         }
         let newest: Vec<Bytes> = self

@@ -258,7 +258,11 @@ impl<M: Machine> World<M> {
             }
             return;
         }
-        host.dirty.extend(paths);
+        for path in paths {
+            // A folder that came with it tells of itself.
+            host.dirty.extend(std::iter::successors(path.parent(), RelPath::parent));
+            host.dirty.insert(path);
+        }
         self.after(delay_us, Step::Watch { host: index, boot });
     }
 
