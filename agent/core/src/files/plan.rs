@@ -302,7 +302,8 @@ impl Files {
                 if self.work.is_busy(&known.path) {
                     return Step::Blocked { by: None };
                 }
-                if known.kind == Kind::Folder && self.records.has_below(&known.path) {
+                let holds = |folder: &RelPath| self.records.has_below(folder) || self.busy_below(folder);
+                if known.kind == Kind::Folder && holds(&known.path) {
                     return Step::Blocked { by: None };
                 }
                 let Some(record) = self.records.whole(key, cx.tx) else { return Step::Done };
@@ -518,6 +519,9 @@ impl Files {
                 self.work.folders_moving = self.work.folders_moving.saturating_sub(1);
             }
         }
+        if let (What::Move { to }, Outcome::Done(_)) = (&done.what, &outcome) {
+            self.defer_moved(&done.path, to);
+        }
         match outcome {
             Outcome::Done(stat) => self.acted_done(&done, stat, &cx),
             Outcome::Differs(seen) if done.what == What::Remove && seen.found == Found::Absent => {
@@ -537,6 +541,17 @@ impl Files {
         }
         self.work.add([done.key]);
         self.settle_later(&mut cx);
+    }
+
+    /// What was seen in a folder that has moved since moved along with it.
+    fn defer_moved(&mut self, from: &RelPath, to: &RelPath) {
+        let moved = |path: &RelPath| {
+            let rest =
+                path.as_str().strip_prefix(from.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+            RelPath::new(&format!("{to}{rest}"))
+        };
+        let along: Vec<RelPath> = self.deferred.iter().filter_map(moved).collect();
+        self.deferred.extend(along);
     }
 
     fn acted_done(&mut self, done: &InFlight, stat: Stat, cx: &Cx<'_, '_>) {
