@@ -1,5 +1,8 @@
 //! The shipped machine in the world.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::RelPath;
@@ -17,14 +20,52 @@ use weft_agent_core::workspace::output::Output;
 use super::dice::Dice;
 use super::machine::{Known, Machine, Start};
 
+/// People of each name that there are; which of them plays is the seed's choice. Deriving keys from words takes as long
+/// as a tenth of a world.
+const NAMESAKES: u64 = 64;
+
+#[derive(Default)]
+struct People {
+    files: BTreeMap<(String, String, u64), Vec<u8>>,
+    known: BTreeMap<Vec<u8>, LocalIdentity>,
+}
+
+thread_local! {
+    static PEOPLE: RefCell<People> = RefCell::default();
+}
+
+/// The identity file of somebody of this name.
+fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8> {
+    let who = (name.to_owned(), label.to_owned(), dice.below(NAMESAKES));
+    PEOPLE.with_borrow_mut(|people| {
+        if let Some(file) = people.files.get(&who) {
+            return file.clone();
+        }
+        let identity = LocalIdentity::generate(Dice::new(fold(&who), "identity", 0).rng(), name, label);
+        let file = identity.to_bytes().to_vec();
+        people.known.insert(file.clone(), identity);
+        people.files.insert(who, file.clone());
+        file
+    })
+}
+
+/// A number for a person, the same in every run.
+fn fold((name, label, number): &(String, String, u64)) -> u64 {
+    let hash = blake3::hash(format!("{name}/{label}/{number}").as_bytes());
+    hash.as_bytes().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}
+
 fn setup(start: &Start<'_>) -> Result<Setup, String> {
-    let identity = LocalIdentity::from_bytes(start.identity).map_err(|error| error.to_string())?;
+    let identity = match PEOPLE.with_borrow(|people| people.known.get(start.identity).cloned()) {
+        Some(identity) => identity,
+        None => LocalIdentity::from_bytes(start.identity).map_err(|error| error.to_string())?,
+    };
     Ok(Setup { identity, seed: start.seed, watermark: start.watermark })
 }
 
 impl Machine for Workspace {
     fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8> {
-        LocalIdentity::generate(dice.rng(), name, label).to_bytes().to_vec()
+        identity(dice, name, label)
     }
     fn create(start: &Start<'_>, now: Timestamp, name: &str, relays: Vec<String>) -> Result<Self, String> {
         Workspace::create(setup(start)?, now, name, relays).map_err(|error| error.to_string())
