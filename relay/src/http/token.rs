@@ -1,7 +1,5 @@
 //! `POST /v1/token`.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
@@ -9,7 +7,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use weft_protocol::admission::proof::AUTH_HEADER;
 use weft_protocol::code::Code;
-use weft_protocol::limits::{HEADER_MS_MAX, TOKEN_REQUEST_BYTES_MAX};
+use weft_protocol::limits::TOKEN_REQUEST_BYTES_MAX;
 
 use super::{Shared, forwarded};
 use crate::accept::Peer;
@@ -26,7 +24,7 @@ pub(super) async fn token(
             .into_response();
     }
     let read = to_bytes(body, TOKEN_REQUEST_BYTES_MAX);
-    let body = match tokio::time::timeout(Duration::from_millis(HEADER_MS_MAX), read).await {
+    let body = match tokio::time::timeout(shared.header_max, read).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => return Refusal::new(Code::TooLarge, "the body is too long or broke off").into_response(),
         Err(_) => return Refusal::new(Code::HandshakeTimeout, "the body did not come in time").into_response(),

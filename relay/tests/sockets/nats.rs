@@ -1,6 +1,5 @@
 //! Several relays over a real nats-server: they are one while it is there, go on alone while it is not, and are one again.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
@@ -11,9 +10,10 @@ use weft_protocol::id::RoomId;
 use weft_relay::{Config, NatsConfig, Server, ServerError};
 
 use crate::client::{Client, Relay, Who, http, key, relay, roomy, upgrade, within};
+use crate::process::Process;
 
 /// A nats-server on a port of its own; killed when dropped.
-struct Nats {
+pub(crate) struct Nats {
     port: u16,
     args: Vec<String>,
     child: Option<Child>,
@@ -26,7 +26,7 @@ impl Drop for Nats {
 }
 
 impl Nats {
-    async fn start(args: &[&str]) -> Self {
+    pub(crate) async fn start(args: &[&str]) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut nats = Self { port, args: args.iter().map(|&arg| arg.to_owned()).collect(), child: None };
         nats.run().await;
@@ -62,8 +62,12 @@ impl Nats {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
     fn config(&self) -> NatsConfig {
-        NatsConfig { urls: vec![format!("nats://127.0.0.1:{}", self.port)], ..NatsConfig::default() }
+        NatsConfig { urls: vec![self.url()], ..NatsConfig::default() }
     }
 
     async fn relay(&self) -> Relay {
@@ -217,29 +221,8 @@ async fn a_paused_nats_stops_nobody_and_what_it_held_arrives() {
     bob.hears("held").await;
 }
 
-/// A relay in a process of its own.
-struct Process(Child, SocketAddr);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    fn start(nats: &Nats) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weft-relay"))
-            .args(["--listen", "127.0.0.1:0", "--nats", &format!("nats://127.0.0.1:{}", nats.port)])
-            .args(["--token-key", &"01".repeat(32)])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
-        let addr = line.strip_prefix("weft-relay listening on ws://").unwrap().parse().unwrap();
-        Self(child, addr)
-    }
+fn process(nats: &Nats) -> Process {
+    Process::start(&["--nats", &nats.url(), "--token-key", &"01".repeat(32)])
 }
 
 /// Three relays, a client at each. One relay is killed without a word, then NATS, then both come back.
@@ -247,9 +230,9 @@ impl Process {
 async fn a_relay_and_nats_are_killed_and_all_find_each_other_again() {
     let mut nats = Nats::start(&[]).await;
     let (a, b) = (nats.relay().await, nats.relay().await);
-    let c = Process::start(&nats);
+    let c = process(&nats);
     let (mut alice, alices, mut bob, bobs, room) = pair(&a, &b).await;
-    let mut carol = Client::connect(c.1, 3).await;
+    let mut carol = Client::connect(c.addr, 3).await;
     let (_, carols, _) = carol.join(&key(100)).await;
     alice.sees(carols).await;
     bob.sees(carols).await;
@@ -261,8 +244,8 @@ async fn a_relay_and_nats_are_killed_and_all_find_each_other_again() {
     nats.kill();
     alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
     nats.run().await;
-    let c = Process::start(&nats);
-    let mut carol = Client::connect(c.1, 3).await;
+    let c = process(&nats);
+    let mut carol = Client::connect(c.addr, 3).await;
     let (_, carols, there) = carol.join(&key(100)).await;
     alice.sees(carols).await;
     bob.sees(carols).await;
