@@ -47,9 +47,10 @@ pub(crate) async fn run(
     };
     // Out of the rooms before the goodbye, which may take a while.
     drop(entered);
+    // Boxed: what the goodbye needs is not kept by every idle connection.
     match ended {
-        Some(code) => socket.close(code).await,
-        None => socket.let_go().await,
+        Some(code) => Box::pin(socket.close(code)).await,
+        None => Box::pin(socket.let_go()).await,
     }
     tracing::debug!(conn = conn.0, "gone");
 }

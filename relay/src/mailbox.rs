@@ -13,6 +13,9 @@ use weft_protocol::code::Code;
 /// Bytes taken for one flush: enough to fill a socket's buffer, small enough that a slow client is credited often.
 const SLICE_BYTES: usize = 64 << 10;
 
+/// Frames for which an empty inbox keeps room.
+const FRAMES_KEPT: usize = 4;
+
 #[derive(Default)]
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
@@ -103,7 +106,7 @@ impl Mailbox {
         } else {
             taken.close = inbox.close;
             // A burst's room is not kept.
-            inbox.frames.shrink_to(16);
+            inbox.frames.shrink_to(FRAMES_KEPT);
         }
         taken
     }

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use weft_protocol::code::Code;
 use weft_protocol::limits::{CLOSE_MS_MAX, FRAME_BYTES_MAX};
@@ -222,6 +222,8 @@ impl WebSocket {
                 Received::Unreadable(Code::Malformed)
             }
             Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Received::Unreadable(Code::TooLarge),
+            // Gone without a goodbye: there is nobody to tell.
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Received::Gone,
             Some(Err(Error::Protocol(error))) => {
                 tracing::debug!(%error, "a client broke the WebSocket protocol");
                 Received::Unreadable(Code::Malformed)
@@ -262,12 +264,16 @@ impl WebSocket {
     /// Answers the close of a client that has said goodbye by itself (RFC 6455 section 5.5.1), bounded in time.
     pub(crate) async fn let_go(mut self) {
         if self.said_goodbye {
-            let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), self.stream.flush()).await;
+            let goodbye = async {
+                // Reports the end of the connection once the answer is written.
+                let _ = self.stream.flush().await;
+                linger(self.stream.get_mut()).await;
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), goodbye).await;
         }
     }
 
-    /// Says goodbye, bounded in time, and lingers: data the client still sends would otherwise reset the connection
-    /// before it has read why.
+    /// Says goodbye, bounded in time.
     pub(crate) async fn close(mut self, code: Code) {
         let goodbye = async {
             let frame = CloseFrame { code: code.close_code().into(), reason: code.name().into() };
@@ -275,11 +281,15 @@ impl WebSocket {
             if self.finish_frame().await.is_err() || self.stream.send(Message::Close(Some(frame))).await.is_err() {
                 return;
             }
-            let socket = self.stream.get_mut();
-            let _ = socket.shutdown().await;
-            let mut sink = [0; 4096];
-            while matches!(socket.read(&mut sink).await, Ok(len) if len > 0) {}
+            linger(self.stream.get_mut()).await;
         };
         let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), goodbye).await;
     }
+}
+
+/// Takes what the client still sends: left unread, it would reset the connection before the client has read our last word.
+async fn linger(socket: &mut Watched) {
+    let _ = socket.shutdown().await;
+    let mut sink = vec![0; 4096];
+    while matches!(socket.read(&mut sink).await, Ok(len) if len > 0) {}
 }
