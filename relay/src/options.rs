@@ -93,6 +93,9 @@ options! {
     /// How logs are written, to standard error; RUST_LOG chooses what
     #[arg(long, env = "WEFT_RELAY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
+    /// OpenTelemetry collector that gets traces (OTLP over HTTP, usually port 4318); needs a build with that feature
+    #[arg(long, env = "WEFT_RELAY_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: ServiceUrl,
 
     /// Certificate chain (PEM); read again when it changes
     #[arg(long, env = "WEFT_RELAY_TLS_CERTIFICATE", value_name = "FILE", help_heading = "TLS and proxies")]
@@ -239,6 +242,11 @@ impl Options {
         let all = self.clone().or(Self::defaults());
         let mut config = Config::default();
         let conflict = |key, problem: &str| Err(OptionsError::Conflict { key, problem: problem.to_owned() });
+        if all.otlp_endpoint.is_some() && !cfg!(feature = "opentelemetry") {
+            let problem = "this weft-relay was built without OpenTelemetry: build it with `--features opentelemetry`, or \
+                           have the collector scrape /metrics on the admin port";
+            return conflict("otlp_endpoint", problem);
+        }
         config.listen = all.listen.unwrap_or(config.listen);
         config.admin_listen = all.admin_listen;
         config.audiences = all.public_urls.into_iter().flatten().map(|url| url.audience).collect();

@@ -19,9 +19,14 @@ pub(super) async fn connect(
     Extension(peer): Extension<Peer>,
     mut request: Request,
 ) -> Response {
-    match upgrade(&shared, peer, &mut request) {
-        Ok(response) => response,
+    let span = tracing::info_span!("upgrade", code = tracing::field::Empty);
+    match span.in_scope(|| upgrade(&shared, peer, &mut request)) {
+        Ok(response) => {
+            span.record("code", "ok");
+            response
+        }
         Err(refusal) => {
+            span.record("code", refusal.code.name());
             shared.hub.metrics().refused(refusal.code);
             tracing::debug!(code = %refusal.code, "an upgrade was refused");
             refusal.into_response()

@@ -5,6 +5,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument as _;
 use weft_protocol::admission::proof::AUTH_HEADER;
 use weft_protocol::code::Code;
 use weft_protocol::limits::TOKEN_REQUEST_BYTES_MAX;
@@ -37,12 +38,16 @@ pub(super) async fn token(
     let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), &headers);
     let auth = headers.get(AUTH_HEADER).and_then(|value| value.to_str().ok());
     let asked = Asked { ip, local: peer.local, jwt, body: &body, auth };
-    match shared.admitter.token(asked).await {
+    let span = tracing::info_span!("token", code = tracing::field::Empty);
+    let answered = shared.admitter.token(asked).instrument(span.clone()).await;
+    match answered {
         Ok(answer) => {
+            span.record("code", "ok");
             shared.hub.metrics().token();
             Json(answer).into_response()
         }
         Err(refusal) => {
+            span.record("code", refusal.code.name());
             shared.hub.metrics().refused(refusal.code);
             tracing::debug!(code = %refusal.code, "a token request was refused");
             refusal.into_response()

@@ -22,3 +22,5 @@ mod refusals;
 mod rfc6455;
 mod rolling;
 mod shutdown;
+#[cfg(feature = "opentelemetry")]
+mod telemetry;

@@ -74,7 +74,12 @@ impl Process {
 
     /// SIGTERM, without waiting.
     pub(crate) fn terminate(&self) {
-        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        self.signal("-TERM");
+    }
+
+    /// A signal by its name (`-HUP`).
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
     /// Whether it has ended.
