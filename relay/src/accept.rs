@@ -18,7 +18,6 @@ use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_protocol::limits::HEADER_MS_MAX;
 use weft_relay_core::gate::{Gate, Site};
 
 use crate::http::is_trusted;
@@ -95,6 +94,8 @@ pub(crate) struct Service {
     pub(crate) gates: Arc<Gates>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// How long a TLS handshake may take, and a header.
+    pub(crate) header_max: Duration,
 }
 
 /// Accepts until cancelled.
@@ -131,10 +132,10 @@ pub(crate) async fn run(listener: TcpListener, service: Service, tasks: TaskTrac
 }
 
 /// The TLS handshake, if there is one, within the header's deadline.
-async fn secure(stream: TcpStream, tls: Option<Arc<Tls>>) -> std::io::Result<Socket> {
+async fn secure(stream: TcpStream, tls: Option<Arc<Tls>>, header_max: Duration) -> std::io::Result<Socket> {
     let Some(tls) = tls else { return Ok(Socket::Plain(stream)) };
     let handshake = tls.acceptor().accept(stream);
-    let stream = tokio::time::timeout(Duration::from_millis(HEADER_MS_MAX), handshake).await??;
+    let stream = tokio::time::timeout(header_max, handshake).await??;
     Ok(Socket::Tls(Box::new(stream)))
 }
 
@@ -144,20 +145,20 @@ async fn serve(stream: TcpStream, peer: Peer, service: Service, stop: Cancellati
         return;
     }
     let stream = tokio::select! {
-        secured = secure(stream, service.tls) => match secured {
+        secured = secure(stream, service.tls, service.header_max) => match secured {
             Ok(stream) => stream,
             Err(error) => return tracing::debug!(%error, "a TLS handshake failed"),
         },
         () = stop.cancelled() => return,
     };
-    let router = TowerToHyperService::new(service.router);
+    let (header_max, router) = (service.header_max, TowerToHyperService::new(service.router));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         router.call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(HEADER_MS_MAX))
+        .header_read_timeout(header_max)
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(Watched::new(stream)), service)
         .with_upgrades();

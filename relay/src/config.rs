@@ -51,6 +51,8 @@ pub struct Config {
     pub token_keys_old_until_s: Option<u64>,
     /// Longest a drain may take, in milliseconds.
     pub drain_ms_max: u64,
+    /// From the TCP connection to the whole header (TLS handshake included, once more), and for a request's body, in milliseconds.
+    pub header_ms_max: u64,
 }
 
 /// Files of a TLS identity, in PEM.
@@ -133,6 +135,7 @@ impl Default for Config {
             token_keys: Vec::new(),
             token_keys_old_until_s: None,
             drain_ms_max: limits::DRAIN_MS_MAX,
+            header_ms_max: limits::HEADER_MS_MAX,
         }
     }
 }

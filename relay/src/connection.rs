@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use weft_protocol::code::Code;
-use weft_protocol::limits::{FLUSH_MS_MAX, IDLE_MS_MAX};
+use weft_protocol::limits::FLUSH_MS_MAX;
 use weft_relay_core::{Admission, ConnId, Input, Proofs};
 
 use crate::accept::Peer;
@@ -47,9 +47,10 @@ pub(crate) async fn run(
     };
     // Out of the rooms before the goodbye, which may take a while.
     drop(entered);
+    // Boxed: what the goodbye needs is not kept by every idle connection.
     match ended {
-        Some(code) => socket.close(code).await,
-        None => socket.let_go().await,
+        Some(code) => Box::pin(socket.close(code)).await,
+        None => Box::pin(socket.let_go()).await,
     }
     tracing::debug!(conn = conn.0, "gone");
 }
@@ -64,13 +65,13 @@ async fn exchange(
     mailbox: &Mailbox,
     mut proofs: Proofs,
 ) -> Option<Code> {
-    let mut resume_reading = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(IDLE_MS_MAX / 4));
+    let mut resume_reading = None;
+    let mut tick = tokio::time::interval(Duration::from_millis((hub.settings().idle_ms_max / 4).max(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let taken = mailbox.take();
         if let Some(until_ms) = taken.pause_until_ms {
-            resume_reading = hub.instant(until_ms);
+            resume_reading = Some(hub.instant(until_ms));
         }
         if let Some(token) = taken.verify {
             hub.input(Input::TokenVerified { conn, result: admitter.verify_token(&token, peer.local) });
@@ -97,11 +98,16 @@ async fn exchange(
         if let Some(code) = taken.close {
             return Some(code);
         }
-        let more = !mailbox.is_empty();
-        let resting = resume_reading > Instant::now();
+        resume_reading = resume_reading.filter(|&at| at > Instant::now());
+        let rested = async {
+            match resume_reading {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            received = socket.receive(), if !resting => match received {
+            received = socket.receive(), if resume_reading.is_none() => match received {
                 Received::Frame(message) => {
                     hub.metrics().received(message.len());
                     // Signatures are verified here, before the lock that all connections share.
@@ -112,9 +118,9 @@ async fn exchange(
                 Received::Unreadable(code) => hub.input(Input::Unreadable { conn, code }),
                 Received::Gone => return None,
             },
-            () = std::future::ready(()), if more => {}
+            () = std::future::ready(()), if taken.more => {}
             () = mailbox.work.notified() => {}
-            () = sleep_until(resume_reading), if resting => {}
+            () = rested, if resume_reading.is_some() => {}
             _ = tick.tick() => {
                 if socket.was_alive() {
                     hub.input(Input::Alive { conn });

@@ -7,6 +7,7 @@ mod page;
 mod token;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) gates: Arc<Gates>,
     /// Whether this relay terminates TLS itself.
     pub(crate) tls: bool,
+    /// How long a request's body may take.
+    pub(crate) header_max: Duration,
 }
 
 /// The public port.

@@ -23,6 +23,8 @@ mod nats;
 pub mod options;
 mod policy;
 mod server;
+#[cfg(feature = "opentelemetry")]
+pub mod telemetry;
 mod tls;
 mod tokens;
 mod websocket;

@@ -13,6 +13,9 @@ use weft_protocol::code::Code;
 /// Bytes taken for one flush: enough to fill a socket's buffer, small enough that a slow client is credited often.
 const SLICE_BYTES: usize = 64 << 10;
 
+/// Frames for which an empty inbox keeps room.
+const FRAMES_KEPT: usize = 4;
+
 #[derive(Default)]
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
@@ -35,12 +38,14 @@ struct Inbox {
 /// What one look into the mailbox found.
 #[derive(Default)]
 pub(crate) struct Taken {
-    pub(crate) frames: Vec<Bytes>,
+    pub(crate) frames: VecDeque<Bytes>,
     pub(crate) bytes: usize,
     /// When the oldest of these frames came.
     pub(crate) since: Option<Instant>,
     pub(crate) pause_until_ms: Option<u64>,
     pub(crate) verify: Option<String>,
+    /// Frames, and perhaps an end, are left: look again.
+    pub(crate) more: bool,
     /// Set once no frame is left before it.
     pub(crate) close: Option<Code>,
 }
@@ -52,10 +57,14 @@ impl Mailbox {
 
     pub(crate) fn push(&self, frame: Bytes) {
         let mut inbox = self.inbox();
+        let first = inbox.frames.is_empty();
         inbox.frames.push_back(frame);
-        inbox.since.get_or_insert_with(Instant::now);
-        drop(inbox);
-        self.work.notify_one();
+        if first {
+            inbox.since = Some(Instant::now());
+            drop(inbox);
+            // Behind another frame it is found with that one: whoever leaves frames behind looks again.
+            self.work.notify_one();
+        }
     }
 
     pub(crate) fn pause(&self, until_ms: u64) {
@@ -78,12 +87,6 @@ impl Mailbox {
         self.work.notify_one();
     }
 
-    /// Whether no frame and no end waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        let inbox = self.inbox();
-        inbox.frames.is_empty() && inbox.close.is_none()
-    }
-
     /// The next slice of frames, and whatever else there is.
     pub(crate) fn take(&self) -> Taken {
         let mut inbox = self.inbox();
@@ -93,17 +96,17 @@ impl Mailbox {
             && let Some(frame) = inbox.frames.pop_front()
         {
             taken.bytes += frame.len();
-            taken.frames.push(frame);
+            taken.frames.push_back(frame);
         }
         taken.since = inbox.since.take();
-        if !inbox.frames.is_empty() {
+        taken.more = !inbox.frames.is_empty();
+        if taken.more {
             // Not to the microsecond: each slice counts from when the one before it was taken.
             inbox.since = Some(Instant::now());
-        }
-        if inbox.frames.is_empty() {
+        } else {
             taken.close = inbox.close;
             // A burst's room is not kept.
-            inbox.frames.shrink_to(16);
+            inbox.frames.shrink_to(FRAMES_KEPT);
         }
         taken
     }

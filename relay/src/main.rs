@@ -7,8 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 use weft_relay::options::{LogFormat, Options};
+#[cfg(feature = "opentelemetry")]
+use weft_relay::telemetry::Telemetry;
 use weft_relay::{Config, Reloader, Server, health, learn};
 
 /// Forwards sealed bytes between the peers of a room; keeps nothing, and cannot read what passes.
@@ -76,13 +80,26 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
         Some(Command::Learn) | None => {
             let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-            let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-            match options.log_format.unwrap_or(LogFormat::Text) {
-                LogFormat::Text => logs.init(),
-                LogFormat::Json => logs.json().init(),
-            }
+            let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            let logs = match options.log_format.unwrap_or(LogFormat::Text) {
+                LogFormat::Text => logs.boxed(),
+                LogFormat::Json => logs.json().boxed(),
+            };
+            let registry = tracing_subscriber::registry().with(filter).with(logs);
+            #[cfg(feature = "opentelemetry")]
+            let telemetry = {
+                let endpoint = options.otlp_endpoint.as_ref().map(|url| Telemetry::new(&url.0));
+                let telemetry = endpoint.transpose().context("otlp_endpoint")?;
+                registry.with(telemetry.as_ref().map(Telemetry::layer)).init();
+                telemetry
+            };
+            #[cfg(not(feature = "opentelemetry"))]
+            registry.init();
             warn_of_unknown_variables();
-            runtime()?.block_on(serve(config, args))
+            let served = runtime()?.block_on(serve(config, args));
+            #[cfg(feature = "opentelemetry")]
+            telemetry.into_iter().for_each(Telemetry::stop);
+            served
         }
     }
 }

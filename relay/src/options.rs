@@ -93,6 +93,9 @@ options! {
     /// How logs are written, to standard error; RUST_LOG chooses what
     #[arg(long, env = "WEFT_RELAY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormat,
+    /// OpenTelemetry collector that gets traces (OTLP over HTTP, usually port 4318); needs a build with that feature
+    #[arg(long, env = "WEFT_RELAY_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: ServiceUrl,
 
     /// Certificate chain (PEM); read again when it changes
     #[arg(long, env = "WEFT_RELAY_TLS_CERTIFICATE", value_name = "FILE", help_heading = "TLS and proxies")]
@@ -169,6 +172,18 @@ options! {
     /// Longest a goodbye may take, in milliseconds
     #[arg(long, env = "WEFT_RELAY_DRAIN_MS_MAX", value_name = "MS", help_heading = "Limits")]
     drain_ms_max: Number<100, 3_600_000>,
+    /// Time over which clients are asked to spread their return after a restart, in milliseconds
+    #[arg(long, env = "WEFT_RELAY_RESTART_SPREAD_MS", value_name = "MS", help_heading = "Limits")]
+    restart_spread_ms: Number<1, 3_600_000>,
+    /// Longest a client may take for the header of a request, and for its body, in milliseconds
+    #[arg(long, env = "WEFT_RELAY_HEADER_MS_MAX", value_name = "MS", help_heading = "Limits")]
+    header_ms_max: Number<100, 600_000>,
+    /// Longest a client may take to prove its key, in milliseconds
+    #[arg(long, env = "WEFT_RELAY_HANDSHAKE_MS_MAX", value_name = "MS", help_heading = "Limits")]
+    handshake_ms_max: Number<100, 600_000>,
+    /// Silence after which a client is closed, in milliseconds; agents ping every 25,000
+    #[arg(long, env = "WEFT_RELAY_IDLE_MS_MAX", value_name = "MS", help_heading = "Limits")]
+    idle_ms_max: Number<30_000, 86_400_000>,
 }
 
 fn number<const MIN: u32, const MAX: u32>(value: usize) -> Option<Number<MIN, MAX>> {
@@ -205,6 +220,10 @@ impl Options {
             queue_bytes_max: number(settings.queue_bytes_max),
             queue_frames_max: number(settings.queue_frames_max),
             drain_ms_max: Some(Number(limits::DRAIN_MS_MAX as u32)),
+            restart_spread_ms: Some(Number(limits::RESTART_SPREAD_MS as u32)),
+            header_ms_max: Some(Number(limits::HEADER_MS_MAX as u32)),
+            handshake_ms_max: Some(Number(limits::HANDSHAKE_MS_MAX as u32)),
+            idle_ms_max: Some(Number(limits::IDLE_MS_MAX as u32)),
             ..Self::default()
         }
     }
@@ -223,6 +242,11 @@ impl Options {
         let all = self.clone().or(Self::defaults());
         let mut config = Config::default();
         let conflict = |key, problem: &str| Err(OptionsError::Conflict { key, problem: problem.to_owned() });
+        if all.otlp_endpoint.is_some() && !cfg!(feature = "opentelemetry") {
+            let problem = "this weft-relay was built without OpenTelemetry: build it with `--features opentelemetry`, or \
+                           have the collector scrape /metrics on the admin port";
+            return conflict("otlp_endpoint", problem);
+        }
         config.listen = all.listen.unwrap_or(config.listen);
         config.admin_listen = all.admin_listen;
         config.audiences = all.public_urls.into_iter().flatten().map(|url| url.audience).collect();
@@ -274,6 +298,11 @@ impl Options {
         if let Some(rate) = all.token_requests_per_minute {
             config.token_requests_per_minute = rate.0;
         }
+        let time = |to: &mut u64, from: Option<u32>| *to = from.map_or(*to, u64::from);
+        time(&mut settings.restart_spread_ms, all.restart_spread_ms.map(|n| n.0));
+        time(&mut settings.handshake_ms_max, all.handshake_ms_max.map(|n| n.0));
+        time(&mut settings.idle_ms_max, all.idle_ms_max.map(|n| n.0));
+        time(&mut config.header_ms_max, all.header_ms_max.map(|n| n.0));
         if let Some(ms) = all.drain_ms_max {
             config.drain_ms_max = u64::from(ms.0);
             settings.drain_ms = config.drain_ms_max / 2;

@@ -208,6 +208,7 @@ impl Server {
             tasks: TaskTracker::new(),
             gates: Arc::new(gates),
             tls: tls.is_some(),
+            header_max: Duration::from_millis(config.header_ms_max),
         };
         // A server that is only out of reach is no error: it is tried again, in the background, for as long as it takes.
         let nats = match (&config.nats, waiting) {
@@ -251,7 +252,7 @@ impl Server {
     /// `Restarting` and are closed in waves, all within the drain's deadline.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let reloader = self.reloader();
-        let Shared { hub, admitter, tasks, gates, .. } = self.shared.clone();
+        let Shared { hub, admitter, tasks, gates, header_max, .. } = self.shared.clone();
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let services = TaskTracker::new();
         if let Some((client, waiting)) = self.nats {
@@ -273,11 +274,11 @@ impl Server {
             // Health is asked for during the drain too, so this one stops last.
             let gates = Arc::new(Gates::new(usize::MAX, ADMIN_CONNECTIONS_MAX, Vec::new()));
             let router = http::admin(self.shared.clone());
-            let service = Service { router, gates, tls: None, metrics: self.metrics.clone() };
+            let service = Service { router, gates, tls: None, metrics: self.metrics.clone(), header_max };
             services.spawn(accept::run(listener, service, services.clone(), stop.clone()));
         }
         let router = http::public(self.shared.clone());
-        let service = Service { router, gates, tls: self.tls, metrics: self.metrics };
+        let service = Service { router, gates, tls: self.tls, metrics: self.metrics, header_max };
         services.spawn(accept::run(self.listener, service, tasks.clone(), stop_accepting.clone()));
         shutdown.await;
         tracing::info!(connections = hub.figures().connections, "draining");

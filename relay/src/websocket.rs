@@ -1,11 +1,14 @@
 //! The WebSocket engine, in one place: what runs a connection after its upgrade.
 //!
-//! tokio-tungstenite with small buffers: its defaults cost 128 KiB a connection. Many frames are fed, then flushed once.
-//! Its write buffer never shrinks, so a large frame goes around it: header and payload are written to the socket as they
-//! are, which saves a copy too.
+//! tokio-tungstenite with small buffers reads (its defaults cost 128 KiB a connection) and speaks the protocol: pings, closes,
+//! what is not allowed. Frames are written past it: their headers and the payloads that all receivers share leave in one
+//! vectored write, so that nothing is copied for a receiver and no write buffer grows that never shrinks again.
 //!
-//! Invariant: tungstenite's write buffer never holds more than [`WRITE_BUFFER_BYTES_MAX`].
+//! Invariant: tungstenite writes only between whole frames of ours, and its buffer holds control frames alone.
+//! Spec: RFC 6455.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,20 +23,19 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use weft_protocol::code::Code;
 use weft_protocol::limits::{CLOSE_MS_MAX, FRAME_BYTES_MAX};
 
 /// Grows while a large message comes in, and is what an idle connection keeps.
 const READ_BUFFER_BYTES: usize = 4096;
-/// Frames gather up to here before the socket is written to.
-const WRITE_BUFFER_BYTES: usize = 16 << 10;
-
-/// Frames from here on are written past the buffer.
-const DIRECT_BYTES_MIN: usize = 8 << 10;
-/// What the buffer can hold at most: it is written out above [`WRITE_BUFFER_BYTES`], one small frame more may be in it.
-const WRITE_BUFFER_BYTES_MAX: usize = WRITE_BUFFER_BYTES + 2 * DIRECT_BYTES_MIN;
+/// Pongs and the close gather here before the socket is written to.
+const CONTROL_BUFFER_BYTES: usize = 1 << 10;
+/// What that buffer can hold at most; answers to a flood of pings fit, because one replaces another that was not written.
+const CONTROL_BUFFER_BYTES_MAX: usize = 4 << 10;
+/// Frames that one vectored write takes: header and payload each are a slice, and Linux takes up to 1,024 of them.
+const FRAMES_A_WRITE: usize = 64;
 
 /// A socket that notes when bytes came in, so that half a frame counts as life.
 pub(crate) struct Watched {
@@ -112,37 +114,83 @@ pub(crate) struct WebSocket {
     alive: Arc<AtomicBool>,
     /// The client closed; its close is to be answered.
     said_goodbye: bool,
-    /// A large frame of which a part may be written already.
-    direct: Option<Direct>,
+    /// What is on its way past tungstenite.
+    outgoing: Outgoing,
 }
 
-/// A frame on its way past the buffer: header, payload, and how much of both is written.
-struct Direct {
-    header: [u8; 10],
-    header_len: usize,
-    payload: Bytes,
+/// Frames that are being written, the first of them perhaps in part.
+#[derive(Default)]
+struct Outgoing {
+    frames: VecDeque<Bytes>,
+    /// Bytes of the first one's header and payload that are written.
     written: usize,
 }
 
-impl Direct {
-    /// An unmasked, final, binary frame (RFC 6455 section 5.2).
-    fn new(payload: Bytes) -> Self {
-        let mut header = [0x82, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let len = payload.len();
-        let (short, bytes, header_len) = match u16::try_from(len) {
-            Ok(len) => (126, u64::from(len) << 48, 4),
-            Err(_) => (127, len as u64, 10),
+/// The header of an unmasked, final, binary frame (RFC 6455 section 5.2).
+#[derive(Clone, Copy, Default)]
+struct Header {
+    bytes: [u8; 10],
+    len: usize,
+}
+
+impl Header {
+    fn of(payload_len: usize) -> Self {
+        let mut bytes = [0x82, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (short, long, len) = match (u8::try_from(payload_len), u16::try_from(payload_len)) {
+            (Ok(short @ 0..=125), _) => (short, 0, 2),
+            (_, Ok(long)) => (126, u64::from(long) << 48, 4),
+            (_, Err(_)) => (127, payload_len as u64, 10),
         };
-        let fields = std::iter::once(short).chain(bytes.to_be_bytes());
-        header.iter_mut().skip(1).zip(fields).for_each(|(to, from)| *to = from);
-        Self { header, header_len, payload, written: 0 }
+        let fields = std::iter::once(short).chain(long.to_be_bytes());
+        bytes.iter_mut().skip(1).zip(fields).for_each(|(to, from)| *to = from);
+        Self { bytes, len }
     }
 
-    /// What is still to be written.
-    fn rest(&self) -> (&[u8], &[u8]) {
-        let header = self.header.get(self.written.min(self.header_len)..self.header_len).unwrap_or_default();
-        let payload = self.payload.get(self.written.saturating_sub(self.header_len)..).unwrap_or_default();
-        (header, payload)
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Outgoing {
+    /// Writes as much as the socket takes now.
+    fn poll_write(&mut self, socket: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut headers = [Header::default(); FRAMES_A_WRITE];
+        headers.iter_mut().zip(&self.frames).for_each(|(header, frame)| *header = Header::of(frame.len()));
+        let mut slices = [io::IoSlice::new(&[]); 2 * FRAMES_A_WRITE];
+        let mut count = 0;
+        let mut skip = self.written;
+        for part in headers.iter().zip(&self.frames).flat_map(|(header, frame)| [header.as_slice(), frame.as_ref()]) {
+            // An empty slice is left out: not every stream looks behind one.
+            let rest = part.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            if let Some(slice) = slices.get_mut(count).filter(|_| !rest.is_empty()) {
+                *slice = io::IoSlice::new(rest);
+                count += 1;
+            }
+        }
+        let slices = slices.get(..count).unwrap_or_default();
+        match Pin::new(socket).poll_write_vectored(cx, slices) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(len)) => {
+                self.advance(len);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// `len` more bytes were written: drops the frames that are whole now.
+    fn advance(&mut self, len: usize) {
+        self.written += len;
+        while let Some(frame) = self.frames.front() {
+            let whole = Header::of(frame.len()).len + frame.len();
+            if self.written < whole {
+                return;
+            }
+            self.written -= whole;
+            self.frames.pop_front();
+        }
     }
 }
 
@@ -152,12 +200,12 @@ impl WebSocket {
         let alive = socket.alive.clone();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            .write_buffer_size(CONTROL_BUFFER_BYTES)
+            .max_write_buffer_size(CONTROL_BUFFER_BYTES_MAX)
             .max_frame_size(Some(FRAME_BYTES_MAX))
             .max_message_size(Some(FRAME_BYTES_MAX));
         let stream = WebSocketStream::from_partially_read(socket, already.to_vec(), Role::Server, Some(config)).await;
-        Self { stream, alive, direct: None, said_goodbye: false }
+        Self { stream, alive, outgoing: Outgoing::default(), said_goodbye: false }
     }
 
     /// Whether any byte came since the last call.
@@ -174,6 +222,8 @@ impl WebSocket {
                 Received::Unreadable(Code::Malformed)
             }
             Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => Received::Unreadable(Code::TooLarge),
+            // Gone without a goodbye: there is nobody to tell.
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Received::Gone,
             Some(Err(Error::Protocol(error))) => {
                 tracing::debug!(%error, "a client broke the WebSocket protocol");
                 Received::Unreadable(Code::Malformed)
@@ -186,63 +236,60 @@ impl WebSocket {
         }
     }
 
-    /// Feeds all frames, then flushes once.
-    pub(crate) async fn send(&mut self, frames: Vec<Bytes>) -> Result<(), Error> {
-        for frame in frames {
-            if frame.len() < DIRECT_BYTES_MIN {
-                self.stream.feed(Message::Binary(frame)).await?;
-            } else {
-                self.stream.flush().await?;
-                self.direct = Some(Direct::new(frame));
-                self.finish_direct().await?;
-            }
-        }
-        self.stream.flush().await
+    /// Writes all frames.
+    pub(crate) async fn send(&mut self, frames: VecDeque<Bytes>) -> Result<(), Error> {
+        // A pong may be written in part.
+        self.stream.flush().await?;
+        self.outgoing = Outgoing { frames, written: 0 };
+        Ok(self.finish().await?)
     }
 
-    /// Writes what is left of a large frame. May be dropped and called again: no byte is lost or doubled.
-    async fn finish_direct(&mut self) -> io::Result<()> {
-        while let Some(direct) = &mut self.direct {
-            let (header, payload) = direct.rest();
-            if header.is_empty() && payload.is_empty() {
-                self.stream.get_mut().flush().await?;
-                self.direct = None;
-                return Ok(());
-            }
-            let parts = [io::IoSlice::new(header), io::IoSlice::new(payload)];
-            let socket = self.stream.get_mut();
-            // One slice where there is one: not every stream takes the second of two when the first is empty.
-            let written =
-                if header.is_empty() { socket.write(payload).await? } else { socket.write_vectored(&parts).await? };
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            direct.written += written;
+    /// Writes what is left. May be dropped and called again: no byte is lost or doubled.
+    async fn finish(&mut self) -> io::Result<()> {
+        let (outgoing, socket) = (&mut self.outgoing, self.stream.get_mut());
+        while !outgoing.frames.is_empty() {
+            poll_fn(|cx| outgoing.poll_write(socket, cx)).await?;
         }
-        Ok(())
+        // TLS gathers records.
+        socket.flush().await
+    }
+
+    /// Writes the rest of a frame that is written in part, and forgets those behind it.
+    async fn finish_frame(&mut self) -> io::Result<()> {
+        let part = usize::from(self.outgoing.written > 0);
+        self.outgoing.frames.truncate(part);
+        self.finish().await
     }
 
     /// Answers the close of a client that has said goodbye by itself (RFC 6455 section 5.5.1), bounded in time.
     pub(crate) async fn let_go(mut self) {
         if self.said_goodbye {
-            let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), self.stream.flush()).await;
+            let goodbye = async {
+                // Reports the end of the connection once the answer is written.
+                let _ = self.stream.flush().await;
+                linger(self.stream.get_mut()).await;
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), goodbye).await;
         }
     }
 
-    /// Says goodbye, bounded in time, and lingers: data the client still sends would otherwise reset the connection
-    /// before it has read why.
+    /// Says goodbye, bounded in time.
     pub(crate) async fn close(mut self, code: Code) {
         let goodbye = async {
             let frame = CloseFrame { code: code.close_code().into(), reason: code.name().into() };
-            // The close must not land inside of a large frame that was cut off.
-            if self.finish_direct().await.is_err() || self.stream.send(Message::Close(Some(frame))).await.is_err() {
+            // The close must not land inside of a frame that was cut off.
+            if self.finish_frame().await.is_err() || self.stream.send(Message::Close(Some(frame))).await.is_err() {
                 return;
             }
-            let socket = self.stream.get_mut();
-            let _ = socket.shutdown().await;
-            let mut sink = [0; 4096];
-            while matches!(socket.read(&mut sink).await, Ok(len) if len > 0) {}
+            linger(self.stream.get_mut()).await;
         };
         let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS_MAX), goodbye).await;
     }
+}
+
+/// Takes what the client still sends: left unread, it would reset the connection before the client has read our last word.
+async fn linger(socket: &mut Watched) {
+    let _ = socket.shutdown().await;
+    let mut sink = vec![0; 4096];
+    while matches!(socket.read(&mut sink).await, Ok(len) if len > 0) {}
 }

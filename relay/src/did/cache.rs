@@ -174,6 +174,7 @@ impl Inner {
         Target::of_did_web(did, self.development).or_else(|| Target::of_did_plc(did, &self.plc_url))
     }
 
+    #[tracing::instrument(name = "resolve", skip_all)]
     async fn fetch(&self, did: &str, target: &Target) -> Arc<Entry> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let found = self.fetcher.get(target).await;

@@ -19,9 +19,14 @@ pub(super) async fn connect(
     Extension(peer): Extension<Peer>,
     mut request: Request,
 ) -> Response {
-    match upgrade(&shared, peer, &mut request) {
-        Ok(response) => response,
+    let span = tracing::info_span!("upgrade", code = tracing::field::Empty);
+    match span.in_scope(|| upgrade(&shared, peer, &mut request)) {
+        Ok(response) => {
+            span.record("code", "ok");
+            response
+        }
         Err(refusal) => {
+            span.record("code", refusal.code.name());
             shared.hub.metrics().refused(refusal.code);
             tracing::debug!(code = %refusal.code, "an upgrade was refused");
             refusal.into_response()
@@ -68,7 +73,7 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
         Refusal::new(code, message)
     })?;
     let upgraded = hyper::upgrade::on(request);
-    let (hub, admitter) = (shared.hub.clone(), shared.admitter.clone());
+    let (hub, admitter, tasks) = (shared.hub.clone(), shared.admitter.clone(), shared.tasks.clone());
     shared.tasks.spawn(async move {
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
@@ -77,7 +82,8 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
         match upgraded.downcast::<TokioIo<Watched>>() {
             Ok(parts) => {
                 let socket = WebSocket::server(parts.io.into_inner(), parts.read_buf).await;
-                connection::run(socket, hub, admitter, peer, admission, token).await;
+                // A task of its own: what this one needed so far ends with it.
+                tasks.spawn(connection::run(socket, hub, admitter, peer, admission, token));
             }
             Err(_) => tracing::error!("an upgraded connection is not a socket of this relay"),
         }

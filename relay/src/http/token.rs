@@ -1,15 +1,14 @@
 //! `POST /v1/token`.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument as _;
 use weft_protocol::admission::proof::AUTH_HEADER;
 use weft_protocol::code::Code;
-use weft_protocol::limits::{HEADER_MS_MAX, TOKEN_REQUEST_BYTES_MAX};
+use weft_protocol::limits::TOKEN_REQUEST_BYTES_MAX;
 
 use super::{Shared, forwarded};
 use crate::accept::Peer;
@@ -26,7 +25,7 @@ pub(super) async fn token(
             .into_response();
     }
     let read = to_bytes(body, TOKEN_REQUEST_BYTES_MAX);
-    let body = match tokio::time::timeout(Duration::from_millis(HEADER_MS_MAX), read).await {
+    let body = match tokio::time::timeout(shared.header_max, read).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => return Refusal::new(Code::TooLarge, "the body is too long or broke off").into_response(),
         Err(_) => return Refusal::new(Code::HandshakeTimeout, "the body did not come in time").into_response(),
@@ -39,12 +38,16 @@ pub(super) async fn token(
     let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), &headers);
     let auth = headers.get(AUTH_HEADER).and_then(|value| value.to_str().ok());
     let asked = Asked { ip, local: peer.local, jwt, body: &body, auth };
-    match shared.admitter.token(asked).await {
+    let span = tracing::info_span!("token", code = tracing::field::Empty);
+    let answered = shared.admitter.token(asked).instrument(span.clone()).await;
+    match answered {
         Ok(answer) => {
+            span.record("code", "ok");
             shared.hub.metrics().token();
             Json(answer).into_response()
         }
         Err(refusal) => {
+            span.record("code", refusal.code.name());
             shared.hub.metrics().refused(refusal.code);
             tracing::debug!(code = %refusal.code, "a token request was refused");
             refusal.into_response()

@@ -12,9 +12,15 @@ mod admission;
 mod atproto;
 mod client;
 mod dids;
+mod hard_times;
 mod limits;
 mod nats;
 mod operating;
 mod passing;
+mod process;
+mod refusals;
 mod rfc6455;
+mod rolling;
 mod shutdown;
+#[cfg(feature = "opentelemetry")]
+mod telemetry;

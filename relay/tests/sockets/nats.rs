@@ -1,6 +1,5 @@
 //! Several relays over a real nats-server: they are one while it is there, go on alone while it is not, and are one again.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
@@ -11,9 +10,10 @@ use weft_protocol::id::RoomId;
 use weft_relay::{Config, NatsConfig, Server, ServerError};
 
 use crate::client::{Client, Relay, Who, http, key, relay, roomy, upgrade, within};
+use crate::process::Process;
 
 /// A nats-server on a port of its own; killed when dropped.
-struct Nats {
+pub(crate) struct Nats {
     port: u16,
     args: Vec<String>,
     child: Option<Child>,
@@ -26,7 +26,7 @@ impl Drop for Nats {
 }
 
 impl Nats {
-    async fn start(args: &[&str]) -> Self {
+    pub(crate) async fn start(args: &[&str]) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut nats = Self { port, args: args.iter().map(|&arg| arg.to_owned()).collect(), child: None };
         nats.run().await;
@@ -62,12 +62,25 @@ impl Nats {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
     fn config(&self) -> NatsConfig {
-        NatsConfig { urls: vec![format!("nats://127.0.0.1:{}", self.port)], ..NatsConfig::default() }
+        NatsConfig { urls: vec![self.url()], ..NatsConfig::default() }
     }
 
     async fn relay(&self) -> Relay {
-        let relay = relay(Config { nats: Some(self.config()), token_keys: vec![[1; 32]], ..roomy() }).await;
+        self.relay_at(self.config()).await
+    }
+
+    /// By another way than straight.
+    async fn relay_at(&self, nats: NatsConfig) -> Relay {
+        // A writer may fill every buffer on the way.
+        let mut config = Config { nats: Some(nats), token_keys: vec![[1; 32]], ..roomy() };
+        (config.settings.bytes_per_second, config.settings.bytes_burst) = (u32::MAX, u32::MAX);
+        (config.settings.messages_per_second, config.settings.messages_burst) = (1_000_000, 1_000_000);
+        let relay = relay(config).await;
         connected(&relay, true).await;
         relay
     }
@@ -185,17 +198,7 @@ async fn without_nats_local_rooms_go_on_and_afterwards_all_reconcile() {
     let mut late = Client::connect(b.addr, 4).await;
     late.join(&key(100)).await;
     nats.run().await;
-    // Both are told to reconcile, and see each other again, in whichever order their relays came back.
-    for (client, other) in [(&mut alice, bobs), (&mut bob, alices)] {
-        let (mut told, mut seen) = (false, false);
-        while !(told && seen) {
-            match client.frame().await {
-                ServerFrame::Resync { .. } => told = true,
-                ServerFrame::PeerJoined { peer, .. } if peer.peer == other => seen = true,
-                _ => {}
-            }
-        }
-    }
+    find_each_other((&mut alice, alices), (&mut bob, bobs)).await;
     alice.publish(room, "again").await;
     bob.hears("again").await;
     late.hears("again").await;
@@ -217,29 +220,8 @@ async fn a_paused_nats_stops_nobody_and_what_it_held_arrives() {
     bob.hears("held").await;
 }
 
-/// A relay in a process of its own.
-struct Process(Child, SocketAddr);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    fn start(nats: &Nats) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weft-relay"))
-            .args(["--listen", "127.0.0.1:0", "--nats", &format!("nats://127.0.0.1:{}", nats.port)])
-            .args(["--token-key", &"01".repeat(32)])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
-        let addr = line.strip_prefix("weft-relay listening on ws://").unwrap().parse().unwrap();
-        Self(child, addr)
-    }
+fn process(nats: &Nats) -> Process {
+    Process::start(&["--nats", &nats.url(), "--token-key", &"01".repeat(32)])
 }
 
 /// Three relays, a client at each. One relay is killed without a word, then NATS, then both come back.
@@ -247,9 +229,9 @@ impl Process {
 async fn a_relay_and_nats_are_killed_and_all_find_each_other_again() {
     let mut nats = Nats::start(&[]).await;
     let (a, b) = (nats.relay().await, nats.relay().await);
-    let c = Process::start(&nats);
+    let c = process(&nats);
     let (mut alice, alices, mut bob, bobs, room) = pair(&a, &b).await;
-    let mut carol = Client::connect(c.1, 3).await;
+    let mut carol = Client::connect(c.addr, 3).await;
     let (_, carols, _) = carol.join(&key(100)).await;
     alice.sees(carols).await;
     bob.sees(carols).await;
@@ -261,8 +243,8 @@ async fn a_relay_and_nats_are_killed_and_all_find_each_other_again() {
     nats.kill();
     alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
     nats.run().await;
-    let c = Process::start(&nats);
-    let mut carol = Client::connect(c.1, 3).await;
+    let c = process(&nats);
+    let mut carol = Client::connect(c.addr, 3).await;
     let (_, carols, there) = carol.join(&key(100)).await;
     alice.sees(carols).await;
     bob.sees(carols).await;
@@ -277,6 +259,127 @@ async fn a_relay_and_nats_are_killed_and_all_find_each_other_again() {
     carol.publish(room, "back").await;
     assert_eq!(alice.hears("back").await, carols);
     assert_eq!(bob.hears("back").await, carols);
+}
+
+/// A way to NATS that can be held up, in either direction, without being closed.
+struct Way {
+    port: u16,
+    /// What the relay says is held, what NATS says is held.
+    held: tokio::sync::watch::Sender<(bool, bool)>,
+}
+
+impl Way {
+    async fn to(nats: &Nats) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (held, seen) = tokio::sync::watch::channel((false, false));
+        let nats = nats.port;
+        tokio::spawn(async move {
+            while let Ok((relay, _)) = listener.accept().await {
+                let Ok(nats) = tokio::net::TcpStream::connect(("127.0.0.1", nats)).await else { continue };
+                let ((from_relay, to_relay), (from_nats, to_nats)) = (relay.into_split(), nats.into_split());
+                tokio::spawn(Self::pass(from_relay, to_nats, seen.clone(), |held| held.0));
+                tokio::spawn(Self::pass(from_nats, to_relay, seen.clone(), |held| held.1));
+            }
+        });
+        Self { port, held }
+    }
+
+    async fn pass(
+        mut from: tokio::net::tcp::OwnedReadHalf,
+        mut to: tokio::net::tcp::OwnedWriteHalf,
+        mut held: tokio::sync::watch::Receiver<(bool, bool)>,
+        is_held: impl Fn(&(bool, bool)) -> bool,
+    ) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if held.wait_for(|held| !is_held(held)).await.is_err() {
+                return;
+            }
+            let Ok(len @ 1..) = from.read(&mut buffer).await else { return };
+            // What was read a moment before waits too.
+            if held.wait_for(|held| !is_held(held)).await.is_err() || to.write_all(&buffer[..len]).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn config(&self) -> NatsConfig {
+        NatsConfig { urls: vec![format!("nats://127.0.0.1:{}", self.port)], ..NatsConfig::default() }
+    }
+}
+
+/// Both are told to reconcile, and see each other again, in whichever order their relays came back.
+async fn find_each_other(alice: (&mut Client, PeerId), bob: (&mut Client, PeerId)) {
+    for (client, other) in [(alice.0, bob.1), (bob.0, alice.1)] {
+        let (mut told, mut seen) = (false, false);
+        while !(told && seen) {
+            match client.frame().await {
+                ServerFrame::Resync { .. } => told = true,
+                ServerFrame::PeerJoined { peer, .. } if peer.peer == other => seen = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// One relay is cut off from NATS without any connection being closed: both sides notice by the silence, go on by themselves, and are
+/// told to reconcile when the network is whole again.
+#[tokio::test]
+async fn a_partition_is_noticed_by_its_silence_and_healed() {
+    let nats = Nats::start(&[]).await;
+    let way = Way::to(&nats).await;
+    let (a, b) = (nats.relay().await, nats.relay_at(way.config()).await);
+    let (mut alice, alices, mut bob, bobs, room) = pair(&a, &b).await;
+    way.held.send((true, true)).unwrap();
+    alice.publish(room, "into the void").await;
+    alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
+    bob.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: alices }).await;
+    let mut near = Client::connect(b.addr, 3).await;
+    near.join(&key(100)).await;
+    bob.publish(room, "near").await;
+    near.hears("near").await;
+    assert_eq!(http(b.addr, "GET", "/health/ready", "", "").await.0, 200);
+    way.held.send((false, false)).unwrap();
+    find_each_other((&mut alice, alices), (&mut bob, bobs)).await;
+    alice.publish(room, "again").await;
+    bob.hears("again").await;
+    near.hears("again").await;
+}
+
+/// NATS gives up a relay that takes nothing any more. Its members are told to reconcile once it is back, and the others never notice.
+#[tokio::test]
+async fn a_relay_that_is_too_slow_for_nats_is_told_what_it_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nats.conf");
+    std::fs::write(&file, "max_pending: 2MB\nwrite_deadline: \"1s\"\n").unwrap();
+    let nats = Nats::start(&["-c", file.to_str().unwrap()]).await;
+    let way = Way::to(&nats).await;
+    let (a, b) = (nats.relay().await, nats.relay_at(way.config()).await);
+    let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
+    let mut near = Client::connect(a.addr, 3).await;
+    near.join(&key(100)).await;
+    way.held.send((false, true)).unwrap();
+    // More than NATS and all sockets on the way hold.
+    let payload = Bytes::from(vec![7; 512 << 10]);
+    for _ in 0..64 {
+        alice.send(ClientFrame::Publish { room, payload: payload.clone() }).await;
+        near.until(|frame| matches!(frame, ServerFrame::Deliver { .. })).await;
+    }
+    way.held.send((false, false)).unwrap();
+    bob.until(|frame| *frame == ServerFrame::Resync { room }).await;
+    // Whoever is told asks the others, who are heard again.
+    let heard = async {
+        loop {
+            alice.publish(room, "after").await;
+            let is = |frame: &ServerFrame| matches!(frame, ServerFrame::Deliver { payload, .. } if payload == "after".as_bytes());
+            if tokio::time::timeout(std::time::Duration::from_millis(500), bob.until(is)).await.is_ok() {
+                return;
+            }
+        }
+    };
+    within("being heard again", heard).await;
 }
 
 #[tokio::test]
@@ -296,6 +399,20 @@ async fn nats_asks_for_its_token() {
     one.publish(room, "alone").await;
     two.hears("alone").await;
     assert!(!bad.watch.figures().fabric_up);
+}
+
+#[tokio::test]
+async fn nats_asks_for_the_user_and_password_of_the_url() {
+    let nats = Nats::start(&["--user", "relay", "--pass", "a-password-of-length"]).await;
+    let with =
+        |who: &str| NatsConfig { urls: vec![format!("nats://{who}@127.0.0.1:{}", nats.port)], ..NatsConfig::default() };
+    let (a, b) = (
+        nats.relay_at(with("relay:a-password-of-length")).await,
+        nats.relay_at(with("relay:a-password-of-length")).await,
+    );
+    let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
+    alice.publish(room, "known to NATS").await;
+    bob.hears("known to NATS").await;
 }
 
 #[tokio::test]

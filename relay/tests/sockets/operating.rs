@@ -16,6 +16,7 @@ use weft_protocol::frame::ServerFrame;
 use weft_relay::{Config, PolicyConfig, Server, TlsFiles};
 
 use crate::client::{Came, Client, Who, http, key, now_s, post_token_with, relay, roomy, upgrade_with, within};
+use crate::process::Process;
 
 fn binary(args: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weft-relay")).args(args).envs(environment.iter().copied()).output().unwrap()
@@ -204,6 +205,26 @@ async fn a_changed_block_file_closes_and_keeps_out_and_a_broken_one_changes_noth
     .await;
     assert!(Who::new(relay.addr, 1).token(relay.addr).await.is_err());
     assert!(Who::new(relay.addr, 2).token(relay.addr).await.is_ok());
+}
+
+/// The binary takes a changed list of DIDs at a SIGHUP, and keeps what it has when the file is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_has_the_file_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    let did = |seed: u8| DidKey::Ed25519(key(seed).verifying_key().to_bytes()).to_string();
+    let write = |text: String| std::fs::write(&file, text).unwrap();
+    write(format!("allow_dids = [\"{}\"]\ntoken_requests_per_minute = 1000000\n", did(1)));
+    let relay = Process::start(&["--config", file.to_str().unwrap()]);
+    let let_in = async |seed: u8| Who::new(relay.addr, seed).token(relay.addr).await.is_ok();
+    assert!(let_in(1).await && !let_in(2).await);
+    write(format!("allow_dids = [\"{}\"]\ntoken_requests_per_minute = 1000000\n", did(2)));
+    relay.signal("-HUP");
+    becomes("the new list", async || let_in(2).await && !let_in(1).await).await;
+    write("allow_dids = [\"nobody\"]\n".to_owned());
+    relay.signal("-HUP");
+    becomes("the complaint", async || relay.log().contains("was not taken")).await;
+    assert!(let_in(2).await && !let_in(1).await);
 }
 
 #[tokio::test]

@@ -31,7 +31,19 @@ impl Relay {
 
     /// As [`Relay::start`], with another program that takes `--listen` and prints the same line.
     pub fn start_program(program: &Path, log: &Path, port: u16, flags: &[String]) -> Result<Self> {
+        Self::start_with(program, log, port, flags, &[])
+    }
+
+    /// As [`Relay::start_program`], with variables of its own.
+    pub fn start_with(
+        program: &Path,
+        log: &Path,
+        port: u16,
+        flags: &[String],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut command = Command::new(program);
+        command.envs(variables.iter().copied());
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).args(flags);
         // What the developer's shell has set is not this test's configuration.
         for (name, _) in std::env::vars_os() {

@@ -102,7 +102,8 @@ impl Link {
                 }
                 // Who answers our hello is where it is; anybody else should have begun before our eyes.
                 told.gap = number > 0 && now_ms >= self.hello_until_ms;
-                self.nodes.insert(node, Remote { life, next: number + 1, heard_ms: now_ms, peers: Vec::new() });
+                self.nodes
+                    .insert(node, Remote { life, next: number.saturating_add(1), heard_ms: now_ms, peers: Vec::new() });
             }
             Some(remote) => {
                 if life < remote.life || (life == remote.life && number < remote.next) {
@@ -208,6 +209,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Whoever may publish may name any number; the last there is ends that node's life here, and nothing else.
+    #[test]
+    fn the_last_number_there_is_does_no_harm() {
+        let mut b = Link::new(B, 0, 0);
+        let last = |node| Message { node, life: u32::MAX, number: u64::MAX, body: frame() };
+        assert!(b.receive(10_000, last(A), 50).gap);
+        assert!(!b.receive(10_001, last(A), 50).gap);
+        let (mut c, mut d) = pair();
+        assert!(d.receive(10_000, last(A), 50).gap);
+        assert_eq!(d.receive(10_001, c.peers(10_001, vec![], None, false), 50), Told::default());
     }
 
     #[test]

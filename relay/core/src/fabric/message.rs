@@ -175,7 +175,33 @@ mod tests {
         }
     }
 
+    fn any_body() -> impl Strategy<Value = Body> {
+        let name = || any::<[u8; 16]>().prop_map(PeerId);
+        let there = any::<([u8; 16], [u8; 16], [u8; 16])>().prop_map(|(peer, device, identity)| RemotePeer {
+            peer: Peer { peer: PeerId(peer), device: RelayDevice(device) },
+            identity,
+        });
+        let payload = proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+        let frame = (name(), proptest::option::of(name()), payload);
+        let peers = (proptest::collection::vec(there, 0..60), proptest::option::of(name()), any::<bool>());
+        prop_oneof![
+            frame.prop_map(|(from, to, payload)| Body::Frame { from, to, payload }),
+            peers.prop_map(|(peers, entered, hello)| Body::Peers { peers, entered, hello }),
+        ]
+    }
+
     proptest! {
+        /// Whatever a relay says, another one reads the same, and reads nothing if a byte is missing at the end of a list.
+        #[test]
+        fn what_is_said_is_what_is_read(node in any::<[u8; 8]>(), life in any::<u32>(), number in any::<u64>(), body in any_body()) {
+            let message = Message { node: NodeId(node), life, number, body };
+            let bytes = message.encode();
+            prop_assert_eq!(Message::decode(&bytes), Ok(message.clone()));
+            if matches!(message.body, Body::Peers { .. }) {
+                prop_assert!(Message::decode(&bytes.slice(..bytes.len() - 1)).is_err());
+            }
+        }
+
         /// Bytes from elsewhere give an error or the value of which they are the one encoding.
         #[test]
         fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
