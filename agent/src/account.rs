@@ -73,7 +73,9 @@ pub(crate) enum AccountError {
          that; if the account lives elsewhere, say where: --pds https://..."
     )]
     WrongPassword { pds: String },
-    #[error("{pds} asks for a code besides the password: make an app password in the settings of your account, and give that")]
+    #[error(
+        "{pds} asks for a code besides the password: make an app password in the settings of your account, and give that"
+    )]
     SecondFactor { pds: String },
     #[error("{pds} says that this is {said}, not {asked}; nothing was kept")]
     OtherDid { pds: String, said: String, asked: String },
@@ -83,7 +85,9 @@ pub(crate) enum AccountError {
     Refused { pds: String, why: String },
     #[error("this device does not hold your root key, which has to sign; do it on the device that made your identity")]
     NoRoot,
-    #[error("what {pds} published is not what was asked of it ({why}); try again, and do not trust it before that works")]
+    #[error(
+        "what {pds} published is not what was asked of it ({why}); try again, and do not trust it before that works"
+    )]
     NotPublished { pds: String, why: &'static str },
     #[error("the account's files: {0}")]
     Files(#[from] std::io::Error),
@@ -192,11 +196,7 @@ impl Account {
         let asked = identifier.trim().trim_start_matches('@');
         let (profile, secrets) = self.sign_in(asked, password, pds).await?;
         if asked.starts_with("did:") && asked != profile.did {
-            return Err(AccountError::OtherDid {
-                pds: pds.to_owned(),
-                said: profile.did.clone(),
-                asked: plain(asked),
-            });
+            return Err(AccountError::OtherDid { pds: pds.to_owned(), said: profile.did.clone(), asked: plain(asked) });
         }
         let attested = self.profile().ok().flatten().filter(|old| old.did == profile.did).and_then(|old| old.attested);
         let profile = Profile { attested, ..profile };
@@ -333,8 +333,6 @@ impl Account {
 }
 
 /// Runs what may wait for a disk or a keychain.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }

@@ -7,7 +7,6 @@
 pub(crate) mod answer;
 pub(crate) mod log;
 mod people;
-mod people;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod space;

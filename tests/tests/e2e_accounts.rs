@@ -28,7 +28,8 @@ fn wait_told(agent: &Agent, words: &str) -> Result<()> {
 fn login(agent: &Agent, network: &AtNetwork, account: &AtAccount) -> Result<()> {
     // With the newline that a person types or a file ends with.
     let password = format!("{}\n", account.password);
-    let ran = agent.run_input(["identity", "login", &account.handle, "--pds", network.pds()], &password)?.expect_code(0)?;
+    let ran =
+        agent.run_input(["identity", "login", &account.handle, "--pds", network.pds()], &password)?.expect_code(0)?;
     ensure!(ran.stdout.contains(&account.did), "{ran:?}");
     Ok(())
 }
@@ -50,7 +51,9 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 fn kept_only_in(agent: &Agent, secret: &str, place: &str) -> Result<()> {
     let mut found = Vec::new();
     files(agent.home(), &mut found)?;
-    let holds = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.windows(secret.len()).any(|w| w == secret.as_bytes()));
+    let holds = |path: &PathBuf| {
+        std::fs::read(path).is_ok_and(|bytes| bytes.windows(secret.len()).any(|w| w == secret.as_bytes()))
+    };
     let holding: Vec<PathBuf> = found.into_iter().filter(holds).collect();
     let [only] = holding.as_slice() else { anyhow::bail!("a secret of {} is in {holding:?}", agent.name()) };
     ensure!(only.ends_with(place), "a secret of {} is in {}", agent.name(), only.display());
@@ -139,7 +142,8 @@ fn a_relay_that_asks_for_accounts() -> Result<()> {
     let (alice, bob, carol) = (network.account("alice")?, network.account("bob")?, network.account("carol")?);
     let stage = Stage::open()?;
     let allowed = format!("{},{}", alice.did, bob.did);
-    let flags = ["--allow-did", &allowed, "--plc-url", network.plc(), "--admin-listen", "127.0.0.1:0"].map(str::to_owned);
+    let flags =
+        ["--allow-did", &allowed, "--plc-url", network.plc(), "--admin-listen", "127.0.0.1:0"].map(str::to_owned);
     let relay = Relay::start(&stage.root().join("relay.log"), 0, &flags)?;
     let (mut ada, ben, eve) = (stage.agent("ada")?, stage.agent("ben")?, stage.agent("eve")?);
 
@@ -229,7 +233,8 @@ fn an_account_is_attested_both_ways() -> Result<()> {
     ensure!(other.code == 2, "{other:?}");
     let done = ada.run(["identity", "attest", &alice.handle, "--json"])?.expect_code(0)?.json()?;
     let shown = ada.run(["identity", "--json"])?.expect_code(0)?.json()?;
-    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let root = text(&shown, "/member/did");
     ensure!(root.starts_with("did:key:z6Mk") && text(&done, "/attested/root") == root, "{done} {shown}");
     ensure!(text(&shown, "/account/attested/uri") == text(&done, "/attested/uri"), "{done} {shown}");

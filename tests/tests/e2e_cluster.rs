@@ -48,7 +48,8 @@ fn round_is_everywhere(team: &[Agent], round: usize) -> Result<()> {
         Ok(Some(()))
     });
     outcome.with_context(|| {
-        let reports: Vec<String> = team.iter().map(|agent| format!("--- {}\n{}", agent.name(), agent.report())).collect();
+        let reports: Vec<String> =
+            team.iter().map(|agent| format!("--- {}\n{}", agent.name(), agent.report())).collect();
         format!("last seen: {last}\n{}", reports.join("\n"))
     })
 }

@@ -82,7 +82,9 @@ mod tests {
         for fine in ["https://pds.example", "https://pds.example:8443", "http://localhost:2583", "http://127.0.0.1:1"] {
             assert!(Pds::address(fine).is_ok(), "{fine}");
         }
-        for wrong in ["http://pds.example", "http://localhost.example", "pds.example", "wss://pds.example", "https://", ""] {
+        for wrong in
+            ["http://pds.example", "http://localhost.example", "pds.example", "wss://pds.example", "https://", ""]
+        {
             assert!(Pds::address(wrong).is_err(), "{wrong}");
         }
         assert_eq!(base(&Pds::address("https://PDS.example/x").unwrap()), "https://pds.example:443");

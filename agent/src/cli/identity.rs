@@ -21,7 +21,10 @@ pub(crate) fn run(context: &Context, action: Option<&IdentityDo>) -> Ended {
         Some(IdentityDo::Login { name, pds }) => login(context, name, pds),
         Some(IdentityDo::Logout) => {
             let gone = Client::ready(&context.home)?.ask(&Request::Logout)?;
-            term::say(&format!("{} is forgotten here. Relays that ask for people by name refuse now.", text(&gone, "handle")));
+            term::say(&format!(
+                "{} is forgotten here. Relays that ask for people by name refuse now.",
+                text(&gone, "handle")
+            ));
             Ok(0)
         }
         Some(IdentityDo::Attest { name }) => attest(context, name),
@@ -43,7 +46,12 @@ fn show(context: &Context) -> Ended {
     }
     match shown.get("account").filter(|account| !account.is_null()) {
         Some(account) => {
-            term::say(&format!("  account {}  {}  at {}", text(account, "handle"), text(account, "did"), text(account, "pds")));
+            term::say(&format!(
+                "  account {}  {}  at {}",
+                text(account, "handle"),
+                text(account, "did"),
+                text(account, "pds")
+            ));
             if let Some(attested) = account.get("attested").filter(|attested| !attested.is_null()) {
                 let at = term::local(number(attested, "verified_ms"));
                 term::say(&format!("  attested to {}, verified {at}", text(attested, "root")));
@@ -83,7 +91,11 @@ fn attest(context: &Context, name: &str) -> Ended {
     }
     let attested = done.get("attested").unwrap_or(&Value::Null);
     term::say(&format!("{} says now that it is {}.", text(&done, "handle"), text(attested, "root")));
-    term::note(&format!("Public, and verified at {}: {}", term::local(number(attested, "verified_ms")), text(attested, "uri")));
+    term::note(&format!(
+        "Public, and verified at {}: {}",
+        term::local(number(attested, "verified_ms")),
+        text(attested, "uri")
+    ));
     Ok(0)
 }
 
@@ -100,7 +112,8 @@ pub(crate) fn relay_identity(context: &Context, url: &str, identity: Option<&str
         "pseudonym" => "knows you by a pseudonym only",
         _ => "knows you by a pseudonym, and by your account if it asks for people by name",
     };
-    let secret = if now.get("secret") == Some(&Value::Bool(true)) { ", and is shown that you know its secret" } else { "" };
+    let secret =
+        if now.get("secret") == Some(&Value::Bool(true)) { ", and is shown that you know its secret" } else { "" };
     term::say(&format!("{} {knows}{secret}. It holds from the next connection.", text(&now, "url")));
     Ok(0)
 }

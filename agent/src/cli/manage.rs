@@ -106,7 +106,9 @@ pub(crate) fn flush(context: &Context, timeout: &str, to: &str) -> Ended {
 pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
     // These are about this device, not about a workspace.
     match action {
-        Some(RelaysDo::Identity { url, identity }) => return identity::relay_identity(context, url, identity.as_deref()),
+        Some(RelaysDo::Identity { url, identity }) => {
+            return identity::relay_identity(context, url, identity.as_deref());
+        }
         Some(RelaysDo::Secret { url, file, forget }) => {
             return identity::relay_secret(context, url, file.as_deref(), *forget);
         }

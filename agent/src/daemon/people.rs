@@ -16,10 +16,13 @@ type Outcome = Result<Value, Failure>;
 
 impl From<AccountError> for Failure {
     fn from(error: AccountError) -> Self {
-        match error {
-            AccountError::BadPds { .. } | AccountError::NoRoot => Failure::usage(error.to_string()),
-            AccountError::None | AccountError::LoginAgain { .. } => Failure::attention(error.to_string()),
-            other => Failure::new(other.to_string()),
+        let text = error.to_string();
+        if matches!(error, AccountError::BadPds { .. } | AccountError::NoRoot) {
+            Failure::usage(text)
+        } else if matches!(error, AccountError::None | AccountError::LoginAgain { .. }) {
+            Failure::attention(text)
+        } else {
+            Failure::new(text)
         }
     }
 }

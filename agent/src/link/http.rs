@@ -82,7 +82,8 @@ mod tests {
     #[tokio::test]
     async fn answers_are_understood_however_they_arrive() {
         let by_length: [&[u8]; 3] = [b"HTTP/1.1 401 No\r\nConte", b"nt-Length: 2\r\n\r", b"\n{}"];
-        let chunked: [&[u8]; 2] = [b"HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n1;x", b"=y\r\n}\r\n0\r\n\r\n"];
+        let chunked: [&[u8]; 2] =
+            [b"HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n1;x", b"=y\r\n}\r\n0\r\n\r\n"];
         let by_end: [&[u8]; 1] = [b"HTTP/1.0 401 No\r\n\r\n{}"];
         for pieces in [&by_length[..], &chunked[..], &by_end[..]] {
             let answer = answered(pieces).await.unwrap();

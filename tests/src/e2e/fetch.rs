@@ -24,6 +24,7 @@ pub fn fetch(address: &str, method: &str, path: &str, headers: &[&str], body: &s
     stream.read_to_end(&mut answer).context("the answer broke off")?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("not HTTP: {answer}"))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("no status: {head}"))?;
+    let status =
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("no status: {head}"))?;
     Ok((status, body.to_owned()))
 }
