@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use ed25519_dalek::SigningKey;
@@ -108,7 +109,9 @@ fn post_token(relay: &Relay, jwt: &str) -> Result<(u16, String)> {
 
 fn service_auth(network: &AtNetwork, account: &AtAccount, relay: &Relay) -> Result<String> {
     let aud = Audience::from_url(relay.url())?.did_web().replace('%', "%25");
-    let path = format!("/xrpc/com.atproto.server.getServiceAuth?aud={aud}&lxm=dev.weft.relay.connect");
+    // As long as a relay takes: it has to be good for another reason than its age.
+    let exp = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 115;
+    let path = format!("/xrpc/com.atproto.server.getServiceAuth?aud={aud}&lxm=dev.weft.relay.connect&exp={exp}");
     let pds = network.pds().trim_start_matches("http://");
     let (status, body) = fetch(pds, "GET", &path, &[&format!("Authorization: Bearer {}", account.access)], "")?;
     ensure!(status == 200, "{body}");
@@ -119,7 +122,7 @@ fn service_auth(network: &AtNetwork, account: &AtAccount, relay: &Relay) -> Resu
 /// Cuts every connection of an account at a relay.
 fn kick(admin: &str, did: &str) -> Result<()> {
     let (status, body) = fetch(admin, "POST", &format!("/kick?did={did}"), &[], "")?;
-    ensure!(status == 200, "{status} {body}");
+    ensure!(status == 200 && !body.contains(":0"), "{status} {body}");
     Ok(())
 }
 
@@ -127,7 +130,9 @@ fn kick(admin: &str, did: &str) -> Result<()> {
 fn admin_address(relay: &Relay) -> Result<String> {
     wait("the admin port", LONG, || {
         let output = relay.output();
-        let line = output.lines().find(|line| line.contains("admin"));
+        // Whole lines only: half a port number would be another port.
+        let whole = output.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let line = whole.lines().find(|line| line.contains("admin"));
         let at = line.and_then(|line| line.find("127.0.0.1:").and_then(|at| line.get(at..)));
         Ok(at.map(|rest| rest.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect()))
     })
