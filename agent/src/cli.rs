@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod demo;
 mod doctor;
+mod identity;
 mod join;
 mod local;
 mod manage;
@@ -88,6 +89,7 @@ fn run(args: Args) -> Ended {
         Do::Log { since, path, by, follow, limit } => {
             manage::log(&context, &since, path.as_deref(), by.as_deref(), follow, limit)
         }
+        Do::Identity { action } => identity::run(&context, action.as_ref()),
         Do::Ignore => local::ignore(&context),
         Do::Config { action } => local::config(&context, &action),
         Do::Doctor => doctor::run(&context),

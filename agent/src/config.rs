@@ -53,6 +53,12 @@ const KNOWN: &[Known] = &[
         about: "PEM file of further certificate authorities for wss://",
     },
     Known {
+        key: "keychain",
+        kind: Kind::Switch,
+        default: "on",
+        about: "Keep passwords and secrets of relays in the system's keychain; off: in files for you only",
+    },
+    Known {
         key: "log",
         kind: Kind::Text,
         default: "info",

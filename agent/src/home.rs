@@ -98,6 +98,18 @@ impl Home {
     pub(crate) fn identity_file(&self) -> PathBuf {
         self.config.join("identity")
     }
+    /// Who is logged in at a server of accounts; no secrets.
+    pub(crate) fn account_file(&self) -> PathBuf {
+        self.config.join("account.json")
+    }
+    /// What relays may know of us; no secrets.
+    pub(crate) fn relays_file(&self) -> PathBuf {
+        self.config.join("relays.json")
+    }
+    /// Secrets that others gave us, where there is no keychain.
+    pub(crate) fn secrets_dir(&self) -> PathBuf {
+        self.config.join("secrets")
+    }
     /// Beside the config and outside the database's folder: a restored database must not bring its watermark along.
     pub(crate) fn watermark_file(&self, workspace: &WorkspaceId) -> PathBuf {
         self.config.join("watermarks").join(workspace.to_string())

@@ -7,9 +7,10 @@
 //! back while the workspace is behind.
 //! Spec: docs/protocol.md#admission.
 
+pub(crate) mod access;
 pub(crate) mod address;
 pub(crate) mod backoff;
-mod http;
+pub(crate) mod http;
 #[cfg(test)]
 mod live;
 pub(crate) mod queue;
@@ -32,14 +33,18 @@ use weft_agent_core::workspace::output::Rank;
 use weft_protocol::code::Code;
 use weft_protocol::frame::ClientFrame;
 
+use crate::account::AccountError;
 use crate::engine;
 use crate::host::inbox::Inbox;
+use access::Access;
 use address::Address;
 use backoff::Backoff;
 use queue::Queue;
 
 /// A link that lived so long was well: the next one is dialled at once.
 const WELL: Duration = Duration::from_secs(30);
+/// Least wait before a relay is asked again that waits for a person; what they do has it asked at once.
+const PERSON_WAIT: Duration = Duration::from_secs(15);
 /// Addresses one workspace dials at once; more are hints that did not fit.
 const DIALLED_MAX: usize = 32;
 
@@ -61,6 +66,35 @@ pub(crate) enum LinkError {
     GivenUp(String),
     #[error("the relay restarts")]
     Restarting { after_ms: u64 },
+    #[error("{0}")]
+    Wants(Wanted),
+    #[error("this relay asks for people by name, and {0}")]
+    Account(#[from] AccountError),
+}
+
+/// What a relay asks for that only a person can give.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Wanted {
+    #[error("this relay asks for a secret; get it from its operator and give it with: weft relays secret {url}")]
+    Secret { url: String },
+    #[error("this relay does not take the secret it was given; ask its operator, then: weft relays secret {url}")]
+    OtherSecret { url: String },
+    #[error(
+        "this relay admits certain people only. Log in with your account, weft identity login HANDLE, and ask the relay's \
+         operator to admit its DID; or have them admit this device: {did}"
+    )]
+    Account { did: String },
+    #[error("this relay does not admit {handle} yet; ask its operator to admit {did}")]
+    Place { handle: String, did: String },
+    #[error(
+        "this relay refuses; either the secret is wrong (weft relays secret {url}), or its operator does not admit {did} yet"
+    )]
+    SecretOrPlace { url: String, did: String },
+    #[error(
+        "this relay asks who you are, and is to know you by a pseudonym only; weft relays identity {url} auto lets it know \
+         your account"
+    )]
+    Permission { url: String },
 }
 
 /// What all links of an agent share.
@@ -68,6 +102,7 @@ pub(crate) struct LinkEnv {
     pub(crate) device: DeviceKeys,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) runtime: Handle,
+    pub(crate) access: Arc<Access>,
 }
 
 /// What people see of an address.
@@ -222,6 +257,8 @@ impl Links {
                 wait = wait.max(Duration::from_millis(ms));
             } else if let LinkError::Restarting { after_ms } = error {
                 wait = Duration::from_millis(after_ms);
+            } else if matches!(error, LinkError::Wants(_)) {
+                wait = wait.max(PERSON_WAIT);
             }
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -75,6 +75,19 @@ fn join(args: &[Value]) -> Result<Value, FuncError> {
     Ok(Value::from(items.iter().map(text).collect::<Vec<_>>().join(&text(&args[0]))))
 }
 
+fn whole(value: &Value) -> i64 {
+    let Value::Number(number) = value else { panic!("{value:?} is no number") };
+    number.as_i64().expect("only whole numbers")
+}
+
+fn add(args: &[Value]) -> Result<Value, FuncError> {
+    Ok(Value::from(args.iter().map(whole).sum::<i64>()))
+}
+
+fn div(args: &[Value]) -> Result<Value, FuncError> {
+    Ok(Value::from(whole(&args[0]) / whole(&args[1])))
+}
+
 fn to_yaml(args: &[Value]) -> Result<Value, FuncError> {
     Ok(Value::from(serde_yaml_ng::to_string(&yaml(&args[0])).unwrap().trim_end().to_owned()))
 }
@@ -107,6 +120,8 @@ fn render(set: &str) -> Vec<Yaml> {
                 ("quote", quote as gtmpl::Func),
                 ("default", default),
                 ("join", join),
+                ("add", add),
+                ("div", div),
                 ("toYaml", to_yaml),
                 ("nindent", nindent),
             ];
@@ -139,22 +154,7 @@ fn kind<'a>(objects: &'a [Yaml], kind: &str) -> &'a Yaml {
     objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
 }
 
-const EVERYTHING: &str = "
-replicas: 3
-nats: { url: 'nats://nats:4222' }
-existingSecret: relay
-trustedProxies: ['10.0.0.0/8', '192.168.0.0/16']
-allowDids: ['did:web:a.example']
-blocked: ['did:web:b.example', '192.0.2.0/24']
-env: { WEFT_RELAY_ROOM_PEERS_MAX: 100 }
-ingress: { enabled: true, className: nginx, tlsSecret: tls, annotations: { a: b } }
-podDisruptionBudget: { enabled: true }
-autoscaling: { enabled: true }
-networkPolicy: { enabled: true, metricsFrom: { app: prometheus } }
-serviceMonitor: { enabled: true }
-nodeSelector: { disk: ssd }
-tolerations: [{ key: relay, operator: Exists }]
-";
+const EVERYTHING: &str = include_str!("../../helm/weft-relay/ci/everything-values.yaml");
 
 #[test]
 fn the_defaults_are_one_relay_and_everything_is_everything() {
@@ -211,7 +211,7 @@ fn what_selects_finds_what_it_means() {
 /// The variables that the chart sets are options of the relay, with values that it takes; and Kubernetes waits for the goodbye.
 #[test]
 fn the_relay_takes_what_the_chart_sets() {
-    for set in ["{}", EVERYTHING] {
+    for set in ["{}", "drainMs: 30500", EVERYTHING] {
         let all = render(set);
         let spec = &kind(&all, "Deployment")["spec"]["template"]["spec"];
         let container = &spec["containers"][0];
@@ -253,6 +253,29 @@ fn the_relay_takes_what_the_chart_sets() {
                 assert!(printed.contains(line), "{line} is not in {printed}");
             }
         }
+    }
+}
+
+/// Each set of values in the chart's `ci` folder, and the defaults, rendered into files: `helm/validate.py` holds them against
+/// Kubernetes' own schemas. Here: that there is something to hold.
+#[test]
+fn every_set_of_values_is_rendered_to_be_validated() {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chart");
+    // Left over from another state of the chart.
+    drop(std::fs::remove_dir_all(&out));
+    std::fs::create_dir_all(&out).unwrap();
+    let mut sets: Vec<(String, String)> = vec![("defaults".to_owned(), "{}".to_owned())];
+    for entry in std::fs::read_dir(chart().join("ci")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().strip_suffix("-values.yaml").unwrap().to_owned();
+        sets.push((name, std::fs::read_to_string(&path).unwrap()));
+    }
+    assert!(sets.len() >= 4, "{sets:?}");
+    for (name, set) in sets {
+        let objects = render(&set);
+        assert!(objects.len() >= 4, "{name}");
+        let documents: Vec<String> = objects.iter().map(|object| serde_yaml_ng::to_string(object).unwrap()).collect();
+        std::fs::write(out.join(format!("{name}.yaml")), documents.join("---\n")).unwrap();
     }
 }
 

@@ -8,20 +8,28 @@
 //! below the stage's folder. Why: one forgotten daemon makes the next run fail for a reason nobody finds.
 
 mod agent;
+mod atproto;
+mod balancer;
 mod binaries;
 mod corpus;
 mod editor;
+mod fetch;
 mod folder;
+mod nats;
 mod process;
 mod proxy;
 mod relay;
 mod wait;
 
 pub use agent::{Agent, Ran, Status};
+pub use atproto::{AtAccount, AtNetwork};
+pub use balancer::Balancer;
 pub use binaries::{Binaries, binaries};
 pub use corpus::Corpus;
 pub use editor::Editor;
+pub use fetch::fetch;
 pub use folder::{Entry, Snapshot, differences, snapshot};
+pub use nats::Nats;
 pub use process::{Process, rss_kib, rss_peak_kib};
 pub use proxy::{Captured, Proxy};
 pub use relay::Relay;

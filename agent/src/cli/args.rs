@@ -33,6 +33,7 @@ Look:
   log           Who changed what
 
 Set up:
+  identity      Who you are; an account for relays that ask
   config        Read and change settings
   ignore        What stays out of a workspace
   doctor        Check this installation
@@ -151,6 +152,11 @@ pub(crate) enum Do {
         #[arg(long, default_value_t = 1000)]
         limit: u32,
     },
+    /// Who you are, to members and to relays
+    Identity {
+        #[command(subcommand)]
+        action: Option<IdentityDo>,
+    },
     /// What stays out of a workspace, and by which rules
     Ignore,
     /// Read and change settings
@@ -263,6 +269,48 @@ pub(crate) enum RelaysDo {
         /// As `weft relays` lists it
         url: String,
     },
+    /// What a relay may know you by, on this device
+    Identity {
+        /// As `weft relays` lists it
+        url: String,
+        /// auto (a pseudonym, the account if it asks), pseudonym or account; left out: print it
+        identity: Option<String>,
+    },
+    /// Give the secret that a relay asks for, on this device. It is asked for, or read from standard input
+    Secret {
+        /// As `weft relays` lists it
+        url: String,
+        /// Read it from a file instead
+        #[arg(long, value_name = "FILE", conflicts_with = "forget")]
+        file: Option<PathBuf>,
+        /// Forget it
+        #[arg(long)]
+        forget: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityDo {
+    /// Print it
+    Show,
+    /// Log in with an account of the AT Protocol, for relays that ask for people by name. The app password is asked for, or
+    /// read from standard input
+    Login {
+        /// The account's handle or DID
+        #[arg(value_name = "HANDLE")]
+        name: String,
+        /// The server that has the account
+        #[arg(long, default_value = "https://bsky.social", value_name = "URL")]
+        pds: String,
+    },
+    /// Forget the account
+    Logout,
+    /// Publish, in the repository of the account that is logged in, which member you are
+    Attest {
+        /// The account's handle or DID
+        #[arg(value_name = "HANDLE")]
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -320,6 +368,12 @@ mod tests {
             "weft -C notes status --json",
             "weft status --watch",
             "weft relays add ws://x",
+            "weft relays identity ws://x pseudonym",
+            "weft relays secret ws://x --file f",
+            "weft relays secret ws://x --forget",
+            "weft identity",
+            "weft identity login alice.example --pds https://pds.example",
+            "weft identity attest alice.example",
             "weft log --since 2d --follow",
             "weft config set lan off",
             "weft config list",

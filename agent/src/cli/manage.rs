@@ -6,7 +6,7 @@ use super::args::{InvitesDo, RelaysDo};
 use super::client::Client;
 use super::status::{ask_one, list, number, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended};
+use super::{Context, Ended, identity};
 use crate::clock;
 use crate::daemon::wire::{Failure, Request, ResumeAnswer};
 
@@ -109,6 +109,16 @@ pub(crate) fn flush(context: &Context, timeout: &str, to: &str) -> Ended {
 
 /// `weft relays`.
 pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
+    // These are about this device, not about a workspace.
+    match action {
+        Some(RelaysDo::Identity { url, identity }) => {
+            return identity::relay_identity(context, url, identity.as_deref());
+        }
+        Some(RelaysDo::Secret { url, file, forget }) => {
+            return identity::relay_secret(context, url, file.as_deref(), *forget);
+        }
+        Some(RelaysDo::Add { .. } | RelaysDo::Remove { .. }) | None => {}
+    }
     let dir = context.folder()?;
     let mut client = Client::ready(&context.home)?;
     match action {
@@ -120,7 +130,7 @@ pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
             client.ask(&Request::RemoveRelay { dir, url: url.clone() })?;
             term::say("The relay is used no more.");
         }
-        None => {
+        Some(RelaysDo::Identity { .. } | RelaysDo::Secret { .. }) | None => {
             let workspace = ask_one(&mut client, &dir)?;
             if context.json {
                 let shown =

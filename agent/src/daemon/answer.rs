@@ -12,6 +12,7 @@ use weft_agent_core::id::OpId;
 use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::workspace::command::{Command, OpenInvite, Reply, Status};
 
+use super::people;
 use super::report;
 use super::run::{Daemon, say};
 use super::space::Space;
@@ -62,6 +63,12 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Log { dir, since_wall_ms, limit, follow } => {
             log(daemon, &dir, since_wall_ms, limit, follow, writing).await
         }
+        Request::Identity => people::show(daemon),
+        Request::Login { name, password, pds } => people::login(daemon, &name, &password, &pds).await,
+        Request::Logout => people::logout(daemon).await,
+        Request::Attest { name } => people::attest(daemon, &name).await,
+        Request::RelayIdentity { url, identity } => people::relay_identity(daemon, &url, identity.as_deref()),
+        Request::RelaySecret { url, secret } => people::relay_secret(daemon, &url, secret).await,
         Request::Shutdown => Ok(agent(daemon)),
     }
 }

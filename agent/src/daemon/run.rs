@@ -20,14 +20,17 @@ use weft_agent_core::workspace::command::Command;
 use super::answer;
 use super::space::{Space, Start};
 use super::wire::{Answer, LINE_BYTES_MAX, Request};
+use crate::account::Account;
 use crate::clock;
 use crate::config::Config;
 use crate::engine::Machine;
 use crate::home::registry::{Entry, Registry};
 use crate::home::{Home, identity};
+use crate::keychain::Keychain;
 use crate::lan::mdns::Mdns;
 use crate::lan::serve::Serving;
 use crate::lan::{addresses, tag};
+use crate::link::access::Access;
 use crate::link::{LinkEnv, transport};
 
 /// How often addresses and tags are looked at again.
@@ -49,6 +52,7 @@ pub(crate) struct Daemon {
     spaces: Mutex<BTreeMap<WorkspaceId, Arc<Space>>>,
     env: Mutex<Option<Arc<LinkEnv>>>,
     ca_file: Option<PathBuf>,
+    pub(crate) access: Arc<Access>,
     lan: Mutex<Lan>,
     pub(crate) stop: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -95,12 +99,16 @@ pub(crate) fn run(home: &Home, options: &Options) -> anyhow::Result<()> {
 
 async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Result<()> {
     let ca_file = Some(config.text("ca_file")).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let keychain = Arc::new(Keychain::new(home.secrets_dir(), config.is_on("keychain")));
+    let account = Arc::new(Account::new(home.account_file(), Arc::clone(&keychain), ca_file.clone()));
+    let access = Arc::new(Access::load(home.relays_file(), keychain, account)?);
     let daemon = Arc::new(Daemon {
         home: home.clone(),
         registry: Arc::new(Mutex::new(Registry::load(home)?)),
         spaces: Mutex::default(),
         env: Mutex::default(),
         ca_file,
+        access,
         lan: Mutex::default(),
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),
@@ -266,7 +274,8 @@ impl Daemon {
         let identity = identity::load(&self.home.identity_file())?
             .ok_or_else(|| anyhow::anyhow!("the identity file is gone; restore it from a backup"))?;
         let tls = transport::tls(self.ca_file.as_deref())?;
-        let made = Arc::new(LinkEnv { device: identity.device, tls, runtime: self.runtime.clone() });
+        let (runtime, access) = (self.runtime.clone(), Arc::clone(&self.access));
+        let made = Arc::new(LinkEnv { device: identity.device, tls, runtime, access });
         *env = Some(Arc::clone(&made));
         Ok(made)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Longest line in either direction: a log of thousands of entries.
 pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -75,8 +76,51 @@ pub(crate) enum Request {
         limit: u32,
         follow: bool,
     },
+    /// Who are we?
+    Identity,
+    /// Log in at a server of accounts. Secret.
+    Login {
+        name: String,
+        password: Hidden,
+        pds: String,
+    },
+    Logout,
+    /// Publish which member the account is.
+    Attest {
+        name: String,
+    },
+    /// Read or set what a relay may know of us.
+    RelayIdentity {
+        url: String,
+        identity: Option<String>,
+    },
+    /// Keep or forget a relay's secret. Secret.
+    RelaySecret {
+        url: String,
+        secret: Option<Hidden>,
+    },
     /// End.
     Shutdown,
+}
+
+/// A text that is never shown.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub(crate) struct Hidden(String);
+
+impl Hidden {
+    pub(crate) fn new(text: String) -> Hidden {
+        Hidden(text)
+    }
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// An answer to a halt.

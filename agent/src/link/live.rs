@@ -13,9 +13,12 @@ use weft_protocol::admission::proof::{room_id, sign_room};
 use weft_protocol::frame::{ClientFrame, ServerFrame};
 use weft_protocol::id::RoomId;
 
+use super::access::Access;
 use super::{LinkEnv, Links, transport};
+use crate::account::Account;
 use crate::engine::OsRandom;
 use crate::host::inbox::{Inbox, Task};
+use crate::keychain::Keychain;
 use crate::lan::serve::Serving;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +33,11 @@ impl Side {
     fn new() -> Side {
         let tls = transport::tls(None).unwrap();
         let device = DeviceKeys::generate(&mut OsRandom);
-        let env = Arc::new(LinkEnv { device, tls, runtime: tokio::runtime::Handle::current() });
+        let nowhere = std::path::PathBuf::from("/nonexistent/weft");
+        let keychain = Arc::new(Keychain::new(nowhere.clone(), false));
+        let account = Arc::new(Account::new(nowhere.join("account.json"), Arc::clone(&keychain), None));
+        let access = Arc::new(Access::load(nowhere.join("relays.json"), keychain, account).unwrap());
+        let env = Arc::new(LinkEnv { device, tls, runtime: tokio::runtime::Handle::current(), access });
         let inbox = Arc::new(Inbox::default());
         Side { links: Links::new(env, Arc::clone(&inbox)), inbox, seen: Vec::new() }
     }

@@ -76,7 +76,8 @@ async fn open_and_serve(
     let connection = SigningKey::from_bytes(&engine::random());
     let did_key = links.env.device.relay_pseudonym(audience.as_str());
     let device = links.env.device.relay_device(audience.as_str());
-    let asker = Asker { address, tls: &links.env.tls, did_key: &did_key, device, connection: &connection };
+    let (tls, access) = (&links.env.tls, &*links.env.access);
+    let asker = Asker { address, kind, tls, did_key: &did_key, device, connection: &connection, access };
     let token = asker.ask().await?;
     let mut socket = upgrade(address, links, &token).await?;
     let handshake = async {

@@ -1,7 +1,7 @@
 //! One person at one computer: a home, a daemon, and folders.
 
 use std::ffi::OsStr;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -190,7 +190,7 @@ impl Agent {
                 command.env_remove(name);
             }
         }
-        command.env("WEFT_HOME", &self.home).env("WEFT_LAN", "off").env("HOME", &self.home);
+        command.env("WEFT_HOME", &self.home).env("WEFT_LAN", "off").env("WEFT_KEYCHAIN", "off").env("HOME", &self.home);
         command.current_dir(&self.home);
         if let Some(user) = self.as_user {
             use std::os::unix::process::CommandExt as _;
@@ -204,6 +204,13 @@ impl Agent {
         let mut command = self.command();
         command.args(args);
         run(command, COMMAND)
+    }
+
+    /// Runs a command with `input` on its standard input.
+    pub fn run_input<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &str) -> Result<Ran> {
+        let mut command = self.command();
+        command.args(args);
+        run_with(command, Some(input), COMMAND)
     }
 
     /// Runs a command about this agent's folder.
@@ -318,13 +325,21 @@ fn open_to(root: &Path, user: u32) -> Result<()> {
 }
 
 /// Runs a command to its end with a deadline, its output read as it comes so that no full pipe can stop it.
-pub(super) fn run(mut command: Command, deadline: Duration) -> Result<Ran> {
+pub(super) fn run(command: Command, deadline: Duration) -> Result<Ran> {
+    run_with(command, None, deadline)
+}
+
+/// As [`run`], with a few bytes on standard input.
+fn run_with(mut command: Command, input: Option<&str>, deadline: Duration) -> Result<Ran> {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("{:?} cannot be started", command.get_program()))?;
+    if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
+        pipe.write_all(input.as_bytes()).context("a command does not read its input")?;
+    }
     let stdout = child.stdout.take().map(|mut pipe| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
