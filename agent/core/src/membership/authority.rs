@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::quorum::{Ballot, Quorum};
 use super::set::OpSet;
-use super::{Membership, Role};
+use super::{Defence, Membership, Role};
 use crate::id::{ChainId, DeviceId, OpId, RootKey};
 use crate::identity::{Certifier, DeviceCert};
 use crate::op::{Cut, EpochGrant, OpBody, SignedOp, Signer};
@@ -53,7 +53,7 @@ pub(super) fn standing(
         Signer::Device(id) => (state.devices.get(&id).filter(|device| device.active)?.root, Some(id)),
         Signer::Recovery(key) => {
             let named = set.genesis().recovery() == Some(&key);
-            return named.then(|| recovery(op.body(), state)).flatten();
+            return named.then(|| recovery(set, op.body(), state)).flatten();
         }
     };
     let member = state.members.get(&root)?;
@@ -86,25 +86,26 @@ pub(super) fn standing(
 }
 
 /// What the recovery key may do: remove, demote, promote and revoke anybody, but leave no workspace without an owner.
-fn recovery(body: &OpBody, state: &Membership) -> Option<Standing> {
+fn recovery(set: &OpSet, body: &OpBody, state: &Membership) -> Option<Standing> {
     let target_is_owner = |root: &RootKey| state.members.get(root).is_some_and(|member| member.role == Role::Owner);
     let ends_owner = match body {
         OpBody::Remove { root, epoch, .. } => {
             let stays = |id: &DeviceId| state.devices.get(id).is_some_and(|device| device.root != *root);
-            let lawful = state.members.contains_key(root) && !is_last_owner(state, root) && grants(state, epoch, stays);
+            let lawful =
+                state.members.contains_key(root) && !is_last_owner(state, root) && grants(set, state, epoch, stays);
             lawful.then(|| target_is_owner(root))
         }
         OpBody::Role { root, role, epoch, .. } => {
             let demotes = *role < state.members.get(root)?.role;
             let rotation = match epoch {
-                Some(epoch) => demotes && grants(state, epoch, |_| true),
+                Some(epoch) => demotes && grants(set, state, epoch, |_| true),
                 None => !demotes,
             };
             (rotation && !(demotes && is_last_owner(state, root))).then(|| demotes && target_is_owner(root))
         }
         OpBody::Revoke { devices, epoch, .. } => {
             let known = devices.iter().all(|id| state.devices.contains_key(id));
-            (known && grants(state, epoch, |id| devices.binary_search(id).is_err())).then_some(false)
+            (known && grants(set, state, epoch, |id| devices.binary_search(id).is_err())).then_some(false)
         }
         OpBody::Device { .. }
         | OpBody::Invite { .. }
@@ -138,14 +139,14 @@ fn is_last_owner(state: &Membership, root: &RootKey) -> bool {
 }
 
 /// A new epoch, over known parents, for exactly the devices that stay.
-fn grants(state: &Membership, grant: &EpochGrant, stays: impl Fn(&DeviceId) -> bool) -> bool {
+fn grants(set: &OpSet, state: &Membership, grant: &EpochGrant, stays: impl Fn(&DeviceId) -> bool) -> bool {
     let epochs = &state.epochs;
     let parents = grant.parents.iter().all(|link| epochs.contains_key(&link.parent));
     let expected = state.active_devices().map(|(id, _)| id).filter(|id| stays(id));
     parents
         && grant.parents.is_empty() == epochs.is_empty()
         && !epochs.contains_key(&grant.id(&state.workspace))
-        && grant.recipients.iter().eq(expected)
+        && (grant.recipients.iter().eq(expected) || !set.defends(Defence::Recipients))
 }
 
 struct Author<'a> {
@@ -176,7 +177,7 @@ impl Author<'_> {
                 let cert = admission.cert();
                 let root = cert.root();
                 let known = self.state.members.get(&root.sign);
-                let sound = facts.open
+                let sound = (facts.open || !self.set.defends(Defence::OpenInvite))
                     && admission.invite() == *invite
                     && admission.verify(&self.state.workspace, &facts.sign).is_ok()
                     && known.is_none_or(|member| member.kem == root.kem)
@@ -192,9 +193,11 @@ impl Author<'_> {
             OpBody::Remove { root, epoch, .. } => {
                 let stays = |id: &DeviceId| self.state.devices.get(id).is_some_and(|device| device.root != *root);
                 let lawful = self.outranks(root) || self.by_quorum(&BTreeSet::from([*root]), standing);
-                (lawful && grants(self.state, epoch, stays)).then_some(Role::Admin)
+                (lawful && grants(self.set, self.state, epoch, stays)).then_some(Role::Admin)
             }
-            OpBody::Epoch(epoch) => grants(self.state, epoch, |_| true).then(|| at_least(Role::Writer)).flatten(),
+            OpBody::Epoch(epoch) => {
+                grants(self.set, self.state, epoch, |_| true).then(|| at_least(Role::Writer)).flatten()
+            }
             OpBody::Leave => {
                 standing.ends_owner = self.role == Role::Owner;
                 (!is_last_owner(self.state, &self.root)).then_some(Role::Keeper)
@@ -204,7 +207,7 @@ impl Author<'_> {
             OpBody::ExtendCut { op, .. } => self.extend_cut(op, standing),
             OpBody::Fork { headers, cut, epoch } => {
                 let [one, other] = headers.as_ref();
-                let proven = self.proves_fork(one, other, cut) && grants(self.state, epoch, |_| true);
+                let proven = self.proves_fork(one, other, cut) && grants(self.set, self.state, epoch, |_| true);
                 proven.then(|| at_least(Role::Writer)).flatten()
             }
             OpBody::Attest { .. } => Some(Role::Keeper),
@@ -215,7 +218,7 @@ impl Author<'_> {
         let own = cert.root().sign == self.root && self.certified(cert, standing) && !self.is_foreign_device(cert);
         // Whoever holds a revoked device may hold others of that member: only the words bring one back.
         let by_words = self.device.is_none() && cert.certifier() == Certifier::Root;
-        let back = !self.is_revoked(&cert.device().id()) || by_words || !self.set.defends(super::Defence::WordsReadmit);
+        let back = !self.is_revoked(&cert.device().id()) || by_words || !self.set.defends(Defence::WordsReadmit);
         (own && back).then_some(Role::Keeper)
     }
 
@@ -233,7 +236,7 @@ impl Author<'_> {
         // Taking an owner's devices is no end of that owner: the words are.
         standing.ends_owner = false;
         let needs = if others.is_empty() { Role::Keeper } else { Role::Admin };
-        (lawful && grants(self.state, epoch, |id| devices.binary_search(id).is_err())).then_some(needs)
+        (lawful && grants(self.set, self.state, epoch, |id| devices.binary_search(id).is_err())).then_some(needs)
     }
 
     fn change_role(
@@ -246,8 +249,8 @@ impl Author<'_> {
         let target = self.state.members.get(root)?;
         let demotes = role < target.role;
         let rotation = match epoch {
-            Some(epoch) => demotes && grants(self.state, epoch, |_| true),
-            None => !demotes,
+            Some(epoch) => demotes && grants(self.set, self.state, epoch, |_| true),
+            None => !demotes || !self.set.defends(Defence::Rotation),
         };
         if !rotation || (demotes && is_last_owner(self.state, root)) {
             return None;
@@ -310,14 +313,14 @@ impl Author<'_> {
                 .points()
                 .iter()
                 .all(|point| point.chain == chain && point.seq == seq - 1 && prevs.contains(&point.link));
-            exact && cut.points().len() == usize::from(seq > 1)
+            (exact && cut.points().len() == usize::from(seq > 1)) || !self.set.defends(Defence::ForkProof)
         })
     }
 
     /// An admin or owner above a member; owners are removed by quorum only.
     fn outranks(&self, root: &RootKey) -> bool {
         let strictly = |member: &super::Member| {
-            member.role < self.role || (member.role == self.role && !self.set.defends(super::Defence::StrictRank))
+            member.role < self.role || (member.role == self.role && !self.set.defends(Defence::StrictRank))
         };
         self.role >= Role::Admin && self.state.members.get(root).is_some_and(|member| strictly(member))
     }

@@ -21,6 +21,20 @@ pub(crate) enum Defence {
     Quorum,
     /// An owner is always left.
     OwnerLeft,
+    /// Whoever an op names as its signer signed it.
+    Signature,
+    /// An epoch reaches exactly those who belong.
+    Recipients,
+    /// Nobody goes without a new epoch.
+    Rotation,
+    /// A link that was withdrawn lets nobody in.
+    OpenInvite,
+    /// An invite ends with its issuer.
+    IssuerStays,
+    /// Of several that stand, the least privilege.
+    LeastPrivilege,
+    /// A cut is exact, and both signatures of a fork hold.
+    ForkProof,
     /// An envelope's author might write where it says it stood.
     RoleAtHeads,
     /// Nobody steps back to a membership in which it might do more.

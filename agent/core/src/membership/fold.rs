@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::ancestry::At;
 use super::bits::Bits;
 use super::set::OpSet;
-use super::{Device, End, EpochFacts, Invite, Member, Membership, Proposal, Role};
+use super::{Defence, Device, End, EpochFacts, Invite, Member, Membership, Proposal, Role};
 use crate::id::{DeviceId, EpochId, OpId, RootKey};
 use crate::identity::{Certifier, DeviceCert};
 use crate::op::{ChainPoint, Cut, OpBody, Policy};
@@ -251,7 +251,11 @@ impl<'a> Fold<'a> {
             statements.sort_by_key(|(at, _)| *at);
             let last = self.set.latest(statements);
             // Of several that stand, the least privilege.
-            let Some(role) = last.iter().map(|(_, role)| *role).min() else { continue };
+            let least = last.iter().map(|(_, role)| *role).min();
+            let smallest = || last.iter().min_by_key(|(at, _)| self.set.id_at(*at)).map(|(_, role)| *role);
+            let Some(role) = (if self.set.defends(Defence::LeastPrivilege) { least } else { smallest() }) else {
+                continue;
+            };
             // The name is content: of several, the one said by the op with the smallest id.
             let Some((said_by, first)) =
                 entries.iter().map(|(at, entry)| (self.set.id_at(*at), entry)).min_by_key(|(id, _)| *id)
@@ -353,9 +357,9 @@ impl<'a> Fold<'a> {
             let OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval } = body else { continue };
             let Some(issuer) = self.set.standing_at(index).and_then(|standing| standing.root) else { continue };
             let id = self.set.id_at(Some(index));
-            let void = withdrawn.contains(&id)
-                || !self.after_all(self.ended.get(&issuer), Some(index))
-                || !self.after_all(came_by.get(&id), Some(index));
+            let ended =
+                !self.after_all(self.ended.get(&issuer), Some(index)) || !self.after_all(came_by.get(&id), Some(index));
+            let void = withdrawn.contains(&id) || (ended && self.set.defends(Defence::IssuerStays));
             let invite = Invite {
                 sign: *sign,
                 knock: knock.clone(),
@@ -365,7 +369,7 @@ impl<'a> Fold<'a> {
                 used: used.get(&id).copied().unwrap_or_default(),
                 issuer,
                 approval: *approval,
-                open: is_open(void, *role, members.get(&issuer)),
+                open: is_open(void, *role, members.get(&issuer)) || (!void && !self.set.defends(Defence::IssuerStays)),
                 void,
             };
             invites.insert(id, Arc::new(invite));

@@ -239,6 +239,10 @@ impl OpSet {
     /// so it only adds what it says. `None`: evaluate the whole.
     fn one_further(&self, heads: &[OpId]) -> Option<Membership> {
         let [head] = heads else { return None };
+        #[cfg(test)]
+        if self.lacks.is_some() {
+            return None;
+        }
         let index = self.index_of(head)?;
         let parents = self.nodes.get(index)?.op.parents().to_vec();
         let before = self.states.borrow().states.get(&parents).cloned()?;
@@ -319,7 +323,10 @@ impl OpSet {
 
     fn add(&mut self, op: SignedOp) -> Result<(), InsertError> {
         let ancestors = self.closure(op.parents()).ok_or(InsertError::UnknownSigner)?;
-        self.verify(&op, &ancestors)?;
+        match self.verify(&op, &ancestors) {
+            Err(InsertError::BadSignature) if !self.defends(super::Defence::Signature) => {}
+            verified => verified?,
+        }
         let state = self.state(op.parents()).ok_or(InsertError::UnknownSigner)?;
         let ancestor = |id: &OpId| self.index_of(id).filter(|index| ancestors.contains(*index));
         let standing = authority::standing(self, &op, &state, &ancestor);

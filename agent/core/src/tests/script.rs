@@ -104,6 +104,60 @@ impl Cast {
         usual.get_or_insert_with(|| Self::new(201, &[Role::Owner, Role::Owner, Role::Admin])).clone()
     }
 
+    /// Owners 0 to 2, admins 3 and 4, writers 5 and 6, made once.
+    pub(super) fn ranks() -> Self {
+        static RANKS: Mutex<Option<Cast>> = Mutex::new(None);
+        let mut ranks = RANKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let roles = [Role::Owner, Role::Owner, Role::Admin, Role::Admin, Role::Writer, Role::Writer];
+        ranks.get_or_insert_with(|| Self::new(202, &roles)).clone()
+    }
+
+    /// The base that everything is done on.
+    pub(super) fn base(&self) -> Vec<OpId> {
+        vec![self.places[0]]
+    }
+
+    pub(super) fn root(&self, number: u8) -> crate::id::RootKey {
+        self.whom(number).root_public.sign
+    }
+
+    /// Somebody's role now.
+    pub(super) fn role(&self, number: u8) -> Option<Role> {
+        self.world.state().members.get(&self.root(number)).map(|member| member.role)
+    }
+
+    pub(super) fn by(&self, number: u8, parents: Vec<OpId>) -> Author<'_> {
+        let signer = OpSigner::Device(&self.people[number as usize].device);
+        Author { workspace: self.world.workspace(), parents, signer, wall_ms: 1 }
+    }
+
+    /// Takes in what somebody did.
+    pub(super) fn add(&mut self, op: SignedOp) -> OpId {
+        let id = self.world.add(op);
+        self.places.push(id);
+        id
+    }
+
+    /// Somebody removes somebody at these heads.
+    pub(super) fn remove(&mut self, who: u8, whom: u8, parents: Vec<OpId>) -> OpId {
+        let op = self.removal(who, whom, parents, Cut::default());
+        self.add(op)
+    }
+    pub(super) fn removal(&self, who: u8, whom: u8, parents: Vec<OpId>, cut: Cut) -> SignedOp {
+        let state = evaluate_at(&self.world.set, &parents).unwrap();
+        let mut rng = ChaCha20Rng::from_seed([who ^ (whom << 4); 32]);
+        let old = [&self.world.epoch];
+        ops::remove(&self.by(who, parents), &state, self.root(whom), cut, &old, &mut rng).unwrap().0
+    }
+    /// Somebody gives somebody a role at these heads.
+    pub(super) fn promote(&mut self, who: u8, whom: u8, role: Role, parents: Vec<OpId>) -> OpId {
+        let state = evaluate_at(&self.world.set, &parents).unwrap();
+        let mut rng = ChaCha20Rng::from_seed([who ^ (whom << 4) ^ 0x80; 32]);
+        let (root, old) = (self.root(whom), [&self.world.epoch]);
+        let op = ops::role(&self.by(who, parents), &state, root, role, Cut::default(), &old, &mut rng).unwrap().0;
+        self.add(op)
+    }
+
     fn whom(&self, number: u8) -> &LocalIdentity {
         self.people.get(number as usize).unwrap_or(&self.guest)
     }
@@ -178,6 +232,10 @@ impl Cast {
         parents
     }
 
+    pub(super) fn device(&self, number: u8) -> DeviceId {
+        self.whom(number).device.id()
+    }
+
     pub(super) fn play(&mut self, steps: &[Step]) -> Vec<SignedOp> {
         let mut made = Vec::new();
         for step in steps {
@@ -191,10 +249,6 @@ impl Cast {
             made.push(op);
         }
         made
-    }
-
-    pub(super) fn device(&self, number: u8) -> DeviceId {
-        self.whom(number).device.id()
     }
 }
 
