@@ -2,23 +2,32 @@
 //!
 //! Invariant: [`evaluate`] depends on the set of ops alone: not on their order of arrival, not on a clock, not on a hash's
 //! order. Why: every device must come to the same members without asking anybody. Read in this order: [`OpSet`] (which
-//! ops are in), `authority` (who may do what where they stand), `evaluate` (which ops count in a set), `fold` (what the
-//! counting ones amount to). Spec: docs/sealing.md#membership.
+//! ops are in), `authority` (who may do what where they stand), `quorum` (what takes several), `evaluate` (which ops count
+//! in a set), `fold` (what the counting ones amount to), `step` (the same, one op further), `acceptance` (what that means
+//! for envelopes). Spec: docs/sealing.md#membership.
 
+mod acceptance;
+mod ancestry;
 mod authority;
 mod bits;
+mod defence;
 mod evaluate;
 mod fold;
+mod quorum;
 mod set;
+mod step;
 
+pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
+pub(crate) use defence::Defence;
 pub use set::{InsertError, Inserted, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::epoch::Commitments;
-use crate::id::{DeviceId, EpochId, OpId, RootKey, WorkspaceId};
+use crate::id::{ChainId, DeviceId, EpochId, OpId, RootKey, WorkspaceId};
 use crate::identity::DevicePublic;
-use crate::op::{EpochGrant, Policy};
+use crate::op::{Cut, EpochGrant, Policy};
 use crate::secret::Secret;
 
 /// What a member may do, from least to most. The order is the rank.
@@ -50,6 +59,10 @@ pub struct Member {
     pub admitted_by: Vec<OpId>,
     /// The ops its role rests on.
     pub role_from: Vec<OpId>,
+    /// Identities it says it has elsewhere, with the proof that op carried; they authorise nothing.
+    pub attested: BTreeMap<String, Vec<u8>>,
+    /// The op its name and key are from: the smallest of those that admitted it.
+    said_by: OpId,
 }
 
 /// A device that belongs or once did.
@@ -65,6 +78,12 @@ pub struct Device {
     pub active: bool,
     /// The ops that introduced it and count.
     pub introduced_by: Vec<OpId>,
+    /// The device of the same member that certified it; `None`: the words did.
+    pub certified_by: Option<DeviceId>,
+    /// Revoked, and not brought back since: only its member's words can.
+    pub revoked: bool,
+    /// The op its label and keys are from: the smallest of those that introduced it.
+    said_by: OpId,
 }
 
 /// An invite, open or void.
@@ -86,8 +105,10 @@ pub struct Invite {
     pub issuer: RootKey,
     /// Whether only an admin may welcome.
     pub approval: bool,
-    /// Not withdrawn, and its issuer not removed.
+    /// Not withdrawn, and its issuer still above what it gives.
     pub open: bool,
+    /// Withdrawn, or void since its issuer or somebody who came in by it was removed.
+    void: bool,
 }
 
 impl Invite {
@@ -107,10 +128,30 @@ pub struct EpochFacts {
     pub grant: EpochGrant,
     /// 1 for the first epoch, else one more than the deepest parent.
     pub depth: u32,
-    /// Whether it has every counting removal, revocation, demotion, fork and leave among its ancestors.
-    pub covers: bool,
     /// Whether it opens a lobby: the first one, or embedded in a removal, revocation or fork.
     pub lobby: bool,
+}
+
+/// Where the chains of a member or of devices end, because of one op.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The member whose chains end; `None`: only the devices named.
+    pub root: Option<RootKey>,
+    /// The devices revoked; empty if a whole member is concerned.
+    pub devices: Vec<DeviceId>,
+    /// For a fork: only this chain.
+    pub chain: Option<ChainId>,
+    /// What stays, as far as later ops extended it.
+    pub cut: Cut,
+}
+
+/// An op that waits for other owners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// Who agreed so far, its author included.
+    pub votes: BTreeSet<RootKey>,
+    /// How many owners are needed.
+    pub needed: usize,
 }
 
 /// The state that a set of ops amounts to.
@@ -121,22 +162,52 @@ pub struct Membership {
     /// Its name.
     pub name: String,
     /// Who belongs.
-    pub members: BTreeMap<RootKey, Member>,
+    pub members: BTreeMap<RootKey, Arc<Member>>,
     /// Every device that ever belonged.
-    pub devices: BTreeMap<DeviceId, Device>,
+    pub devices: BTreeMap<DeviceId, Arc<Device>>,
     /// Every invite that counts.
-    pub invites: BTreeMap<OpId, Invite>,
+    pub invites: BTreeMap<OpId, Arc<Invite>>,
     /// Every epoch that counts.
-    pub epochs: BTreeMap<EpochId, EpochFacts>,
-    /// Who once belonged, and by which op it ended.
+    pub epochs: BTreeMap<EpochId, Arc<EpochFacts>>,
+    /// The epochs that have every counting removal, revocation, demotion, fork and leave among their ancestors.
+    pub covering: BTreeSet<EpochId>,
+    /// Who once belonged, and by which op it ended last.
     pub former: BTreeMap<RootKey, OpId>,
+    /// Where chains end, by the op that ends them.
+    pub ends: BTreeMap<OpId, Arc<End>>,
+    /// What waits for other owners.
+    pub proposals: BTreeMap<OpId, Proposal>,
     /// The settings.
     pub policy: Policy,
     /// The heads it was evaluated at, ascending.
     pub heads: Vec<OpId>,
+    /// The invites each member ever came in by.
+    came_by: BTreeMap<RootKey, BTreeSet<OpId>>,
+    /// Ops that would have left no owner were set aside: what one more op says cannot be told without them.
+    owners_kept: bool,
 }
 
 impl Membership {
+    /// Of a workspace that nothing is known of yet.
+    #[must_use]
+    pub fn nobody(workspace: WorkspaceId) -> Arc<Self> {
+        Arc::new(Self {
+            workspace,
+            name: String::new(),
+            members: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            covering: BTreeSet::new(),
+            former: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            proposals: BTreeMap::new(),
+            policy: Policy::default(),
+            heads: Vec::new(),
+            came_by: BTreeMap::new(),
+            owners_kept: false,
+        })
+    }
     /// The role of a device's member, if the device is active.
     #[must_use]
     pub fn role_of(&self, device: &DeviceId) -> Option<Role> {
@@ -145,7 +216,24 @@ impl Membership {
     }
     /// The devices that belong now, ascending.
     pub fn active_devices(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
-        self.devices.iter().filter(|(_, device)| device.active)
+        self.devices.iter().map(|(id, device)| (id, device.as_ref())).filter(|(_, device)| device.active)
+    }
+    /// A device, and the active ones that it certified, directly or through others: what its revocation takes along unless
+    /// told to keep them. Ascending.
+    #[must_use]
+    pub fn with_certified(&self, device: DeviceId) -> Vec<DeviceId> {
+        let mut all = BTreeSet::from([device]);
+        loop {
+            let further: Vec<DeviceId> = self
+                .active_devices()
+                .filter(|(id, facts)| facts.certified_by.is_some_and(|by| all.contains(&by)) && !all.contains(*id))
+                .map(|(id, _)| *id)
+                .collect();
+            if further.is_empty() {
+                return all.into_iter().collect();
+            }
+            all.extend(further);
+        }
     }
     /// A device's public keys, whether it is active or not.
     #[must_use]
@@ -161,7 +249,7 @@ impl Membership {
     /// picks a key, it grants no power). `None`: a new one must be minted first.
     #[must_use]
     pub fn sealing_epoch(&self) -> Option<EpochId> {
-        let covering = self.epochs.iter().filter(|(_, facts)| facts.covers);
+        let covering = self.epochs.iter().filter(|(id, _)| self.covering.contains(*id));
         covering
             .max_by(|(one_id, one), (id, other)| one.depth.cmp(&other.depth).then(id.cmp(one_id)))
             .map(|(id, _)| *id)

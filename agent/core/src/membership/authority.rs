@@ -4,42 +4,57 @@
 
 use std::collections::BTreeSet;
 
-use super::{Membership, Role};
-use crate::id::{DeviceId, OpId, RootKey};
+use super::quorum::{Ballot, Quorum};
+use super::set::OpSet;
+use super::{Defence, Membership, Role};
+use crate::id::{ChainId, DeviceId, OpId, RootKey};
 use crate::identity::{Certifier, DeviceCert};
-use crate::op::{EpochGrant, OpBody, SignedOp, Signer};
+use crate::op::{Cut, EpochGrant, OpBody, SignedOp, Signer};
+
+/// Above every owner, alone or together.
+const RANK_RECOVERY: u8 = 12;
+/// Above every single owner.
+const RANK_QUORUM: u8 = 11;
 
 /// What the author of an authorised op was, where the op stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// Its member.
-    pub(super) root: RootKey,
+    /// Its member; the recovery key is nobody's.
+    pub(super) root: Option<RootKey>,
     /// Its device, if a device signed.
     pub(super) device: Option<DeviceId>,
     /// Its role.
     pub(super) role: Role,
     /// The role the op needs: a concurrent demotion from above below this voids it.
     pub(super) needs: Role,
+    /// The order of evaluation: recovery key, owners' quorum, role; and within a role a root above its devices.
+    pub(super) rank: u8,
     /// What the author's standing rests on: in each group one must count.
     pub(super) support: Vec<Vec<OpId>>,
     /// For a welcome: whether its member was none before.
     pub(super) fresh: bool,
+    /// Whose agreement it needs besides its author's.
+    pub(super) quorum: Option<Quorum>,
+    /// For an endorsement of an op that needs a quorum: the vote.
+    pub(super) ballot: Option<Ballot>,
+    /// Whether it makes an owner one no more.
+    pub(super) ends_owner: bool,
 }
 
-impl Standing {
-    /// The order of evaluation: role, and within it a root above its devices.
-    pub(super) fn rank(&self) -> u8 {
-        self.role as u8 * 2 + u8::from(self.device.is_none())
-    }
-}
-
-/// The author's standing, if the op is authorised.
-pub(super) fn standing(op: &SignedOp, state: &Membership) -> Option<Standing> {
+/// The author's standing, if the op is authorised. `ancestor` finds an op among its ancestors.
+pub(super) fn standing(
+    set: &OpSet,
+    op: &SignedOp,
+    state: &Membership,
+    ancestor: &dyn Fn(&OpId) -> Option<usize>,
+) -> Option<Standing> {
     let (root, device) = match op.signer() {
         Signer::Root(root) => (root, None),
         Signer::Device(id) => (state.devices.get(&id).filter(|device| device.active)?.root, Some(id)),
-        // Recovery is settled together with the owners' quorum.
-        Signer::Recovery(_) => return None,
+        Signer::Recovery(key) => {
+            let named = set.genesis().recovery() == Some(&key);
+            return named.then(|| recovery(set, op.body(), state)).flatten();
+        }
     };
     let member = state.members.get(&root)?;
     let mut support = vec![member.admitted_by.clone()];
@@ -47,43 +62,114 @@ pub(super) fn standing(op: &SignedOp, state: &Membership) -> Option<Standing> {
     if let Some(device) = device.and_then(|id| state.devices.get(&id)) {
         support.push(device.introduced_by.clone());
     }
-    let author = Author { root, role: member.role, state };
-    let (needs, fresh) = author.may(op.body(), &mut support)?;
-    Some(Standing { root, device, role: member.role, needs, support, fresh })
+    let rank = member.role as u8 * 2 + u8::from(device.is_none());
+    let mut standing = Standing {
+        root: Some(root),
+        device,
+        role: member.role,
+        needs: Role::Keeper,
+        rank,
+        support,
+        fresh: false,
+        quorum: None,
+        ballot: None,
+        ends_owner: false,
+    };
+    let author = Author { root, device, role: member.role, state, set, ancestor };
+    standing.needs = author.may(op.body(), &mut standing)?;
+    if standing.quorum.as_ref().is_some_and(|quorum| quorum.ends)
+        || standing.ballot.as_ref().is_some_and(|ballot| ballot.ends)
+    {
+        standing.rank = RANK_QUORUM;
+    }
+    Some(standing)
+}
+
+/// What the recovery key may do: remove, demote, promote and revoke anybody, but leave no workspace without an owner.
+fn recovery(set: &OpSet, body: &OpBody, state: &Membership) -> Option<Standing> {
+    let target_is_owner = |root: &RootKey| state.members.get(root).is_some_and(|member| member.role == Role::Owner);
+    let ends_owner = match body {
+        OpBody::Remove { root, epoch, .. } => {
+            let stays = |id: &DeviceId| state.devices.get(id).is_some_and(|device| device.root != *root);
+            let lawful =
+                state.members.contains_key(root) && !is_last_owner(state, root) && grants(set, state, epoch, stays);
+            lawful.then(|| target_is_owner(root))
+        }
+        OpBody::Role { root, role, epoch, .. } => {
+            let demotes = *role < state.members.get(root)?.role;
+            let rotation = match epoch {
+                Some(epoch) => demotes && grants(set, state, epoch, |_| true),
+                None => !demotes,
+            };
+            (rotation && !(demotes && is_last_owner(state, root))).then(|| demotes && target_is_owner(root))
+        }
+        OpBody::Revoke { devices, epoch, .. } => {
+            let known = devices.iter().all(|id| state.devices.contains_key(id));
+            (known && grants(set, state, epoch, |id| devices.binary_search(id).is_err())).then_some(false)
+        }
+        OpBody::Device { .. }
+        | OpBody::Invite { .. }
+        | OpBody::Uninvite { .. }
+        | OpBody::Welcome { .. }
+        | OpBody::Epoch(_)
+        | OpBody::Endorse { .. }
+        | OpBody::ExtendCut { .. }
+        | OpBody::Fork { .. }
+        | OpBody::Attest { .. }
+        | OpBody::Leave
+        | OpBody::Policy(_) => None,
+    }?;
+    Some(Standing {
+        root: None,
+        device: None,
+        role: Role::Owner,
+        needs: Role::Keeper,
+        rank: RANK_RECOVERY,
+        support: Vec::new(),
+        fresh: false,
+        quorum: None,
+        ballot: None,
+        ends_owner,
+    })
+}
+
+fn is_last_owner(state: &Membership, root: &RootKey) -> bool {
+    let mut owners = state.members.iter().filter(|(_, member)| member.role == Role::Owner).map(|(key, _)| key);
+    owners.next() == Some(root) && owners.next().is_none()
+}
+
+/// A new epoch, over known parents, for exactly the devices that stay.
+fn grants(set: &OpSet, state: &Membership, grant: &EpochGrant, stays: impl Fn(&DeviceId) -> bool) -> bool {
+    let epochs = &state.epochs;
+    let parents = grant.parents.iter().all(|link| epochs.contains_key(&link.parent));
+    let expected = state.active_devices().map(|(id, _)| id).filter(|id| stays(id));
+    parents
+        && grant.parents.is_empty() == epochs.is_empty()
+        && !epochs.contains_key(&grant.id(&state.workspace))
+        && (grant.recipients.iter().eq(expected) || !set.defends(Defence::Recipients))
 }
 
 struct Author<'a> {
     root: RootKey,
+    device: Option<DeviceId>,
     role: Role,
     state: &'a Membership,
+    set: &'a OpSet,
+    ancestor: &'a dyn Fn(&OpId) -> Option<usize>,
 }
 
 impl Author<'_> {
-    /// The role the op needs, if the author may do it; and whether it brings a new member.
-    fn may(&self, body: &OpBody, support: &mut Vec<Vec<OpId>>) -> Option<(Role, bool)> {
-        let at_least = |role: Role| (self.role >= role).then_some((role, false));
+    /// The role the op needs, if the author may do it. Notes what else its standing is.
+    fn may(&self, body: &OpBody, standing: &mut Standing) -> Option<Role> {
+        let at_least = |role: Role| (self.role >= role).then_some(role);
         match body {
-            OpBody::Device { cert, .. } => {
-                (cert.root().sign == self.root && self.certified(cert, support)).then_some((Role::Keeper, false))
-            }
-            OpBody::Revoke { devices, epoch, .. } => {
-                let below = devices.iter().all(|id| {
-                    self.state
-                        .devices
-                        .get(id)
-                        .is_some_and(|device| device.root == self.root || self.outranks(&device.root))
-                });
-                let own =
-                    devices.iter().all(|id| self.state.devices.get(id).is_some_and(|device| device.root == self.root));
-                let gone: BTreeSet<DeviceId> = devices.iter().copied().collect();
-                let needs = if own { Role::Keeper } else { Role::Admin };
-                (below && self.grants(epoch, |id| !gone.contains(id))).then_some((needs, false))
-            }
+            OpBody::Device { cert, .. } => self.device(cert, standing),
+            OpBody::Revoke { devices, epoch, .. } => self.revoke(devices, epoch, standing),
             // An invite gives less than its issuer has.
             OpBody::Invite { role, .. } => (*role < self.role).then(|| at_least(Role::Admin)).flatten(),
             OpBody::Uninvite { invite } => {
                 let invite = self.state.invites.get(invite)?;
-                if invite.issuer == self.root { at_least(Role::Keeper) } else { at_least(Role::Admin) }
+                if invite.issuer == self.root { Some(Role::Keeper) } else { at_least(Role::Admin) }
             }
             OpBody::Welcome { invite, admission, .. } => {
                 let facts = self.state.invites.get(invite)?;
@@ -91,57 +177,161 @@ impl Author<'_> {
                 let cert = admission.cert();
                 let root = cert.root();
                 let known = self.state.members.get(&root.sign);
-                let sound = facts.open
+                let sound = (facts.open || !self.set.defends(Defence::OpenInvite))
                     && admission.invite() == *invite
                     && admission.verify(&self.state.workspace, &facts.sign).is_ok()
                     && known.is_none_or(|member| member.kem == root.kem)
-                    && self.certified(cert, support)
-                    && !self.is_foreign_device(cert);
-                support.push(vec![*invite]);
-                (sound && self.role >= needs).then_some((needs, known.is_none()))
+                    && self.certified(cert, standing)
+                    && !self.is_foreign_device(cert)
+                    // A link brings people, it does not bring back a device that its own member gave up.
+                    && !self.is_revoked(&cert.device().id());
+                standing.support.push(vec![*invite]);
+                standing.fresh = known.is_none();
+                (sound && self.role >= needs).then_some(needs)
             }
-            OpBody::Role { root, role, epoch, .. } => {
-                let target = self.state.members.get(root)?;
-                let above = *root == self.root || self.outranks(root);
-                let gives = *role < self.role || (self.role == Role::Owner && *role == Role::Owner);
-                let own_demotion = *root == self.root && *role < self.role;
-                let demotes = *role < target.role;
-                let rotation = match epoch {
-                    Some(epoch) => demotes && self.grants(epoch, |_| true),
-                    None => !demotes,
-                };
-                let lawful = above && (gives || own_demotion) && rotation && !(demotes && self.is_last_owner(root));
-                lawful.then_some((if own_demotion { Role::Keeper } else { Role::Admin }, false))
-            }
+            OpBody::Role { root, role, epoch, .. } => self.change_role(root, *role, epoch.as_ref(), standing),
             OpBody::Remove { root, epoch, .. } => {
                 let stays = |id: &DeviceId| self.state.devices.get(id).is_some_and(|device| device.root != *root);
-                (self.outranks(root) && self.grants(epoch, stays)).then_some((Role::Admin, false))
+                let lawful = self.outranks(root) || self.by_quorum(&BTreeSet::from([*root]), standing);
+                (lawful && grants(self.set, self.state, epoch, stays)).then_some(Role::Admin)
             }
-            OpBody::Epoch(epoch) => self.grants(epoch, |_| true).then(|| at_least(Role::Writer)).flatten(),
-            OpBody::Leave => (!self.is_last_owner(&self.root)).then_some((Role::Keeper, false)),
+            OpBody::Epoch(epoch) => {
+                grants(self.set, self.state, epoch, |_| true).then(|| at_least(Role::Writer)).flatten()
+            }
+            OpBody::Leave => {
+                standing.ends_owner = self.role == Role::Owner;
+                (!is_last_owner(self.state, &self.root)).then_some(Role::Keeper)
+            }
             OpBody::Policy(_) => at_least(Role::Admin),
-            // Held and served; their effect comes with the owners' quorum, moved cuts, forks and attestations.
-            OpBody::Endorse { .. } | OpBody::ExtendCut { .. } | OpBody::Fork { .. } | OpBody::Attest { .. } => None,
+            OpBody::Endorse { op } => self.endorse(op, standing),
+            OpBody::ExtendCut { op, .. } => self.extend_cut(op, standing),
+            OpBody::Fork { headers, cut, epoch } => {
+                let [one, other] = headers.as_ref();
+                let proven = self.proves_fork(one, other, cut) && grants(self.set, self.state, epoch, |_| true);
+                proven.then(|| at_least(Role::Writer)).flatten()
+            }
+            OpBody::Attest { .. } => Some(Role::Keeper),
         }
+    }
+
+    fn device(&self, cert: &DeviceCert, standing: &mut Standing) -> Option<Role> {
+        let own = cert.root().sign == self.root && self.certified(cert, standing) && !self.is_foreign_device(cert);
+        // Whoever holds a revoked device may hold others of that member: only the words bring one back.
+        let by_words = self.device.is_none() && cert.certifier() == Certifier::Root;
+        let back = !self.is_revoked(&cert.device().id()) || by_words || !self.set.defends(Defence::WordsReadmit);
+        (own && back).then_some(Role::Keeper)
+    }
+
+    fn revoke(&self, devices: &[DeviceId], epoch: &EpochGrant, standing: &mut Standing) -> Option<Role> {
+        let mut roots = BTreeSet::new();
+        for id in devices {
+            roots.insert(self.state.devices.get(id)?.root);
+        }
+        let others: BTreeSet<RootKey> = roots.into_iter().filter(|root| *root != self.root).collect();
+        let (owners, rest): (BTreeSet<RootKey>, BTreeSet<RootKey>) = others
+            .iter()
+            .partition(|root| self.state.members.get(*root).is_some_and(|member| member.role == Role::Owner));
+        let below = rest.iter().all(|root| self.outranks(root));
+        let lawful = below && (owners.is_empty() || self.by_quorum(&owners, standing));
+        // Taking an owner's devices is no end of that owner: the words are.
+        standing.ends_owner = false;
+        let needs = if others.is_empty() { Role::Keeper } else { Role::Admin };
+        (lawful && grants(self.set, self.state, epoch, |id| devices.binary_search(id).is_err())).then_some(needs)
+    }
+
+    fn change_role(
+        &self,
+        root: &RootKey,
+        role: Role,
+        epoch: Option<&EpochGrant>,
+        standing: &mut Standing,
+    ) -> Option<Role> {
+        let target = self.state.members.get(root)?;
+        let demotes = role < target.role;
+        let rotation = match epoch {
+            Some(epoch) => demotes && grants(self.set, self.state, epoch, |_| true),
+            None => !demotes || !self.set.defends(Defence::Rotation),
+        };
+        if !rotation || (demotes && is_last_owner(self.state, root)) {
+            return None;
+        }
+        standing.ends_owner = demotes && target.role == Role::Owner;
+        if *root == self.root {
+            // Oneself only downwards.
+            return (role <= self.role).then_some(Role::Keeper);
+        }
+        if role == Role::Owner && self.role == Role::Owner && target.role < Role::Owner {
+            // Else one owner could name others until they are a quorum against the rest.
+            standing.quorum = Some(Quorum::to_name_an_owner(self.state));
+            return Some(Role::Owner);
+        }
+        if self.outranks(root) {
+            return (role < self.role).then_some(Role::Admin);
+        }
+        (demotes && self.by_quorum(&BTreeSet::from([*root]), standing)).then_some(Role::Owner)
+    }
+
+    /// Whether the author is an owner and all of these are: then the others must agree.
+    fn by_quorum(&self, targets: &BTreeSet<RootKey>, standing: &mut Standing) -> bool {
+        let owner = |root: &RootKey| self.state.members.get(root).is_some_and(|member| member.role == Role::Owner);
+        let may = self.role == Role::Owner && !targets.contains(&self.root) && targets.iter().all(owner);
+        if may {
+            standing.quorum = Some(Quorum::to_end_owners(self.state, targets));
+            standing.ends_owner = true;
+        }
+        may
+    }
+
+    fn endorse(&self, op: &OpId, standing: &mut Standing) -> Option<Role> {
+        let endorsed =
+            (self.ancestor)(op).and_then(|index| Some((index, self.set.nodes.get(index)?.standing.as_ref()?)));
+        let Some((index, quorum)) = endorsed.and_then(|(index, other)| Some((index, other.quorum.as_ref()?))) else {
+            // Of anything else it says nothing; it only joins heads.
+            return Some(Role::Keeper);
+        };
+        let votes = self.role == Role::Owner && quorum.electorate.contains(&self.root);
+        standing.ballot = Some(quorum.ballot(index, self.state));
+        votes.then_some(Role::Owner)
+    }
+
+    /// Whoever could have made the removal may give more of what was written before it.
+    fn extend_cut(&self, op: &OpId, standing: &mut Standing) -> Option<Role> {
+        let index = (self.ancestor)(op)?;
+        let node = self.set.nodes.get(index)?;
+        let by = node.standing.as_ref()?;
+        let cuts = matches!(node.op.body(), OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Role { .. });
+        let own = by.root == Some(self.root) && self.role >= by.needs;
+        let lawful = own || self.role >= by.role.max(Role::Admin);
+        standing.support.push(vec![*op]);
+        (cuts && lawful).then_some(by.needs)
+    }
+
+    /// Two different stored headers of one place, both signed by its device, and a cut exactly before it.
+    fn proves_fork(&self, one: &[u8], other: &[u8], cut: &Cut) -> bool {
+        fork_of(self.state, one, other).is_some_and(|(chain, seq, prevs)| {
+            let exact = cut
+                .points()
+                .iter()
+                .all(|point| point.chain == chain && point.seq == seq - 1 && prevs.contains(&point.link));
+            (exact && cut.points().len() == usize::from(seq > 1)) || !self.set.defends(Defence::ForkProof)
+        })
     }
 
     /// An admin or owner above a member; owners are removed by quorum only.
     fn outranks(&self, root: &RootKey) -> bool {
-        self.role >= Role::Admin && self.state.members.get(root).is_some_and(|member| member.role < self.role)
-    }
-
-    fn is_last_owner(&self, root: &RootKey) -> bool {
-        let mut owners = self.state.members.iter().filter(|(_, member)| member.role == Role::Owner).map(|(key, _)| key);
-        owners.next() == Some(root) && owners.next().is_none()
+        let strictly = |member: &super::Member| {
+            member.role < self.role || (member.role == self.role && !self.set.defends(Defence::StrictRank))
+        };
+        self.role >= Role::Admin && self.state.members.get(root).is_some_and(|member| strictly(member))
     }
 
     /// Certified by the root, or by a device of the member that is active here.
-    fn certified(&self, cert: &DeviceCert, support: &mut Vec<Vec<OpId>>) -> bool {
+    fn certified(&self, cert: &DeviceCert, standing: &mut Standing) -> bool {
         match cert.certifier() {
             Certifier::Root => true,
             Certifier::Device(id) => match self.state.devices.get(&id) {
                 Some(device) if device.active && device.root == cert.root().sign => {
-                    support.push(device.introduced_by.clone());
+                    standing.support.push(device.introduced_by.clone());
                     self.state.members.get(&device.root).is_some_and(|member| member.kem == cert.root().kem)
                 }
                 _ => false,
@@ -149,20 +339,32 @@ impl Author<'_> {
         }
     }
 
+    fn is_revoked(&self, id: &DeviceId) -> bool {
+        self.state.devices.get(id).is_some_and(|device| device.revoked)
+    }
+
     /// A device never changes its member.
     fn is_foreign_device(&self, cert: &DeviceCert) -> bool {
         let known = self.state.devices.get(&cert.device().id());
         known.is_some_and(|device| device.root != cert.root().sign || device.public != cert.device())
     }
+}
 
-    /// A new epoch, over known parents, for exactly the devices that stay.
-    fn grants(&self, grant: &EpochGrant, stays: impl Fn(&DeviceId) -> bool) -> bool {
-        let epochs = &self.state.epochs;
-        let parents = grant.parents.iter().all(|link| epochs.contains_key(&link.parent));
-        let expected = self.state.active_devices().map(|(id, _)| id).filter(|id| stays(id));
-        parents
-            && grant.parents.is_empty() == epochs.is_empty()
-            && !epochs.contains_key(&grant.id(&self.state.workspace))
-            && grant.recipients.iter().eq(expected)
-    }
+/// The chain and number that two signed headers prove to be forked, and what they name before it.
+pub(super) fn fork_of(state: &Membership, one: &[u8], other: &[u8]) -> Option<(ChainId, u64, [crate::id::Link; 2])> {
+    let device = peek_device(one)?;
+    let public = &state.devices.get(&device)?.public;
+    let verify = |bytes: &[u8]| crate::envelope::verify_signed_header(&state.workspace, public, bytes).ok();
+    let ((one, link), (other, other_link)) = (verify(one)?, verify(other)?);
+    let stored = one.seq > 0;
+    let forked = stored && one.chain == other.chain && one.seq == other.seq && link != other_link;
+    forked.then_some((one.chain, one.seq, [one.prev, other.prev]))
+}
+
+/// The device a signed header names, before anything is verified.
+fn peek_device(bytes: &[u8]) -> Option<DeviceId> {
+    let (_, rest) = bytes.split_first_chunk::<24>()?;
+    let (signed, _) = crate::sign::split_signature(rest)?;
+    let header: crate::envelope::Header = weft_protocol::cbor::from_bytes(signed).ok()?;
+    Some(header.chain.device)
 }

@@ -1,34 +1,114 @@
 //! A set of small numbers: ancestors by their local index. Local indices never leave an [`super::OpSet`].
+//!
+//! Kept as a full run from zero and a short tail, because most ops descend from nearly all before them: a long history
+//! without branches costs a few bytes an op.
 
-/// A growable bit set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Bits(Vec<u64>);
+/// A growable bit set: everything below `full`, and the bits of `tail`, which begin at `full`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bits {
+    /// Always a multiple of 64.
+    full: usize,
+    tail: Vec<u64>,
+}
 
 impl Bits {
     pub(super) fn insert(&mut self, index: usize) {
-        let word = index / 64;
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
+        let Some(at) = index.checked_sub(self.full) else { return };
+        let word = at / 64;
+        if self.tail.len() <= word {
+            self.tail.resize(word + 1, 0);
         }
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= 1 << (index % 64);
+        if let Some(word) = self.tail.get_mut(word) {
+            *word |= 1 << (at % 64);
         }
+        self.settle();
     }
     pub(super) fn contains(&self, index: usize) -> bool {
-        self.0.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+        let Some(at) = index.checked_sub(self.full) else { return true };
+        self.tail.get(at / 64).is_some_and(|word| word & (1 << (at % 64)) != 0)
     }
     pub(super) fn union(&mut self, other: &Bits) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
+        if other.full > self.full {
+            let covered = ((other.full - self.full) / 64).min(self.tail.len());
+            self.tail.drain(..covered);
+            self.full = other.full;
         }
-        for (own, theirs) in self.0.iter_mut().zip(&other.0) {
+        let skip = (self.full - other.full) / 64;
+        let theirs = other.tail.get(skip..).unwrap_or_default();
+        if self.tail.len() < theirs.len() {
+            self.tail.resize(theirs.len(), 0);
+        }
+        for (own, theirs) in self.tail.iter_mut().zip(theirs) {
             *own |= theirs;
         }
+        self.settle();
+    }
+    /// Whether everything in `other` is in this.
+    pub(super) fn contains_all(&self, other: &Bits) -> bool {
+        other.iter_from(self.full).all(|index| self.contains(index))
     }
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().flat_map(|(at, word)| {
-            let word = *word;
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| at * 64 + bit)
-        })
+        self.iter_from(0)
+    }
+    pub(super) fn is_empty(&self) -> bool {
+        self.full == 0 && self.tail.iter().all(|word| *word == 0)
+    }
+    /// Those from `start` on, ascending.
+    fn iter_from(&self, start: usize) -> impl Iterator<Item = usize> + '_ {
+        let tail = self.tail.iter().enumerate().flat_map(move |(at, word)| {
+            let (word, base) = (*word, self.full + at * 64);
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| base + bit)
+        });
+        (start.min(self.full)..self.full).chain(tail.filter(move |index| *index >= start))
+    }
+    /// One shape a set: full words at the start are a run, empty ones at the end are nothing.
+    fn settle(&mut self) {
+        let run = self.tail.iter().take_while(|word| **word == u64::MAX).count();
+        self.tail.drain(..run);
+        self.full += run * 64;
+        while self.tail.last() == Some(&0) {
+            self.tail.pop();
+        }
+    }
+}
+
+impl PartialEq for Bits {
+    fn eq(&self, other: &Self) -> bool {
+        self.full == other.full && self.tail == other.tail
+    }
+}
+
+impl FromIterator<usize> for Bits {
+    fn from_iter<T: IntoIterator<Item = usize>>(indices: T) -> Self {
+        let mut bits = Self::default();
+        indices.into_iter().for_each(|index| bits.insert(index));
+        bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// It is a set: the same members, unions and inclusions as a tree of numbers.
+        #[test]
+        fn it_is_a_set(
+            one in prop::collection::btree_set(0usize..300, 0..300),
+            other in prop::collection::btree_set(0usize..300, 0..300),
+        ) {
+            let (mut bits, others): (Bits, Bits) = (one.iter().copied().collect(), other.iter().copied().collect());
+            prop_assert_eq!(bits.iter().collect::<BTreeSet<_>>(), one.clone());
+            prop_assert_eq!(bits.contains_all(&others), one.is_superset(&other));
+            prop_assert_eq!(bits == others, one == other);
+            prop_assert!((0..310).all(|index| bits.contains(index) == one.contains(&index)));
+            bits.union(&others);
+            let union: Bits = one.union(&other).copied().collect();
+            prop_assert!(bits == union && bits.is_empty() == (one.is_empty() && other.is_empty()));
+            prop_assert!(bits.contains_all(&others));
+        }
     }
 }

@@ -1,30 +1,56 @@
 //! Which ops of a closed set count.
 //!
 //! An op counts if it is authorised, no counting removal, revocation or demotion of its author *from above* is concurrent
-//! with it, and what its author's standing rests on counts. Higher ranks are settled first, so that nothing a lower rank
-//! does concurrently can undo what a higher one did. Spec: docs/sealing.md#evaluation.
+//! with it, what its author's standing rests on counts, and those who must agree do. "Counting" stands on both sides of
+//! that sentence, so it is settled from both ends: what survives everything that might count counts for certain, which
+//! narrows what might, and so on until nothing changes. What then still hangs on itself does not count: least privilege.
+//! Spec: docs/sealing.md#evaluation.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::authority::Standing;
 use super::bits::Bits;
 use super::set::OpSet;
-use super::{Membership, fold};
+use super::{Defence, Membership, Role, fold};
+use crate::id::{DeviceId, RootKey};
+use crate::identity::Certifier;
 use crate::op::OpBody;
 
 /// The state that the ops in `closure` amount to.
 pub(super) fn state(set: &OpSet, closure: &Bits, heads: Vec<crate::id::OpId>) -> Membership {
-    let counting = counting(set, closure);
-    fold::fold(set, &counting, heads)
+    let mut excluded = Bits::default();
+    loop {
+        let counting = Counting::new(set, closure, &excluded).settle();
+        let mut state = fold::fold(set, &counting, closure, heads.clone());
+        state.owners_kept = !excluded.is_empty();
+        if state.members.values().any(|member| member.role == Role::Owner) || !set.defends(Defence::OwnerLeft) {
+            return state;
+        }
+        // Removals that together would leave no owner do not count: the latest of them, never those that others built on.
+        let ends = |index: &usize| set.standing_at(*index).is_some_and(|standing| standing.ends_owner);
+        let enders: Vec<usize> = counting.iter().filter(ends).collect();
+        if enders.is_empty() {
+            return state;
+        }
+        let latest = set.latest(enders.into_iter().map(|index| (Some(index), ())).collect());
+        latest.into_iter().filter_map(|(at, ())| at).for_each(|index| excluded.insert(index));
+    }
 }
 
 /// Whether a counting `body` ends what `other`, its author's concurrent op, could rest on.
-fn voids(body: &OpBody, by: &Standing, other: &Standing) -> bool {
-    if by.rank() <= other.rank() {
-        return false;
-    }
+fn voids(body: &OpBody, by: &Standing, other: &OpBody, standing: &Standing) -> bool {
+    let above = by.rank > standing.rank;
     match body {
-        OpBody::Remove { root, .. } => *root == other.root,
-        OpBody::Revoke { devices, .. } => other.device.is_some_and(|device| devices.binary_search(&device).is_ok()),
-        OpBody::Role { root, role, .. } => *root == other.root && *role < other.role && *role < other.needs,
+        OpBody::Remove { root, .. } => above && standing.root == Some(*root),
+        OpBody::Revoke { devices, .. } => {
+            let ends = |device: DeviceId| devices.binary_search(&device).is_ok();
+            // The words speak for the member, whatever rank its device lends to an op.
+            let own_words = by.device.is_none() && by.root == standing.root;
+            (standing.device.is_some_and(ends) && (above || own_words)) || introducers(other, standing).any(ends)
+        }
+        OpBody::Role { root, role, .. } => {
+            above && standing.root == Some(*root) && *role < standing.role && *role < standing.needs
+        }
         OpBody::Device { .. }
         | OpBody::Invite { .. }
         | OpBody::Uninvite { .. }
@@ -39,54 +65,155 @@ fn voids(body: &OpBody, by: &Standing, other: &Standing) -> bool {
     }
 }
 
-fn is_removal(body: &OpBody) -> bool {
-    matches!(body, OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Role { .. })
+/// The devices that vouch for another one in this op.
+fn introducers(body: &OpBody, standing: &Standing) -> impl Iterator<Item = DeviceId> {
+    let cert = if let OpBody::Device { cert, .. } = body { Some(cert) } else { None };
+    let certifier = cert.and_then(|cert| match cert.certifier() {
+        Certifier::Device(device) => Some(device),
+        Certifier::Root => None,
+    });
+    cert.and(standing.device).into_iter().chain(certifier)
 }
 
-/// The indices of the ops that count, ascending.
-fn counting(set: &OpSet, closure: &Bits) -> Bits {
-    let authorised: Vec<(usize, &Standing)> =
-        closure.iter().filter_map(|index| Some((index, set.nodes.get(index)?.standing.as_ref()?))).collect();
-    let removals: Vec<(usize, &Standing)> = authorised
-        .iter()
-        .filter(|(index, _)| set.nodes.get(*index).is_some_and(|node| is_removal(node.op.body())))
-        .copied()
-        .collect();
-    let mut stands = Bits::default();
-    if removals.is_empty() {
-        authorised.iter().for_each(|(index, _)| stands.insert(*index));
-    } else {
-        let mut by_rank = authorised.clone();
-        by_rank.sort_by_key(|(_, standing)| core::cmp::Reverse(standing.rank()));
-        for (index, standing) in by_rank {
-            let voided = removals.iter().any(|(removal, by)| {
-                stands.contains(*removal)
-                    && concurrent(set, *removal, index)
-                    && set.nodes.get(*removal).is_some_and(|node| voids(node.op.body(), by, standing))
-            });
-            if !voided {
-                stands.insert(index);
+struct Counting<'a> {
+    set: &'a OpSet,
+    /// Ascending.
+    authorised: Vec<(usize, &'a Standing)>,
+    /// By which ops one is void, if they count.
+    voided_by: BTreeMap<usize, Vec<usize>>,
+    /// Endorsements, by what they endorse.
+    endorsements: BTreeMap<usize, Vec<usize>>,
+}
+
+impl<'a> Counting<'a> {
+    fn new(set: &'a OpSet, closure: &Bits, excluded: &Bits) -> Self {
+        let authorised: Vec<(usize, &Standing)> = closure
+            .iter()
+            .filter(|index| !excluded.contains(*index))
+            .filter_map(|index| Some((index, set.standing_at(index)?)))
+            .collect();
+        let mut endorsements: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (index, standing) in &authorised {
+            if let Some(ballot) = &standing.ballot {
+                endorsements.entry(ballot.on).or_default().push(*index);
+            }
+        }
+        let voided_by = voids_among(set, &authorised);
+        Self { set, authorised, voided_by, endorsements }
+    }
+
+    fn settle(&self) -> Bits {
+        if self.voided_by.is_empty() {
+            return self.surviving(&Bits::default());
+        }
+        let mut certain = Bits::default();
+        loop {
+            let possible = self.surviving(&certain);
+            let next = self.surviving(&possible);
+            if next == certain {
+                return certain;
+            }
+            certain = next;
+        }
+    }
+
+    /// What counts if exactly `voiders` void: the least set in which everything rests on something in it.
+    fn surviving(&self, voiders: &Bits) -> Bits {
+        let mut counts = Bits::default();
+        loop {
+            let mut grown = false;
+            for (index, standing) in &self.authorised {
+                let voided = || self.voided_by.get(index).into_iter().flatten().any(|by| voiders.contains(*by));
+                if !counts.contains(*index)
+                    && !voided()
+                    && self.rests(standing, &counts)
+                    && self.agreed(*index, standing, &counts)
+                {
+                    counts.insert(*index);
+                    grown = true;
+                }
+            }
+            // Ancestors have smaller indices: only an endorsement reaches back.
+            if !grown || self.endorsements.is_empty() {
+                return counts;
             }
         }
     }
-    // What rests on something that does not count falls with it; ancestors have smaller indices.
-    let mut counts = Bits::default();
-    for (index, standing) in authorised {
+
+    fn rests(&self, standing: &Standing, counts: &Bits) -> bool {
         let rests = |group: &Vec<crate::id::OpId>| {
             group.is_empty()
                 || group.iter().any(|id| {
-                    *id == set.genesis().op_id() || set.index_of(id).is_some_and(|support| counts.contains(support))
+                    *id == self.set.genesis().op_id()
+                        || self.set.index_of(id).is_some_and(|support| counts.contains(support))
                 })
         };
-        if stands.contains(index) && standing.support.iter().all(rests) {
-            counts.insert(index);
-        }
+        standing.support.iter().all(rests) || !self.set.defends(Defence::Support)
     }
-    counts
+
+    fn agreed(&self, index: usize, standing: &Standing, counts: &Bits) -> bool {
+        let Some(quorum) = &standing.quorum else { return true };
+        if quorum.needed <= 1 || !self.set.defends(Defence::Quorum) {
+            return true;
+        }
+        let endorsed: Vec<&Standing> = self
+            .endorsements
+            .get(&index)
+            .into_iter()
+            .flatten()
+            .filter(|endorsement| counts.contains(**endorsement))
+            .filter_map(|endorsement| self.set.standing_at(*endorsement))
+            .collect();
+        let votes: BTreeSet<RootKey> = endorsed.iter().filter_map(|by| by.root).chain(standing.root).collect();
+        endorsed
+            .iter()
+            .filter_map(|by| by.ballot.as_ref())
+            .any(|ballot| ballot.voters.intersection(&votes).count() >= ballot.needed)
+    }
 }
 
-fn concurrent(set: &OpSet, one: usize, other: usize) -> bool {
-    let before =
-        |earlier: usize, later: usize| set.nodes.get(later).is_some_and(|node| node.ancestors.contains(earlier));
-    one != other && !before(one, other) && !before(other, one)
+/// For each op, the concurrent ones that void it if they count.
+fn voids_among(set: &OpSet, authorised: &[(usize, &Standing)]) -> BTreeMap<usize, Vec<usize>> {
+    let mut voided_by: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let body = |index: usize| set.nodes.get(index).map(|node| node.op.body());
+    let removals: Vec<(usize, &Standing, &OpBody)> = authorised
+        .iter()
+        .filter_map(|(index, standing)| Some((*index, *standing, body(*index)?)))
+        .filter(|(_, _, body)| matches!(body, OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Role { .. }))
+        .collect();
+    if removals.is_empty() || !set.defends(Defence::RemovalVoids) {
+        return voided_by;
+    }
+    let mut by_root: BTreeMap<RootKey, Vec<usize>> = BTreeMap::new();
+    let mut by_device: BTreeMap<DeviceId, Vec<usize>> = BTreeMap::new();
+    for (index, standing) in authorised {
+        if let Some(root) = standing.root {
+            by_root.entry(root).or_default().push(*index);
+        }
+        let vouching = body(*index).into_iter().flat_map(|body| introducers(body, standing));
+        for device in standing.device.into_iter().chain(vouching).collect::<BTreeSet<_>>() {
+            by_device.entry(device).or_default().push(*index);
+        }
+    }
+    for (removal, by, ends) in removals {
+        let concerned: BTreeSet<usize> = match ends {
+            OpBody::Remove { root, .. } | OpBody::Role { root, .. } => {
+                by_root.get(root).into_iter().flatten().copied().collect()
+            }
+            OpBody::Revoke { devices, .. } => {
+                devices.iter().filter_map(|device| by_device.get(device)).flatten().copied().collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        for index in concerned {
+            let Some((other, standing)) = body(index).zip(set.standing_at(index)) else { continue };
+            let skipped = matches!(other, OpBody::Device { .. })
+                && !set.defends(Defence::RevocationEndsIntroductions)
+                && by.rank <= standing.rank;
+            if set.concurrent(removal, index) && voids(ends, by, other, standing) && !skipped {
+                voided_by.entry(index).or_default().push(removal);
+            }
+        }
+    }
+    voided_by
 }

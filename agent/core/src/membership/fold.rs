@@ -1,19 +1,21 @@
-//! What the ops that count amount to: members, devices, invites, epochs, settings.
+//! What the ops that count amount to: members, devices, invites, epochs, ends, settings.
 //!
 //! Invariant: every rule compares ops by ancestry only, so the order they are visited in does not show.
 //! Spec: docs/sealing.md#state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::ancestry::At;
 use super::bits::Bits;
 use super::set::OpSet;
-use super::{Device, EpochFacts, Invite, Member, Membership, Role};
+use super::{Defence, Device, End, EpochFacts, Invite, Member, Membership, Proposal, Role};
 use crate::id::{DeviceId, EpochId, OpId, RootKey};
-use crate::identity::DeviceCert;
-use crate::op::{OpBody, Policy};
+use crate::identity::{Certifier, DeviceCert};
+use crate::op::{ChainPoint, Cut, OpBody, Policy};
 
-/// An op's place: `None` is the genesis, an ancestor of all.
-type At = Option<usize>;
+/// Most identities of one member; those that sort last are left out.
+pub(super) const ATTESTED_MAX: usize = 8;
 
 struct Fold<'a> {
     set: &'a OpSet,
@@ -22,82 +24,130 @@ struct Fold<'a> {
     ended: BTreeMap<RootKey, Vec<usize>>,
     /// Revocations, by device.
     revoked: BTreeMap<DeviceId, Vec<usize>>,
+    /// Role ops, by member.
+    roles: BTreeMap<RootKey, Vec<(usize, Role)>>,
 }
 
-pub(super) fn fold(set: &OpSet, counting: &Bits, heads: Vec<OpId>) -> Membership {
-    let all: Vec<usize> = counting.iter().collect();
-    let state = Fold::new(set, all.clone()).state(heads.clone());
-    if state.members.values().any(|member| member.role == Role::Owner) {
-        return state;
+pub(super) fn fold(set: &OpSet, counting: &Bits, closure: &Bits, heads: Vec<OpId>) -> Membership {
+    let mut state = Fold::new(set, counting).state(heads);
+    let waits = |index: &usize| !counting.contains(*index);
+    for index in closure.iter().filter(waits) {
+        let Some((standing, quorum)) = set.standing_at(index).and_then(|by| Some((by, by.quorum.as_ref()?))) else {
+            continue;
+        };
+        let votes = counting
+            .iter()
+            .filter_map(|other| set.standing_at(other))
+            .filter_map(|other| other.ballot.as_ref().filter(|ballot| ballot.on == index).and(other.root));
+        let votes = votes.chain(standing.root).filter(|root| quorum.electorate.contains(root)).collect();
+        state.proposals.insert(set.id_at(Some(index)), Proposal { votes, needed: quorum.needed });
     }
-    // Removals that together would leave no owner do not count.
-    let kept = all.into_iter().filter(|index| !ends_an_owner(set, *index)).collect();
-    Fold::new(set, kept).state(heads)
+    state
 }
 
-/// Whether an op is an owner's own leave or demotion.
-fn ends_an_owner(set: &OpSet, index: usize) -> bool {
-    let Some(node) = set.nodes.get(index) else { return false };
-    let Some(standing) = node.standing.as_ref().filter(|standing| standing.role == Role::Owner) else { return false };
-    match node.op.body() {
-        OpBody::Leave => true,
-        OpBody::Role { root, role, .. } => *root == standing.root && *role < Role::Owner,
+/// What an invite's own state is, given who its issuer is now.
+pub(super) fn is_open(void: bool, gives: Role, issuer: Option<&Arc<Member>>) -> bool {
+    !void && issuer.is_some_and(|issuer| issuer.role >= Role::Admin && issuer.role > gives)
+}
+
+/// Whether an op asks for a new epoch without somebody.
+pub(super) fn rotates(body: &OpBody) -> bool {
+    match body {
+        OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Leave | OpBody::Fork { .. } => true,
+        OpBody::Role { epoch, .. } => epoch.is_some(),
         OpBody::Device { .. }
-        | OpBody::Revoke { .. }
         | OpBody::Invite { .. }
         | OpBody::Uninvite { .. }
         | OpBody::Welcome { .. }
-        | OpBody::Remove { .. }
         | OpBody::Epoch(_)
         | OpBody::Endorse { .. }
         | OpBody::ExtendCut { .. }
-        | OpBody::Fork { .. }
         | OpBody::Attest { .. }
         | OpBody::Policy(_) => false,
     }
 }
 
+/// Whether an op's epoch opens a lobby.
+pub(super) fn opens_lobby(body: &OpBody) -> bool {
+    let embedded = matches!(body, OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Fork { .. });
+    embedded || body.epoch().is_some_and(|grant| grant.parents.is_empty())
+}
+
+/// The chains an op ends, without what later ops extend.
+pub(super) fn end_of(body: &OpBody) -> Option<End> {
+    match body {
+        OpBody::Remove { root, cut, .. } => {
+            Some(End { root: Some(*root), devices: Vec::new(), chain: None, cut: cut.clone() })
+        }
+        // Whoever may still write needs no cut.
+        OpBody::Role { root, role, cut, epoch: Some(_) } if *role < Role::Writer => {
+            Some(End { root: Some(*root), devices: Vec::new(), chain: None, cut: cut.clone() })
+        }
+        OpBody::Revoke { devices, cut, .. } => {
+            Some(End { root: None, devices: devices.clone(), chain: None, cut: cut.clone() })
+        }
+        OpBody::Fork { headers, cut, .. } => {
+            let [one, _] = headers.as_ref();
+            let (_, rest) = one.split_first_chunk::<24>()?;
+            let (signed, _) = crate::sign::split_signature(rest)?;
+            let header: crate::envelope::Header = weft_protocol::cbor::from_bytes(signed).ok()?;
+            Some(End { root: None, devices: Vec::new(), chain: Some(header.chain), cut: cut.clone() })
+        }
+        OpBody::Role { .. }
+        | OpBody::Device { .. }
+        | OpBody::Invite { .. }
+        | OpBody::Uninvite { .. }
+        | OpBody::Welcome { .. }
+        | OpBody::Epoch(_)
+        | OpBody::Endorse { .. }
+        | OpBody::ExtendCut { .. }
+        | OpBody::Attest { .. }
+        | OpBody::Leave
+        | OpBody::Policy(_) => None,
+    }
+}
+
+/// The further of two cuts, chain by chain.
+pub(super) fn extended(cut: &Cut, further: &Cut) -> Cut {
+    let points: Vec<ChainPoint> = cut.points().iter().chain(further.points()).copied().collect();
+    Cut::new(points)
+}
+
 impl<'a> Fold<'a> {
-    fn new(set: &'a OpSet, counting: Vec<usize>) -> Self {
-        let mut fold = Self { set, counting, ended: BTreeMap::new(), revoked: BTreeMap::new() };
+    fn new(set: &'a OpSet, counting: &Bits) -> Self {
+        let counting: Vec<usize> = counting.iter().collect();
+        let mut fold = Self { set, counting, ended: BTreeMap::new(), revoked: BTreeMap::new(), roles: BTreeMap::new() };
         for index in fold.counting.clone() {
             let Some(node) = set.nodes.get(index) else { continue };
             if let OpBody::Remove { root, .. } = node.op.body() {
                 fold.ended.entry(*root).or_default().push(index);
             } else if let OpBody::Leave = node.op.body() {
-                let Some(standing) = &node.standing else { continue };
-                fold.ended.entry(standing.root).or_default().push(index);
+                let Some(root) = node.standing.as_ref().and_then(|standing| standing.root) else { continue };
+                fold.ended.entry(root).or_default().push(index);
             } else if let OpBody::Revoke { devices, .. } = node.op.body() {
                 for device in devices {
                     fold.revoked.entry(*device).or_default().push(index);
                 }
+            } else if let OpBody::Role { root, role, .. } = node.op.body() {
+                fold.roles.entry(*root).or_default().push((index, *role));
             }
         }
         fold
     }
 
-    fn id(&self, at: At) -> OpId {
-        at.and_then(|index| self.set.nodes.get(index)).map_or_else(|| self.set.genesis().op_id(), |node| node.op.id())
-    }
     fn body(&self, index: usize) -> Option<&'a OpBody> {
         self.set.nodes.get(index).map(|node| node.op.body())
     }
-    /// Whether `earlier` is an ancestor of `later`.
-    fn before(&self, earlier: At, later: At) -> bool {
-        match (earlier, later) {
-            (None, later) => later.is_some(),
-            (Some(_), None) => false,
-            (Some(earlier), Some(later)) => {
-                self.set.nodes.get(later).is_some_and(|node| node.ancestors.contains(earlier))
-            }
-        }
+    /// Every op that counts, with its place.
+    fn bodies(&self) -> impl Iterator<Item = (usize, &'a OpBody)> + '_ {
+        self.counting.iter().filter_map(|index| Some((*index, self.body(*index)?)))
     }
     /// Whether every op in `ends` is an ancestor: what came after an end begins anew, what is concurrent ends with it.
     fn after_all(&self, ends: Option<&Vec<usize>>, at: At) -> bool {
-        ends.into_iter().flatten().all(|end| self.before(Some(*end), at))
+        ends.into_iter().flatten().all(|end| self.set.before(Some(*end), at))
     }
-    fn ids(&self, mut at: Vec<At>) -> Vec<OpId> {
-        let mut ids: Vec<OpId> = at.drain(..).map(|at| self.id(at)).collect();
+    fn ids(&self, at: impl Iterator<Item = At>) -> Vec<OpId> {
+        let mut ids: Vec<OpId> = at.map(|at| self.set.id_at(at)).collect();
         ids.sort();
         ids
     }
@@ -109,22 +159,35 @@ impl<'a> Fold<'a> {
         let devices = self.devices(&introductions, &members);
         let mut former = BTreeMap::new();
         for (root, ends) in &self.ended {
+            let last = self.set.latest(ends.iter().map(|end| (Some(*end), ())).collect());
             if !members.contains_key(root)
-                && let Some(end) = ends.iter().map(|end| self.id(Some(*end))).min()
+                && let Some(end) = last.into_iter().map(|(end, ())| self.set.id_at(end)).min()
             {
                 former.insert(*root, end);
             }
         }
+        let mut came_by: BTreeMap<RootKey, BTreeSet<OpId>> = BTreeMap::new();
+        for (_, entry) in &admissions {
+            if let Some(invite) = entry.invite {
+                came_by.entry(entry.cert.root().sign).or_default().insert(invite);
+            }
+        }
+        let (epochs, covering) = self.epochs();
         Membership {
             workspace: genesis.workspace(),
             name: genesis.workspace_name().to_owned(),
-            invites: self.invites(&admissions),
-            epochs: self.epochs(),
+            invites: self.invites(&admissions, &members),
+            epochs,
+            covering,
             policy: self.policy(),
             members,
             devices,
             former,
+            ends: self.chain_ends(),
+            proposals: BTreeMap::new(),
             heads,
+            came_by,
+            owners_kept: false,
         }
     }
 
@@ -141,26 +204,25 @@ impl<'a> Fold<'a> {
         };
         let mut admissions = vec![(None, founder)];
         let mut introductions = vec![(None, founder)];
-        for index in &self.counting {
-            match self.body(*index) {
-                Some(OpBody::Welcome { invite, admission, .. }) => {
-                    let invited = self.set.get(invite).map(crate::op::SignedOp::body);
-                    let role = if let Some(OpBody::Invite { role, .. }) = invited { Some(*role) } else { None };
-                    let (cert, name, label) = (admission.cert(), admission.name(), admission.label());
-                    let entry = Entry { cert, name, label, role, invite: Some(*invite) };
-                    admissions.push((Some(*index), entry));
-                    introductions.push((Some(*index), entry));
-                }
-                Some(OpBody::Device { cert, label }) => {
-                    introductions.push((Some(*index), Entry { cert, name: "", label, role: None, invite: None }));
-                }
-                _ => {}
+        for (index, body) in self.bodies() {
+            if let OpBody::Welcome { invite, admission, .. } = body {
+                let entry = Entry {
+                    cert: admission.cert(),
+                    name: admission.name(),
+                    label: admission.label(),
+                    role: invited_as(self.set, invite),
+                    invite: Some(*invite),
+                };
+                admissions.push((Some(index), entry));
+                introductions.push((Some(index), entry));
+            } else if let OpBody::Device { cert, label } = body {
+                introductions.push((Some(index), Entry { cert, name: "", label, role: None, invite: None }));
             }
         }
         (admissions, introductions)
     }
 
-    fn members(&self, admissions: &[(At, Entry<'a>)]) -> BTreeMap<RootKey, Member> {
+    fn members(&self, admissions: &[(At, Entry<'a>)]) -> BTreeMap<RootKey, Arc<Member>> {
         let mut alive: BTreeMap<RootKey, Vec<(At, Entry<'a>)>> = BTreeMap::new();
         for (at, entry) in admissions {
             let root = entry.cert.root().sign;
@@ -168,173 +230,206 @@ impl<'a> Fold<'a> {
                 alive.entry(root).or_default().push((*at, *entry));
             }
         }
+        let mut attested = self.attested();
         let mut members = BTreeMap::new();
         for (root, entries) in alive {
+            let ends = self.ended.get(&root);
             let mut statements: Vec<(At, Role)> = entries
                 .iter()
                 .filter(|(at, _)| self.is_fresh(*at))
                 .filter_map(|(at, entry)| Some((*at, entry.role?)))
                 .collect();
-            for index in &self.counting {
-                if let Some(OpBody::Role { root: target, role, .. }) = self.body(*index)
-                    && *target == root
-                    && self.after_all(self.ended.get(&root), Some(*index))
-                {
-                    statements.push((Some(*index), *role));
-                }
-            }
+            let roles = self.roles.get(&root).into_iter().flatten();
+            statements.extend(
+                roles
+                    .filter(|(index, _)| self.after_all(ends, Some(*index)))
+                    .map(|(index, role)| (Some(*index), *role)),
+            );
             if statements.is_empty() {
                 statements.extend(entries.iter().filter_map(|(at, entry)| Some((*at, entry.role?))));
             }
-            let last = self.latest(statements);
+            statements.sort_by_key(|(at, _)| *at);
+            let last = self.set.latest(statements);
             // Of several that stand, the least privilege.
-            let Some(role) = last.iter().map(|(_, role)| *role).min() else { continue };
+            let least = last.iter().map(|(_, role)| *role).min();
+            let smallest = || last.iter().min_by_key(|(at, _)| self.set.id_at(*at)).map(|(_, role)| *role);
+            let Some(role) = (if self.set.defends(Defence::LeastPrivilege) { least } else { smallest() }) else {
+                continue;
+            };
             // The name is content: of several, the one said by the op with the smallest id.
-            let Some((_, first)) = entries.iter().min_by_key(|(at, _)| self.id(*at)) else { continue };
+            let Some((said_by, first)) =
+                entries.iter().map(|(at, entry)| (self.set.id_at(*at), entry)).min_by_key(|(id, _)| *id)
+            else {
+                continue;
+            };
             let member = Member {
                 role,
                 name: first.name.to_owned(),
                 kem: first.cert.root().kem,
-                admitted_by: self.ids(entries.iter().map(|(at, _)| *at).collect()),
-                role_from: self.ids(last.iter().map(|(at, _)| *at).collect()),
+                admitted_by: self.ids(entries.iter().map(|(at, _)| *at)),
+                role_from: self.ids(last.iter().map(|(at, _)| *at)),
+                attested: attested.remove(&root).unwrap_or_default(),
+                said_by,
             };
-            members.insert(root, member);
+            members.insert(root, Arc::new(member));
         }
         members
     }
 
-    fn is_fresh(&self, at: At) -> bool {
-        at.and_then(|index| self.set.nodes.get(index))
-            .is_none_or(|node| node.standing.as_ref().is_some_and(|standing| standing.fresh))
+    /// Of several proofs for one identity, the last; of concurrent ones, that of the smallest op.
+    fn attested(&self) -> BTreeMap<RootKey, BTreeMap<String, Vec<u8>>> {
+        let mut said: BTreeMap<(RootKey, &str), Vec<(At, &[u8])>> = BTreeMap::new();
+        for (index, body) in self.bodies() {
+            if let OpBody::Attest { identity, proof } = body
+                && let Some(root) = self.set.standing_at(index).and_then(|standing| standing.root)
+                && self.after_all(self.ended.get(&root), Some(index))
+            {
+                said.entry((root, identity)).or_default().push((Some(index), proof));
+            }
+        }
+        let mut attested: BTreeMap<RootKey, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+        for ((root, identity), proofs) in said {
+            let last = self.set.latest(proofs);
+            let proof = last.into_iter().min_by_key(|(at, _)| self.set.id_at(*at));
+            let identities = attested.entry(root).or_default();
+            if let Some((_, proof)) = proof {
+                identities.insert(identity.to_owned(), proof.to_vec());
+            }
+            while identities.len() > ATTESTED_MAX {
+                identities.pop_last();
+            }
+        }
+        attested
     }
 
-    /// Those that are no ancestor of another.
-    fn latest<T>(&self, statements: Vec<(At, T)>) -> Vec<(At, T)> {
-        let places: Vec<At> = statements.iter().map(|(at, _)| *at).collect();
-        statements.into_iter().filter(|(at, _)| !places.iter().any(|other| self.before(*at, *other))).collect()
+    fn is_fresh(&self, at: At) -> bool {
+        at.is_none_or(|index| self.set.standing_at(index).is_some_and(|standing| standing.fresh))
     }
 
     fn devices(
         &self,
         introductions: &[(At, Entry<'a>)],
-        members: &BTreeMap<RootKey, Member>,
-    ) -> BTreeMap<DeviceId, Device> {
+        members: &BTreeMap<RootKey, Arc<Member>>,
+    ) -> BTreeMap<DeviceId, Arc<Device>> {
         let mut devices: BTreeMap<DeviceId, Device> = BTreeMap::new();
-        let mut said: BTreeMap<DeviceId, OpId> = BTreeMap::new();
         for (at, entry) in introductions {
-            let (public, root) = (entry.cert.device(), entry.cert.root().sign);
-            let id = public.id();
-            let alive = members.contains_key(&root)
-                && self.after_all(self.ended.get(&root), *at)
-                && self.after_all(self.revoked.get(&id), *at);
-            let by = self.id(*at);
-            let device = devices.entry(id).or_insert_with(|| Device {
-                root,
-                public,
-                label: String::new(),
-                active: false,
-                introduced_by: Vec::new(),
-            });
+            let (root, id) = (entry.cert.root().sign, entry.cert.device().id());
+            let back = self.after_all(self.revoked.get(&id), *at);
+            let alive = members.contains_key(&root) && self.after_all(self.ended.get(&root), *at) && back;
+            let by = self.set.id_at(*at);
+            let device = devices.entry(id).or_insert_with(|| new_device(entry.cert, entry.label, by));
             device.active |= alive;
+            device.revoked &= !back;
             if alive {
                 device.introduced_by.push(by);
                 device.introduced_by.sort();
             }
-            // Of several labels, and keys under one id, those said by the op with the smallest id.
-            if said.get(&id).is_none_or(|other| by < *other) {
-                entry.label.clone_into(&mut device.label);
-                (device.root, device.public) = (root, public);
-                said.insert(id, by);
-            }
+            name_device(device, entry.cert, entry.label, by);
         }
-        devices
+        devices.into_iter().map(|(id, device)| (id, Arc::new(device))).collect()
     }
 
-    fn invites(&self, admissions: &[(At, Entry<'a>)]) -> BTreeMap<OpId, Invite> {
-        let mut invites = BTreeMap::new();
-        let mut withdrawn = BTreeSet::new();
-        for index in &self.counting {
-            if let Some(OpBody::Uninvite { invite }) = self.body(*index) {
-                withdrawn.insert(*invite);
-            }
-        }
+    fn invites(
+        &self,
+        admissions: &[(At, Entry<'a>)],
+        members: &BTreeMap<RootKey, Arc<Member>>,
+    ) -> BTreeMap<OpId, Arc<Invite>> {
+        let withdrawn: BTreeSet<OpId> = self
+            .bodies()
+            .filter_map(|(_, body)| if let OpBody::Uninvite { invite } = body { Some(*invite) } else { None })
+            .collect();
         // A removal voids the invites that the removed one issued or came in by.
         let mut came_by: BTreeMap<OpId, Vec<usize>> = BTreeMap::new();
+        let mut used: BTreeMap<OpId, u32> = BTreeMap::new();
         for (at, entry) in admissions {
             let Some(invite) = entry.invite else { continue };
+            let uses = used.entry(invite).or_default();
+            *uses = uses.saturating_add(1);
             for end in self.ended.get(&entry.cert.root().sign).into_iter().flatten() {
                 let removal = matches!(self.body(*end), Some(OpBody::Remove { .. }));
-                if removal && !self.before(Some(*end), *at) {
+                if removal && !self.set.before(Some(*end), *at) {
                     came_by.entry(invite).or_default().push(*end);
                 }
             }
         }
-        for index in &self.counting {
-            let Some(OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval }) = self.body(*index) else {
-                continue;
-            };
-            let Some(issuer) = self.set.nodes.get(*index).and_then(|node| node.standing.as_ref()) else { continue };
-            let id = self.id(Some(*index));
-            let used = admissions.iter().filter(|(_, entry)| entry.invite == Some(id)).count();
-            let open = !withdrawn.contains(&id)
-                && self.after_all(self.ended.get(&issuer.root), Some(*index))
-                && self.after_all(came_by.get(&id), Some(*index));
+        let mut invites = BTreeMap::new();
+        for (index, body) in self.bodies() {
+            let OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval } = body else { continue };
+            let Some(issuer) = self.set.standing_at(index).and_then(|standing| standing.root) else { continue };
+            let id = self.set.id_at(Some(index));
+            let ended =
+                !self.after_all(self.ended.get(&issuer), Some(index)) || !self.after_all(came_by.get(&id), Some(index));
+            let void = withdrawn.contains(&id) || (ended && self.set.defends(Defence::IssuerStays));
             let invite = Invite {
                 sign: *sign,
                 knock: knock.clone(),
                 role: *role,
                 expires_wall_ms: *expires_wall_ms,
                 uses: *uses,
-                used: u32::try_from(used).unwrap_or(u32::MAX),
-                issuer: issuer.root,
+                used: used.get(&id).copied().unwrap_or_default(),
+                issuer,
                 approval: *approval,
-                open,
+                open: is_open(void, *role, members.get(&issuer)) || (!void && !self.set.defends(Defence::IssuerStays)),
+                void,
             };
-            invites.insert(id, invite);
+            invites.insert(id, Arc::new(invite));
         }
         invites
     }
 
-    fn epochs(&self) -> BTreeMap<EpochId, EpochFacts> {
+    fn epochs(&self) -> (BTreeMap<EpochId, Arc<EpochFacts>>, BTreeSet<EpochId>) {
         let workspace = self.set.workspace();
-        let rotations: Vec<usize> = self
-            .counting
-            .iter()
-            .copied()
-            .filter(|index| match self.body(*index) {
-                Some(OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Leave | OpBody::Fork { .. }) => true,
-                Some(OpBody::Role { epoch, .. }) => epoch.is_some(),
-                _ => false,
-            })
-            .collect();
+        let rotations: Bits = self.bodies().filter(|(_, body)| rotates(body)).map(|(index, _)| index).collect();
         let mut epochs: BTreeMap<EpochId, EpochFacts> = BTreeMap::new();
-        for index in &self.counting {
-            let Some(body) = self.body(*index) else { continue };
+        let mut covering = BTreeSet::new();
+        let mut order = Vec::new();
+        for (index, body) in self.bodies() {
             let Some(grant) = body.epoch() else { continue };
-            let (id, op) = (grant.id(&workspace), self.id(Some(*index)));
-            let covers =
-                rotations.iter().all(|rotation| rotation == index || self.before(Some(*rotation), Some(*index)));
-            let embedded = matches!(body, OpBody::Remove { .. } | OpBody::Revoke { .. } | OpBody::Fork { .. });
-            let lobby = embedded || grant.parents.is_empty();
-            let facts = EpochFacts { op, grant: grant.clone(), depth: 1, covers, lobby };
+            let (id, op) = (grant.id(&workspace), self.set.id_at(Some(index)));
             // Of concurrent copies of one epoch, the smallest op speaks for it.
-            if epochs.get(&id).is_none_or(|known| op < known.op) {
-                epochs.insert(id, facts);
+            if epochs.get(&id).is_some_and(|known| known.op < op) {
+                continue;
+            }
+            let covers = self.set.nodes.get(index).is_some_and(|node| {
+                let mut known = node.ancestors.clone();
+                known.insert(index);
+                known.contains_all(&rotations)
+            });
+            if covers {
+                covering.insert(id);
+            } else {
+                covering.remove(&id);
+            }
+            order.push(id);
+            epochs.insert(id, EpochFacts { op, grant: grant.clone(), depth: 1, lobby: opens_lobby(body) });
+        }
+        deepen(&mut epochs, &order);
+        (epochs.into_iter().map(|(id, facts)| (id, Arc::new(facts))).collect(), covering)
+    }
+
+    fn chain_ends(&self) -> BTreeMap<OpId, Arc<End>> {
+        let mut ends: BTreeMap<OpId, End> = BTreeMap::new();
+        for (index, body) in self.bodies() {
+            if let Some(end) = end_of(body) {
+                ends.insert(self.set.id_at(Some(index)), end);
+            } else if let OpBody::ExtendCut { op, cut } = body
+                && let Some(end) = ends.get_mut(op)
+            {
+                end.cut = extended(&end.cut, cut);
             }
         }
-        deepen(&mut epochs);
-        epochs
+        ends.into_iter().map(|(op, end)| (op, Arc::new(end))).collect()
     }
 
     /// Of concurrent settings the stricter, and all the relays.
     fn policy(&self) -> Policy {
         let mut said: Vec<(At, &Policy)> = vec![(None, self.set.genesis().policy())];
-        for index in &self.counting {
-            if let Some(OpBody::Policy(policy)) = self.body(*index) {
-                said.push((Some(*index), policy));
+        for (index, body) in self.bodies() {
+            if let OpBody::Policy(policy) = body {
+                said.push((Some(index), policy));
             }
         }
-        let mut last = self.latest(said).into_iter().map(|(_, policy)| policy.clone());
+        let mut last = self.set.latest(said).into_iter().map(|(_, policy)| policy.clone());
         let first = last.next().unwrap_or_default();
         let merged = last.fold(first, |one, other| Policy {
             approval: one.approval || other.approval,
@@ -345,16 +440,57 @@ impl<'a> Fold<'a> {
     }
 }
 
-/// Sets each depth to one more than the deepest parent's. As many rounds as there are epochs settle it.
-fn deepen(epochs: &mut BTreeMap<EpochId, EpochFacts>) {
+/// The role that an invite gives.
+pub(super) fn invited_as(set: &OpSet, invite: &OpId) -> Option<Role> {
+    let invited = set.get(invite).map(crate::op::SignedOp::body);
+    if let Some(OpBody::Invite { role, .. }) = invited { Some(*role) } else { None }
+}
+
+/// A device as an op introduces it, not active yet.
+pub(super) fn new_device(cert: &DeviceCert, label: &str, by: OpId) -> Device {
+    Device {
+        root: cert.root().sign,
+        public: cert.device(),
+        label: label.to_owned(),
+        active: false,
+        introduced_by: Vec::new(),
+        certified_by: certifier(cert),
+        revoked: true,
+        said_by: by,
+    }
+}
+
+/// Of several labels, and keys under one id, those said by the op with the smallest id.
+pub(super) fn name_device(device: &mut Device, cert: &DeviceCert, label: &str, by: OpId) {
+    if by < device.said_by {
+        label.clone_into(&mut device.label);
+        (device.root, device.public, device.said_by) = (cert.root().sign, cert.device(), by);
+        device.certified_by = certifier(cert);
+    }
+}
+
+fn certifier(cert: &DeviceCert) -> Option<DeviceId> {
+    match cert.certifier() {
+        Certifier::Root => None,
+        Certifier::Device(device) => Some(device),
+    }
+}
+
+/// Sets each depth to one more than the deepest parent's. In the order of their ops parents mostly come first, so that a
+/// round or two settle it; as many rounds as there are epochs always do.
+fn deepen(epochs: &mut BTreeMap<EpochId, EpochFacts>, order: &[EpochId]) {
     for _ in 0..epochs.len() {
-        let depths: BTreeMap<EpochId, u32> = epochs.iter().map(|(id, facts)| (*id, facts.depth)).collect();
         let mut changed = false;
-        for facts in epochs.values_mut() {
-            let deepest = facts.grant.parents.iter().filter_map(|link| depths.get(&link.parent)).max();
-            let depth = deepest.map_or(1, |depth| depth.saturating_add(1));
-            changed |= depth != facts.depth;
-            facts.depth = depth;
+        for id in order {
+            let Some(facts) = epochs.get(id) else { continue };
+            let parents = facts.grant.parents.iter().filter_map(|link| epochs.get(&link.parent));
+            let depth = parents.map(|parent| parent.depth).max().map_or(1, |depth| depth.saturating_add(1));
+            if let Some(facts) = epochs.get_mut(id)
+                && facts.depth != depth
+            {
+                facts.depth = depth;
+                changed = true;
+            }
         }
         if !changed {
             return;

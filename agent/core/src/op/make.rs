@@ -21,6 +21,8 @@ pub enum OpSigner<'a> {
     Device(&'a DeviceKeys),
     /// The member's root.
     Root(&'a RootSecret),
+    /// The workspace's recovery key.
+    Recovery(&'a ed25519_dalek::SigningKey),
 }
 
 impl SignedOp {
@@ -34,6 +36,7 @@ impl SignedOp {
         let (name, key) = match signer {
             OpSigner::Device(device) => (Signer::Device(device.id()), device.signing_key()),
             OpSigner::Root(root) => (Signer::Root(root.public().sign), root.signing_key()),
+            OpSigner::Recovery(key) => (Signer::Recovery(key.verifying_key().to_bytes()), key),
         };
         let unsigned = Unsigned { workspace: *workspace, parents, signer: name, wall_ms, body };
         let mut bytes = cbor::to_bytes(&unsigned);
@@ -205,6 +208,42 @@ pub mod ops {
         let recipients = membership.active_devices().map(|(device, _)| *device).collect();
         let grant = Some(grant(&epoch, parents, recipients, rng)?);
         Some((author.sign(OpBody::Role { root, role, cut, epoch: grant }), Some(epoch)))
+    }
+
+    /// Kind 9: the author agrees to another op, or, if that needs nobody's agreement, only joins heads.
+    #[must_use]
+    pub fn endorse(author: &Author<'_>, op: OpId) -> SignedOp {
+        author.sign(OpBody::Endorse { op })
+    }
+
+    /// Kind 10: more of what was written before a removal stays.
+    #[must_use]
+    pub fn extend_cut(author: &Author<'_>, op: OpId, cut: Cut) -> SignedOp {
+        author.sign(OpBody::ExtendCut { op, cut })
+    }
+
+    /// Kind 11: a device signed two envelopes for one place. `headers`: both halves of the proof, in any order; `cut`: the
+    /// envelope before the fork. `None` without C of a parent.
+    #[must_use]
+    pub fn fork(
+        author: &Author<'_>,
+        membership: &Membership,
+        mut headers: [Vec<u8>; 2],
+        cut: Cut,
+        parents: &[&Epoch],
+        rng: &mut dyn CryptoRng,
+    ) -> Option<(SignedOp, Epoch)> {
+        headers.sort();
+        let epoch = Epoch::generate(&author.workspace, rng);
+        let recipients = membership.active_devices().map(|(device, _)| *device).collect();
+        let grant = grant(&epoch, parents, recipients, rng)?;
+        Some((author.sign(OpBody::Fork { headers: Box::new(headers), cut, epoch: grant }), epoch))
+    }
+
+    /// Kind 12: the author's member is also known as `identity`, a DID, which `proof` says too.
+    #[must_use]
+    pub fn attest(author: &Author<'_>, identity: &str, proof: Vec<u8>) -> SignedOp {
+        author.sign(OpBody::Attest { identity: identity.to_owned(), proof })
     }
 
     /// Kind 13: the author's member leaves.

@@ -13,6 +13,7 @@ use crate::membership::{Inserted, OpSet, Role, evaluate};
 use crate::op::ops::{self, Author};
 use crate::op::{Genesis, OpSigner, Policy, SignedOp};
 
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) rng: ChaCha20Rng,
     pub(super) founder: LocalIdentity,
@@ -24,9 +25,12 @@ pub(super) const HOUR: u64 = 3_600_000;
 
 impl World {
     pub(super) fn found(seed: u8) -> Self {
+        Self::found_with(seed, None)
+    }
+    pub(super) fn found_with(seed: u8, recovery: Option<[u8; 32]>) -> Self {
         let mut rng = ChaCha20Rng::from_seed([seed; 32]);
         let founder = LocalIdentity::generate(&mut rng, "Ada", "laptop");
-        let genesis = Genesis::found(&founder, "notes", Policy::default(), None, &mut rng).unwrap();
+        let genesis = Genesis::found(&founder, "notes", Policy::default(), recovery, &mut rng).unwrap();
         let set = OpSet::new(genesis);
         let author = author(&set, &founder);
         let (op, epoch) = ops::epoch(&author, &evaluate(&set), &[], &mut rng).unwrap();

@@ -4,7 +4,6 @@
 //! prefix of batches gives a machine that goes on from there. Spec: docs/sync.md#life.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use rand_chacha::ChaCha20Rng;
 
@@ -111,7 +110,7 @@ impl Workspace {
         let device = parts.identity.device.id();
         let chain = ChainId { device, incarnation: parts.incarnation };
         let own = Own { chain, tip: parts.frontier.tip(&chain).copied() };
-        let membership = parts.ops.as_ref().map_or_else(|| nobody(parts.id), evaluate);
+        let membership = parts.ops.as_ref().map_or_else(|| Membership::nobody(parts.id), evaluate);
         Self {
             id: parts.id,
             name: parts.name,
@@ -318,21 +317,6 @@ impl Workspace {
         self.vault.keyring.insert(epoch);
         self.news = true;
     }
-}
-
-/// The membership of a workspace we are not let into yet.
-fn nobody(workspace: WorkspaceId) -> Arc<Membership> {
-    Arc::new(Membership {
-        workspace,
-        name: String::new(),
-        members: BTreeMap::new(),
-        devices: BTreeMap::new(),
-        invites: BTreeMap::new(),
-        epochs: BTreeMap::new(),
-        former: BTreeMap::new(),
-        policy: Policy::default(),
-        heads: Vec::new(),
-    })
 }
 
 fn all_rows(table: Table, prefix: &[u8], read: &dyn Read) -> Vec<(Vec<u8>, bytes::Bytes)> {

@@ -97,7 +97,8 @@ impl Workspace {
         let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
         if heads.len() > OP_HEADS_MAX {
             // An envelope names at most so many heads: one op on top of all of them makes them one.
-            if let Some(op) = heads.first().copied() {
+            // The genesis: whoever endorsed one of the heads would vote where owners decide together.
+            if let Some(op) = self.ops.as_ref().map(|ops| ops.genesis().op_id()) {
                 self.issue(now, OpBody::Endorse { op }, tx);
             }
         }

@@ -1,0 +1,285 @@
+//! Which held envelopes count, as a pure function of them and of the ops.
+//!
+//! Invariant: [`settle`] depends on the set of ops and the set of envelopes alone, never on what came first; and what it
+//! accepts is closed: nothing accepted was built on something that is not. Why: every replica must show the same text, and
+//! Automerge cannot take a change without those it depends on. Spec: docs/sealing.md#acceptance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Defence, End, Membership, OpSet, Role, evaluate, evaluate_at};
+use crate::envelope::Kind;
+use crate::id::{ChainId, Link, OpId, RootKey};
+
+/// What acceptance needs to know of a held envelope: its header, and what its changes depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Who signed it, in which life.
+    pub chain: ChainId,
+    /// Its number there, from 1.
+    pub seq: u64,
+    /// The link before it.
+    pub prev: Link,
+    /// What its body is.
+    pub kind: Kind,
+    /// The membership its author knew.
+    pub op_heads: Vec<OpId>,
+    /// The envelopes that hold the changes its own changes name as dependencies.
+    pub built_on: Vec<Link>,
+}
+
+/// Why an envelope does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// It names ops that are not here yet.
+    #[error("names membership that is not known here yet")]
+    UnknownHeads,
+    /// Its predecessor, or something it was built on, is not here yet.
+    #[error("what it was built on is not here yet")]
+    Waiting,
+    /// The author belonged to nobody where it says it stood.
+    #[error("not a member at its heads")]
+    NotAMember,
+    /// The author might read at most.
+    #[error("not a writer at its heads")]
+    NotAWriter,
+    /// The author knew more before.
+    #[error("heads behind its predecessor")]
+    HeadsBehind,
+    /// Written after, or unknown to, the op that ended its author's writing, and nobody who stayed built on it.
+    #[error("beyond the cut of its author's removal")]
+    BeyondCut,
+    /// One of two envelopes that its author signed for one place, and not the one that stays.
+    #[error("signed twice for one place")]
+    Forked,
+    /// It was built on something that does not count.
+    #[error("built on something that does not count")]
+    BuiltOnRefused,
+}
+
+/// Whether a held envelope counts.
+pub type Verdict = Result<(), Refused>;
+
+/// Whether an envelope's author might write it where it says it stood; its role there. `before`: the op heads of the
+/// predecessor on its chain, empty for the first. Cuts and dependencies are judged by [`settle`].
+pub fn accepts(set: &OpSet, before: &[OpId], envelope: &Envelope) -> Result<Role, Refused> {
+    let then = evaluate_at(set, &envelope.op_heads).ok_or(Refused::UnknownHeads)?;
+    let role = then.role_of(&envelope.chain.device).ok_or(Refused::NotAMember)?;
+    if !set.descends(&envelope.op_heads, before) && set.defends(Defence::HeadsMoveOn) {
+        return Err(Refused::HeadsBehind);
+    }
+    let writes = matches!(envelope.kind, Kind::Content | Kind::Checkpoint);
+    if writes && role < Role::Writer && set.defends(Defence::RoleAtHeads) {
+        return Err(Refused::NotAWriter);
+    }
+    Ok(role)
+}
+
+/// The verdict on every envelope held. About a microsecond each, and one evaluation for each set of heads named.
+#[must_use]
+pub fn settle(set: &OpSet, held: &BTreeMap<Link, Envelope>) -> BTreeMap<Link, Verdict> {
+    Court::new(set, held).settle()
+}
+
+struct Court<'a> {
+    set: &'a OpSet,
+    held: &'a BTreeMap<Link, Envelope>,
+    state: std::sync::Arc<Membership>,
+    /// Who might write it, without cuts and dependencies.
+    base: BTreeMap<Link, Verdict>,
+    /// The ends each is beyond; `None`: its device's admission does not count at all.
+    beyond: BTreeMap<Link, BTreeSet<Option<OpId>>>,
+    /// What was built on each.
+    builders: BTreeMap<Link, Vec<Link>>,
+}
+
+impl<'a> Court<'a> {
+    fn new(set: &'a OpSet, held: &'a BTreeMap<Link, Envelope>) -> Self {
+        let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
+        for (link, envelope) in held {
+            for dependency in &envelope.built_on {
+                builders.entry(*dependency).or_default().push(*link);
+            }
+        }
+        let (base, beyond) = (BTreeMap::new(), BTreeMap::new());
+        let mut court = Self { set, held, state: evaluate(set), base, beyond, builders };
+        for (link, envelope) in held {
+            court.base.insert(*link, court.base_of(envelope));
+            let beyond = court.ends_before(*link, envelope);
+            if !beyond.is_empty() && set.defends(Defence::Cut) {
+                court.beyond.insert(*link, beyond);
+            }
+        }
+        court
+    }
+
+    fn base_of(&self, envelope: &Envelope) -> Verdict {
+        let before: &[OpId] = if envelope.seq > 1 {
+            let previous = self.held.get(&envelope.prev).ok_or(Refused::Waiting)?;
+            if previous.chain != envelope.chain || previous.seq + 1 != envelope.seq {
+                return Err(Refused::Waiting);
+            }
+            &previous.op_heads
+        } else {
+            &[]
+        };
+        accepts(self.set, before, envelope).map(|_| ())
+    }
+
+    /// The ends that an envelope lies beyond.
+    fn ends_before(&self, link: Link, envelope: &Envelope) -> BTreeSet<Option<OpId>> {
+        let mut beyond = BTreeSet::new();
+        if !matches!(envelope.kind, Kind::Content | Kind::Checkpoint) {
+            // Ops stand or fall by themselves.
+            return beyond;
+        }
+        let Some(device) = self.state.devices.get(&envelope.chain.device) else {
+            return BTreeSet::from([None]);
+        };
+        for (op, end) in &self.state.ends {
+            if concerns(end, envelope.chain, &device.root)
+                && !is_within(end, link, envelope)
+                && !self.set.descends(&envelope.op_heads, &[*op])
+            {
+                beyond.insert(Some(*op));
+            }
+        }
+        beyond
+    }
+
+    fn settle(&self) -> BTreeMap<Link, Verdict> {
+        let mut verdicts = self.base.clone();
+        for link in self.lost_branches() {
+            verdicts.entry(link).and_modify(|verdict| *verdict = verdict.and(Err(Refused::Forked)));
+        }
+        // The largest set in which everything is closed and what lies beyond a cut was built on from within: what fails is
+        // taken out until nothing does.
+        loop {
+            let failing: Vec<(Link, Refused)> = verdicts
+                .iter()
+                .filter(|(_, verdict)| verdict.is_ok())
+                .filter_map(|(link, _)| Some((*link, self.fails(*link, &verdicts)?)))
+                .collect();
+            if failing.is_empty() {
+                return verdicts;
+            }
+            verdicts.extend(failing.into_iter().map(|(link, why)| (link, Err(why))));
+        }
+    }
+
+    fn fails(&self, link: Link, verdicts: &BTreeMap<Link, Verdict>) -> Option<Refused> {
+        let envelope = self.held.get(&link)?;
+        for dependency in &envelope.built_on {
+            match verdicts.get(dependency) {
+                None => return Some(Refused::Waiting),
+                Some(Err(Refused::Waiting)) => return Some(Refused::Waiting),
+                Some(Err(_)) if self.set.defends(Defence::ClosedSet) => return Some(Refused::BuiltOnRefused),
+                Some(_) => {}
+            }
+        }
+        let beyond = self.beyond.get(&link)?;
+        beyond.iter().any(|end| !self.is_rescued(link, end.as_ref(), verdicts)).then_some(Refused::BeyondCut)
+    }
+
+    /// Whether an active writer who did not know of the end built on it, directly or through others.
+    fn is_rescued(&self, link: Link, end: Option<&OpId>, verdicts: &BTreeMap<Link, Verdict>) -> bool {
+        let unaware = |envelope: &Envelope| end.is_none_or(|end| !self.set.descends(&envelope.op_heads, &[*end]));
+        self.above(link).into_iter().any(|builder| {
+            let counts = verdicts.get(&builder).is_some_and(Result::is_ok) && !self.beyond.contains_key(&builder);
+            let envelope = self.held.get(&builder);
+            counts && envelope.is_some_and(|envelope| self.writer(envelope).is_some() && unaware(envelope))
+        })
+    }
+
+    /// The member of an envelope's device, if it may write now.
+    fn writer(&self, envelope: &Envelope) -> Option<RootKey> {
+        let device = &envelope.chain.device;
+        let root = self.state.devices.get(device)?.root;
+        self.state.role_of(device).filter(|role| *role >= Role::Writer).map(|_| root)
+    }
+
+    /// Everything built on an envelope, directly or through others.
+    fn above(&self, link: Link) -> BTreeSet<Link> {
+        let mut above = BTreeSet::new();
+        let mut ready = vec![link];
+        while let Some(next) = ready.pop() {
+            for builder in self.builders.get(&next).into_iter().flatten() {
+                if above.insert(*builder) {
+                    ready.push(*builder);
+                }
+            }
+        }
+        above
+    }
+
+    /// What was signed for a place that was signed for twice, and everything after it on that chain, without the branch
+    /// that stays. As long as no op proves the fork, no branch stays: whoever holds both makes that op at once.
+    fn lost_branches(&self) -> BTreeSet<Link> {
+        let mut lost = BTreeSet::new();
+        if !self.set.defends(Defence::OneBranch) {
+            return lost;
+        }
+        let mut places: BTreeMap<(ChainId, u64), Vec<Link>> = BTreeMap::new();
+        let mut next: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
+        for (link, envelope) in self.held {
+            places.entry((envelope.chain, envelope.seq)).or_default().push(*link);
+            if envelope.seq > 1 {
+                next.entry(envelope.prev).or_default().push(*link);
+            }
+        }
+        let branch = |root: Link| {
+            let (mut all, mut ready) = (BTreeSet::from([root]), vec![root]);
+            while let Some(link) = ready.pop() {
+                for after in next.get(&link).into_iter().flatten() {
+                    if all.insert(*after) {
+                        ready.push(*after);
+                    }
+                }
+            }
+            all
+        };
+        for ((chain, _), links) in places.into_iter().filter(|(_, links)| links.len() > 1) {
+            let proven = self.state.ends.values().any(|end| end.chain == Some(chain));
+            let branches: Vec<(Link, BTreeSet<Link>)> = links.into_iter().map(|link| (link, branch(link))).collect();
+            let stays = branches
+                .iter()
+                .max_by(|(one, built), (other, others)| {
+                    self.supporters(chain, built).cmp(&self.supporters(chain, others)).then(other.cmp(one))
+                })
+                .map(|(link, _)| *link)
+                .filter(|_| proven);
+            for (link, all) in branches {
+                if Some(link) != stays {
+                    lost.extend(all);
+                }
+            }
+        }
+        lost
+    }
+
+    /// How many members who may write now, besides the forker, built on a branch.
+    fn supporters(&self, chain: ChainId, branch: &BTreeSet<Link>) -> usize {
+        let own = self.state.devices.get(&chain.device).map(|device| device.root);
+        let above = branch.iter().flat_map(|link| self.above(*link)).filter(|link| !branch.contains(link));
+        let sound = |link: &Link| self.base.get(link).is_some_and(Result::is_ok) && !self.beyond.contains_key(link);
+        let members: BTreeSet<RootKey> = above
+            .filter(sound)
+            .filter_map(|link| self.writer(self.held.get(&link)?))
+            .filter(|root| Some(*root) != own)
+            .collect();
+        members.len()
+    }
+}
+
+fn concerns(end: &End, chain: ChainId, root: &RootKey) -> bool {
+    match end.chain {
+        Some(ended) => ended == chain,
+        None => end.root.as_ref() == Some(root) || end.devices.binary_search(&chain.device).is_ok(),
+    }
+}
+
+/// Not beyond what the end's author held of the chain.
+fn is_within(end: &End, link: Link, envelope: &Envelope) -> bool {
+    let point = end.cut.points().iter().find(|point| point.chain == envelope.chain);
+    point.is_some_and(|point| envelope.seq < point.seq || (envelope.seq == point.seq && link == point.link))
+}
