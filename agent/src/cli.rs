@@ -13,6 +13,7 @@ mod identity;
 mod join;
 mod local;
 mod manage;
+mod members;
 mod share;
 mod status;
 mod term;
@@ -78,6 +79,8 @@ fn run(args: Args) -> Ended {
         Do::Leave { yes } => manage::leave(&context, yes),
         Do::Invite(invite) => share::invite(&context, &invite),
         Do::Invites { action } => manage::invites(&context, action.as_ref()),
+        Do::Members { action, why } => members::run(&context, action.as_ref(), why),
+        Do::Devices { action } => members::devices(&context, action.as_ref()),
         Do::Start { no_lan, foreground, detached } => client::start(&context, no_lan, foreground, detached),
         Do::Stop => client::stop(&context),
         Do::Pause => manage::pause(&context),

@@ -6,6 +6,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod log;
+mod members;
 mod people;
 pub(crate) mod report;
 pub(crate) mod run;

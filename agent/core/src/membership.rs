@@ -19,7 +19,7 @@ mod step;
 
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
-pub use set::{InsertError, Inserted, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
+pub use set::{InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
+//! in; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +37,8 @@ mod epochs;
 mod incarnation;
 pub mod input;
 mod links;
+mod members;
+mod notices;
 mod outbox;
 pub mod output;
 mod parked;
@@ -49,6 +51,8 @@ mod rooms;
 mod sealing;
 mod serving;
 
+#[cfg(test)]
+pub(crate) use admission::role_name;
 pub use birth::OpenError;
 
 use command::{Command, RequestId, State};
@@ -116,6 +120,7 @@ pub struct Workspace {
     parked: Parked,
     knocks: admission::Knocks,
     packets: epochs::Packets,
+    notices: notices::Notices,
     relays: RelayList,
     lan: Vec<String>,
     flushes: Vec<report::Flush>,

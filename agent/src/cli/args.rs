@@ -21,6 +21,10 @@ Share a folder:
   invites       List open invites, or revoke one
   leave         Leave a workspace; your files stay
 
+People:
+  members       Who belongs; change a role, remove somebody
+  devices       Which devices belong; revoke one
+
 Run:
   start, stop   The agent in the background
   pause, resume Stop and go on syncing, or answer why it halted
@@ -86,6 +90,19 @@ pub(crate) enum Do {
     Invites {
         #[command(subcommand)]
         action: Option<InvitesDo>,
+    },
+    /// Who belongs, what they may do, and why
+    Members {
+        #[command(subcommand)]
+        action: Option<MembersDo>,
+        /// Show the ops that made it so
+        #[arg(long)]
+        why: bool,
+    },
+    /// Which devices belong
+    Devices {
+        #[command(subcommand)]
+        action: Option<DevicesDo>,
     },
     /// Start the agent in the background
     Start {
@@ -258,6 +275,45 @@ pub(crate) enum InvitesDo {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum MembersDo {
+    /// Change what somebody may do
+    Role {
+        /// A name, four words, the start of a key, or a device's label
+        who: String,
+        /// keeper, reader, writer, admin or owner
+        role: String,
+    },
+    /// Remove somebody: nothing written from now on reaches them
+    Remove {
+        /// A name, four words, the start of a key, or a device's label
+        who: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// As an owner, agree to what takes several
+    Agree {
+        /// The start of its id, as `weft members` lists it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevicesDo {
+    /// Revoke a device, a lost one say, with those it certified
+    Revoke {
+        /// Its label, or the start of its id
+        name: String,
+        /// Keep the devices that it certified
+        #[arg(long)]
+        keep_certified: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum RelaysDo {
     /// Use one more relay, for all members
     Add {
@@ -361,6 +417,12 @@ mod tests {
             "weft invite --role reader --expires 2h --uses 3 --json",
             "weft invites",
             "weft invites revoke ab",
+            "weft members --why",
+            "weft members role Bob reader",
+            "weft members remove Bob --yes",
+            "weft members agree ab12",
+            "weft devices",
+            "weft devices revoke phone --keep-certified",
             "weft start --no-lan",
             "weft start --foreground",
             "weft resume --restore",

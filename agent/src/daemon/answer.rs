@@ -12,11 +12,10 @@ use weft_agent_core::id::OpId;
 use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::workspace::command::{Command, OpenInvite, Reply, Status};
 
-use super::people;
-use super::report;
 use super::run::{Daemon, say};
 use super::space::Space;
 use super::wire::{Answer, Failure, Request, ResumeAnswer};
+use super::{members, people, report};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
 use crate::home::registry::Entry;
@@ -25,9 +24,9 @@ use crate::link::address::Address;
 use crate::{clock, engine};
 
 /// A busy workspace (a first import) may take a while between two rounds.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
-type Outcome = Result<Value, Failure>;
+pub(crate) type Outcome = Result<Value, Failure>;
 
 /// Answers one request; further items of a long answer go out on `writing`.
 pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut OwnedWriteHalf) -> Outcome {
@@ -43,6 +42,16 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
             Ok(Value::Array(open.iter().map(report::invite).collect()))
         }
         Request::RevokeInvite { dir, id } => revoke(daemon, &dir, &id).await,
+        Request::Members { dir } => {
+            let space = space(daemon, &dir)?;
+            Ok(report::members(&*members::ask(&space.shared).await?))
+        }
+        Request::RemoveMember { dir, who } => members::remove(&space(daemon, &dir)?.shared, &who).await,
+        Request::SetRole { dir, who, role } => members::set_role(&space(daemon, &dir)?.shared, &who, &role).await,
+        Request::RevokeDevice { dir, device, keep_certified } => {
+            members::revoke_device(&space(daemon, &dir)?.shared, &device, keep_certified).await
+        }
+        Request::Agree { dir, id } => members::agree(&space(daemon, &dir)?.shared, &id).await,
         Request::Pause { dir } => {
             for space in chosen(daemon, dir.as_deref())? {
                 done(&space, Command::Pause(true)).await?;
@@ -122,7 +131,7 @@ async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
     Ok(json!({"agent": agent(daemon), "workspaces": workspaces}))
 }
 
-fn unexpected<T>() -> Result<T, Failure> {
+pub(crate) fn unexpected<T>() -> Result<T, Failure> {
     Err(Failure::new("the workspace gave another answer than expected; please report this"))
 }
 

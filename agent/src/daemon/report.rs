@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use weft_agent_core::files::{Halt, LogEntry, LogEvent};
 use weft_agent_core::membership::Role;
-use weft_agent_core::workspace::command::{OpenInvite, State, Status};
+use weft_agent_core::workspace::command::{Because, DeviceDetail, Members, OpenInvite, State, Status};
 use weft_agent_core::workspace::input::LinkKind;
 
 use super::space::Shared;
@@ -152,4 +152,35 @@ pub(crate) fn invite(invite: &OpenInvite) -> Value {
         "id": invite.id.to_string(), "role": role(invite.role), "expires_ms": invite.expires_wall_ms,
         "uses": invite.uses, "used": invite.used, "issuer": invite.issuer, "link": invite.link,
     })
+}
+
+/// Who belongs, and why.
+pub(crate) fn members(members: &Members) -> Value {
+    let because = |because: &Because| json!({"id": because.id.to_string(), "what": because.what, "by": because.by, "wall_ms": because.wall_ms});
+    let device = |device: &DeviceDetail| {
+        json!({
+            "id": device.id.to_string(), "label": device.label, "active": device.active, "me": device.me,
+            "takes": device.takes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    };
+    let all: Vec<Value> = members
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "root": member.root.to_string(), "name": member.name, "fingerprint": member.fingerprint,
+                "role": role(member.role), "me": member.me,
+                "devices": member.devices.iter().map(device).collect::<Vec<_>>(),
+                "why": member.why.iter().map(because).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let former: Vec<Value> =
+        members.former.iter().map(|(root, end)| json!({"root": root.to_string(), "why": because(end)})).collect();
+    let proposals: Vec<Value> = members
+        .proposals
+        .iter()
+        .map(|proposal| json!({"op": because(&proposal.op), "votes": proposal.votes, "needed": proposal.needed}))
+        .collect();
+    json!({"members": all, "former": former, "proposals": proposals})
 }

@@ -50,6 +50,29 @@ pub(crate) enum Request {
         dir: PathBuf,
         id: String,
     },
+    /// Who belongs, and why.
+    Members {
+        dir: PathBuf,
+    },
+    RemoveMember {
+        dir: PathBuf,
+        who: String,
+    },
+    SetRole {
+        dir: PathBuf,
+        who: String,
+        role: String,
+    },
+    RevokeDevice {
+        dir: PathBuf,
+        device: String,
+        keep_certified: bool,
+    },
+    /// As an owner, agree to what takes several.
+    Agree {
+        dir: PathBuf,
+        id: String,
+    },
     Pause {
         dir: Option<PathBuf>,
     },

@@ -16,7 +16,7 @@ use crate::files::entry::{Deletion, Field, Kind, Known, Place, Pointer, ROOT_ID,
 use crate::files::names::{Document, file_id, folder_id, start_of, version_hash};
 use crate::files::record::{Key, OnDisk, Record, TextState, text_row};
 use crate::files::tree::Tree;
-use crate::files::{CHANGE_BYTES_MAX, Cx, Files, LogEvent, Versions, text};
+use crate::files::{CHANGE_BYTES_MAX, Cx, Files, FilesOutput, LogEvent, Versions, text};
 use crate::id::{ChangeHash, FileId, VersionHash};
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
@@ -306,6 +306,8 @@ impl Files {
         let Some(published) = cx.versions.manifest(&look.hash, cx.tx) else { return };
         if published != *cut && !published.is_here(cx.tx) {
             self.draft.version(id, look.item());
+            // Nothing more is to be fetched of those that were lost.
+            self.outputs.push_back(FilesOutput::Fetch { hash: look.hash, manifest: cut.clone() });
         }
     }
 

@@ -530,7 +530,13 @@ impl Files {
             Outcome::Differs(seen) => self.acted_differs(&done, seen, &mut cx),
             Outcome::Failed(_) => {
                 self.work.back_off(done.key, now);
-                self.outputs.push_back(FilesOutput::Look(vec![done.path.clone()]));
+                // The folders above as well: one that is gone and that nobody told of would let it fail for ever.
+                let mut look: BTreeSet<RelPath> = BTreeSet::new();
+                let to = if let What::Move { to } = &done.what { Some(to) } else { None };
+                for path in std::iter::once(&done.path).chain(to) {
+                    look.extend(std::iter::successors(Some(path.clone()), RelPath::parent));
+                }
+                self.outputs.push_back(FilesOutput::Look(look.into_iter().collect()));
             }
         }
         // What was seen there meanwhile may be from before the action: look again.

@@ -196,14 +196,12 @@ fn voids_among(set: &OpSet, authorised: &[(usize, &Standing)]) -> BTreeMap<usize
         }
     }
     for (removal, by, ends) in removals {
-        let concerned: BTreeSet<usize> = match ends {
-            OpBody::Remove { root, .. } | OpBody::Role { root, .. } => {
-                by_root.get(root).into_iter().flatten().copied().collect()
-            }
-            OpBody::Revoke { devices, .. } => {
-                devices.iter().filter_map(|device| by_device.get(device)).flatten().copied().collect()
-            }
-            _ => BTreeSet::new(),
+        let concerned: BTreeSet<usize> = if let OpBody::Remove { root, .. } | OpBody::Role { root, .. } = ends {
+            by_root.get(root).into_iter().flatten().copied().collect()
+        } else if let OpBody::Revoke { devices, .. } = ends {
+            devices.iter().filter_map(|device| by_device.get(device)).flatten().copied().collect()
+        } else {
+            BTreeSet::new()
         };
         for index in concerned {
             let Some((other, standing)) = body(index).zip(set.standing_at(index)) else { continue };

@@ -340,11 +340,11 @@ impl<'a> Fold<'a> {
             .collect();
         // A removal voids the invites that the removed one issued or came in by.
         let mut came_by: BTreeMap<OpId, Vec<usize>> = BTreeMap::new();
-        let mut used: BTreeMap<OpId, u32> = BTreeMap::new();
+        // By person: two admins may welcome the same one at the same time.
+        let mut used: BTreeMap<OpId, BTreeSet<RootKey>> = BTreeMap::new();
         for (at, entry) in admissions {
             let Some(invite) = entry.invite else { continue };
-            let uses = used.entry(invite).or_default();
-            *uses = uses.saturating_add(1);
+            used.entry(invite).or_default().insert(entry.cert.root().sign);
             for end in self.ended.get(&entry.cert.root().sign).into_iter().flatten() {
                 let removal = matches!(self.body(*end), Some(OpBody::Remove { .. }));
                 if removal && !self.set.before(Some(*end), *at) {
@@ -366,7 +366,7 @@ impl<'a> Fold<'a> {
                 role: *role,
                 expires_wall_ms: *expires_wall_ms,
                 uses: *uses,
-                used: used.get(&id).copied().unwrap_or_default(),
+                used: used.get(&id).map_or(0, |people| u32::try_from(people.len()).unwrap_or(u32::MAX)),
                 issuer,
                 approval: *approval,
                 open: is_open(void, *role, members.get(&issuer)) || (!void && !self.set.defends(Defence::IssuerStays)),

@@ -34,6 +34,17 @@ pub enum Inserted {
     Parked,
 }
 
+/// Whether an op would count where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lawful {
+    /// Its author may not do it.
+    No,
+    /// It counts.
+    Yes,
+    /// It counts once so many owners agree, its author included.
+    Together(usize),
+}
+
 /// Why an op was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -191,6 +202,21 @@ impl OpSet {
     pub fn is_authorised(&self, id: &OpId) -> bool {
         *id == self.genesis.op_id()
             || self.index.get(id).and_then(|index| self.nodes.get(*index)).is_some_and(|node| node.standing.is_some())
+    }
+    /// Whether an op that is not in yet would count where it stands; its parents must be in.
+    #[must_use]
+    pub fn judge(&self, op: &SignedOp) -> Lawful {
+        let (Some(ancestors), Some(state)) = (self.closure(op.parents()), self.state(op.parents())) else {
+            return Lawful::No;
+        };
+        let ancestor = |id: &OpId| self.index_of(id).filter(|index| ancestors.contains(*index));
+        match authority::standing(self, op, &state, &ancestor) {
+            None => Lawful::No,
+            Some(standing) => match standing.quorum {
+                Some(quorum) if quorum.needed > 1 => Lawful::Together(quorum.needed),
+                Some(_) | None => Lawful::Yes,
+            },
+        }
     }
     /// The ops at or below these heads, parents first; `None` if a head is unknown.
     #[must_use]

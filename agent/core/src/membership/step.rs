@@ -52,8 +52,8 @@ pub(super) fn step(set: &OpSet, before: &Membership, index: usize) -> Option<Mem
             let cert = admission.cert();
             state.admit(cert, admission.name(), invited_as(set, invite)?, id);
             state.introduce(cert, admission.label(), id);
-            state.came_by.entry(cert.root().sign).or_default().insert(*invite);
-            if let Some(invite) = state.invites.get_mut(invite) {
+            let first = state.came_by.entry(cert.root().sign).or_default().insert(*invite);
+            if first && let Some(invite) = state.invites.get_mut(invite) {
                 let invite = Arc::make_mut(invite);
                 invite.used = invite.used.saturating_add(1);
             }

@@ -2,7 +2,7 @@
 
 use rand_core::Rng;
 
-use super::world::{World, author};
+use super::world::{World, at, author};
 use crate::envelope::{DirectKind, Sealed};
 use crate::envelope::{Draft, Kind, open_direct, open_head, open_lobby, seal, seal_direct, seal_lobby};
 use crate::id::{ChainId, Link};
@@ -49,6 +49,26 @@ fn a_joiner_reads_what_is_sealed_next() {
         let head = head.verify(world.state().device_public(&founder.device.id()).unwrap()).unwrap();
         assert_eq!(head.open_body(&keyring, bytes).unwrap(), body);
     }
+}
+
+/// Two admins who welcome the same person at the same time use an invite up by one, in whichever order that is heard.
+#[test]
+fn a_person_welcomed_twice_uses_an_invite_once() {
+    let mut world = World::found(5);
+    let founder = world.founder.clone();
+    let (ada, _) = world.join(&founder, Role::Admin, "Ada");
+    let (link, invite) = world.invite(&founder, Role::Writer);
+    let who = LocalIdentity::generate(&mut world.rng, "Guest", "desk");
+    let reply = ReplyKey::generate(&mut world.rng);
+    let knock = world.knock(&link, &who, &reply);
+    let heads = world.set.heads();
+    for by in [&founder, &ada] {
+        let author = at(&world.set, by, heads.clone());
+        let op = ops::welcome(&author, invite, knock.admission.clone(), Role::Writer, &world.epoch, &mut world.rng);
+        world.add(op.unwrap());
+    }
+    assert_eq!(world.state().invites[&invite].used, 1);
+    assert_eq!(world.state().role_of(&who.device.id()), Some(Role::Writer));
 }
 
 /// A removal's epoch reaches everybody but the removed one; back links open the older epochs; a packet's op comes with it.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+use super::script::Cast;
 use super::world::{World, author};
 use crate::content::PieceRef;
 use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct};
@@ -22,7 +23,8 @@ use crate::invite_link::InviteLink;
 use crate::key_packet::{KeyPacket, recipients};
 use crate::keyring::Keyring;
 use crate::knock::Admission;
-use crate::membership::Role;
+use crate::membership::{OpSet, Role};
+use crate::op::ops;
 use crate::op::{ChainPoint, Cut, EpochGrant, Genesis, OpBody, Policy, SignedOp, WrappedSlot};
 use crate::piece;
 use crate::secret::Secret;
@@ -90,6 +92,74 @@ pub(super) fn bodies(world: &mut World) -> Vec<OpBody> {
     ]
 }
 
+/// Histories in which people act at once, by name.
+fn sets() -> Vec<(&'static str, OpSet)> {
+    let scene = |act: &dyn Fn(&mut Cast)| {
+        let mut cast = Cast::new(79, &[Role::Owner, Role::Owner, Role::Admin, Role::Writer]);
+        act(&mut cast);
+        cast.world.set
+    };
+    let vote = |cast: &mut Cast, who: u8, on: OpId| {
+        let op = ops::endorse(&cast.by(who, vec![on]), on);
+        cast.add(op);
+    };
+    vec![
+        ("state-base", scene(&|_| ())),
+        (
+            "state-removed-admin-backdates",
+            scene(&|cast| {
+                let base = cast.base();
+                cast.remove(0, 3, base.clone());
+                cast.remove(3, 4, base);
+            }),
+        ),
+        (
+            "state-one-owner-proposes",
+            scene(&|cast| {
+                cast.remove(0, 1, cast.base());
+            }),
+        ),
+        (
+            "state-two-owners-agree",
+            scene(&|cast| {
+                let removal = cast.remove(0, 1, cast.base());
+                vote(cast, 2, removal);
+            }),
+        ),
+        (
+            "state-owners-remove-each-other",
+            scene(&|cast| {
+                for (who, whom, votes) in [(0, 1, 2), (1, 2, 0), (2, 0, 1)] {
+                    let removal = cast.remove(who, whom, cast.base());
+                    vote(cast, votes, removal);
+                }
+            }),
+        ),
+        (
+            "state-least-privilege",
+            scene(&|cast| {
+                cast.promote(0, 4, Role::Reader, cast.base());
+                cast.promote(1, 4, Role::Admin, cast.base());
+            }),
+        ),
+        (
+            "state-everybody-leaves",
+            scene(&|cast| {
+                for who in 0..3 {
+                    let op = ops::leave(&cast.by(who, cast.base()));
+                    cast.add(op);
+                }
+            }),
+        ),
+        (
+            "state-invite-ends-with-its-issuer",
+            scene(&|cast| {
+                cast.promote(0, 3, Role::Writer, cast.base());
+            }),
+        ),
+    ]
+}
+
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut case = |name: &str, kind: &'static str, inputs: &[(&str, String)]| {
@@ -139,6 +209,11 @@ fn cases() -> Vec<Case> {
         *bytes.last_mut().unwrap() ^= 1;
         let name = format!("op-{kind:02}-signature");
         case(&name, "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&bytes))]);
+        // Another kind's shape.
+        let mut bytes = op.bytes().to_vec();
+        bytes[36] = (kind % OpBody::KIND_MAX + 1) as u8;
+        let name = format!("op-{kind:02}-as-{:02}", bytes[36]);
+        case(&name, "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&bytes))]);
     }
     let leave = by.sign(OpBody::Leave).bytes().to_vec();
     let op = |bytes: &[u8], workspace: String| [("workspace", workspace), ("key", key.clone()), ("bytes", hex(bytes))];
@@ -151,6 +226,12 @@ fn cases() -> Vec<Case> {
     let body_end = trailing.len() - 64;
     trailing.insert(body_end, 0);
     case("op-trailing-byte", "op", &op(&trailing, ws()));
+
+    // What sets of ops amount to.
+    for (name, set) in sets() {
+        let ops: Vec<String> = set.ops().map(|op| hex(op.bytes())).collect();
+        case(name, "state", &[("genesis", hex(set.genesis().bytes())), ("ops", ops.join(" "))]);
+    }
 
     // Epochs.
     let mut keeper = world.epoch.secrets().clone();
@@ -364,6 +445,28 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
             }
             Err(wrong) => return error(wrong),
         },
+        "state" => {
+            let genesis = Genesis::parse(&bytes("genesis")).unwrap();
+            let mut set = OpSet::new(genesis);
+            for op in inputs["ops"].split(' ') {
+                set.insert(SignedOp::parse(&set.workspace(), &unhex(op)).unwrap()).unwrap();
+            }
+            let state = crate::membership::evaluate(&set);
+            let ids = |ids: &mut dyn Iterator<Item = String>| ids.collect::<Vec<_>>().join(" ");
+            let member = |(root, member): (_, &std::sync::Arc<crate::membership::Member>)| {
+                format!("{root}={}", crate::workspace::role_name(member.role))
+            };
+            say("members", ids(&mut state.members.iter().map(member)));
+            say("devices", ids(&mut state.active_devices().map(|(id, _)| id.to_string())));
+            say("former", ids(&mut state.former.keys().map(ToString::to_string)));
+            say(
+                "open-invites",
+                ids(&mut state.invites.iter().filter(|(_, invite)| invite.open).map(|(id, _)| id.to_string())),
+            );
+            say("proposals", ids(&mut state.proposals.keys().map(ToString::to_string)));
+            say("sealing-epoch", state.sealing_epoch().map_or_else(|| "none".to_owned(), |id| id.to_string()));
+            say("heads", ids(&mut state.heads.iter().map(ToString::to_string)));
+        }
         "epoch" => match Epoch::from_bytes(&workspace.unwrap(), &bytes("stored")) {
             Ok(epoch) => {
                 say("id", epoch.id().to_string());

@@ -22,7 +22,7 @@ use crate::identity::LocalIdentity;
 use crate::invite::{InviteSecret, KnockKeys};
 use crate::invite_link::{InviteLink, LINK_OPS_MAX, LINK_URLS_MAX};
 use crate::knock::{self, Answer, AnswerError, AnswerOpener, Knock, KnockError, Refusal, ReplyKey};
-use crate::membership::{OpSet, Role, evaluate};
+use crate::membership::{Lawful, OpSet, Role, evaluate};
 use crate::op::{OpSigner, ops};
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
@@ -268,18 +268,19 @@ impl Workspace {
         tx: &Tx<'_>,
     ) -> Result<(OpId, InviteLink), String> {
         let mine = self.membership.role_of(&self.my_device()).ok_or("This device is not a member any more.")?;
-        if mine < Role::Writer || role > mine || (role == Role::Owner) {
-            return Err(format!("A {} cannot invite a {}.", role_name(mine), role_name(role)));
-        }
         let secret = InviteSecret::generate(&mut self.rng);
         let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
         let signer = OpSigner::Device(&self.identity.device);
         let author = ops::Author { workspace: self.id, parents: heads, signer, wall_ms: now.wall_ms };
         let op = ops::invite(&author, &secret, role, expires_wall_ms, uses, false);
-        self.publish_op(&op, tx);
-        if !self.membership.invites.get(&op.id()).is_some_and(|invite| invite.open) {
-            return Err("The invite does not count here: ask an admin to invite.".into());
+        if self.judge(&op) != Lawful::Yes {
+            return Err(format!(
+                "You are {} here and cannot invite a {}: admins and owners invite, to a role below their own.",
+                role_name(mine),
+                role_name(role)
+            ));
         }
+        self.publish_op(&op, tx);
         let mut op_heads = vec![op.id()];
         op_heads.extend(self.named_heads().into_iter().filter(|head| *head != op.id()));
         op_heads.truncate(LINK_OPS_MAX);

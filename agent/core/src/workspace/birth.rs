@@ -137,6 +137,7 @@ impl Workspace {
             parked: Parked::default(),
             knocks: Knocks::default(),
             packets: Packets::open(read),
+            notices: super::notices::Notices::default(),
             relays: RelayList::open(read),
             lan: Vec::new(),
             flushes: Vec::new(),

@@ -155,7 +155,7 @@ impl Workspace {
         let mut batches: BTreeMap<DeviceId, Vec<PieceId>> = BTreeMap::new();
         let mut unserved = VecDeque::new();
         let mut holders: Vec<DeviceId> = connected.iter().copied().collect();
-        holders.sort_by_key(|device| self.links.route_to(device));
+        holders.sort_by_key(|device| self.links.route_to(device, |epoch| self.is_left_behind(epoch)));
         while room > 0 && unserved.len() < UNSERVED_MAX && !holders.is_empty() {
             let Some(piece) = self.blobs.queue.pop_front() else { break };
             let holder = holders.iter().find(|device| !self.blobs.absent.contains(&(**device, piece)));
@@ -176,7 +176,7 @@ impl Workspace {
         }
         for (device, pieces) in batches {
             let nonce = self.nonce();
-            if let Some(route) = self.links.route_to(&device) {
+            if let Some(route) = self.links.route_to(&device, |epoch| self.is_left_behind(epoch)) {
                 self.send_message(route, &Message::Want { nonce, pieces });
             }
         }

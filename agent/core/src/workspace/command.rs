@@ -31,6 +31,16 @@ pub enum Command {
     Invites,
     /// Void an invite. Answered by [`Reply::Done`].
     RevokeInvite(OpId),
+    /// Who belongs, and by which ops. Answered by [`Reply::Members`].
+    Members,
+    /// Remove a member: it gets nothing that is written from now on. Answered by [`Reply::Done`], or [`Reply::Proposed`].
+    RemoveMember(RootKey),
+    /// Change what a member may do. Answered as [`Command::RemoveMember`].
+    SetRole(RootKey, Role),
+    /// Take out devices. Answered as [`Command::RemoveMember`].
+    RevokeDevices(Vec<DeviceId>),
+    /// As an owner, agree to an op that needs several. Answered by [`Reply::Done`].
+    Agree(OpId),
     /// Leave the workspace: tell the others. Answered by [`Reply::Done`] when the op is stored and, if a peer is
     /// there, sent.
     Leave,
@@ -90,6 +100,15 @@ pub enum Reply {
         /// What is missing, for people; empty if complete.
         missing: String,
     },
+    /// Who belongs.
+    Members(Box<Members>),
+    /// It counts once other owners agree.
+    Proposed {
+        /// The op they agree to.
+        id: OpId,
+        /// How many owners are needed, this one included.
+        needed: usize,
+    },
     /// Log entries.
     Log(Vec<LogEntry>),
 }
@@ -111,6 +130,75 @@ pub struct OpenInvite {
     pub issuer: String,
     /// The link, if this device issued it.
     pub link: Option<String>,
+}
+
+/// Who belongs, what waits, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// Those who belong, by root key.
+    pub members: Vec<MemberDetail>,
+    /// Those who once did.
+    pub former: Vec<(RootKey, Because)>,
+    /// Ops that wait for other owners.
+    pub proposals: Vec<ProposalDetail>,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDetail {
+    /// Root key.
+    pub root: RootKey,
+    /// Display name.
+    pub name: String,
+    /// Four words that tell it from others of that name.
+    pub fingerprint: String,
+    /// Role now.
+    pub role: Role,
+    /// Whether it is us.
+    pub me: bool,
+    /// Its devices, those that are gone too.
+    pub devices: Vec<DeviceDetail>,
+    /// The ops that made it so.
+    pub why: Vec<Because>,
+}
+
+/// One device of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceDetail {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its label.
+    pub label: String,
+    /// Whether it belongs.
+    pub active: bool,
+    /// Whether it is this one.
+    pub me: bool,
+    /// It, and the active devices it certified: what its revocation takes.
+    pub takes: Vec<DeviceId>,
+}
+
+/// An op, as people read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Because {
+    /// The op.
+    pub id: OpId,
+    /// What it did.
+    pub what: String,
+    /// Who signed it: a display name.
+    pub by: String,
+    /// The signer's clock.
+    pub wall_ms: u64,
+}
+
+/// An op that waits for other owners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProposalDetail {
+    /// The op.
+    pub op: Because,
+    /// Who agreed: display names.
+    pub votes: Vec<String>,
+    /// How many owners are needed.
+    pub needed: usize,
 }
 
 /// Where a workspace is in its life.

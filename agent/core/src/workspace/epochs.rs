@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::Workspace;
 use super::links::Route;
-use super::outbox::{Batch, OpsBody};
+use super::outbox::OpsBody;
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, EpochId};
 use crate::identity::RootSecret;
@@ -18,7 +18,7 @@ use crate::key_packet::{KeyPacket, KeyPacketError, recipients};
 use crate::keyring::Sealing;
 use crate::membership::Role;
 use crate::message::Message;
-use crate::op::{EpochGrant, OpBody};
+use crate::op::{EpochGrant, OpBody, SignedOp};
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
@@ -132,28 +132,46 @@ impl Workspace {
 
     /// Makes a new epoch for everybody who is active now, and hands it out.
     pub(super) fn mint(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        let (epoch, grant) = self.next_epoch(|_| true);
+        let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
+        let recipients = recipients(&self.membership);
+        if !self.hand_out(now, epoch, &op, &recipients, tx) {
+            self.problem("This device cannot make a new key: it holds no content key itself.".into());
+        }
+    }
+
+    /// A new epoch over all others, for the active devices that stay.
+    pub(super) fn next_epoch(&mut self, stays: impl Fn(&DeviceId) -> bool) -> (Epoch, EpochGrant) {
         let epoch = Epoch::generate(&self.id, &mut self.rng);
         let mut parents = Vec::new();
         for parent in self.membership.epoch_heads() {
             let held = self.vault.keyring.get(&parent).cloned();
             parents.extend(held.and_then(|parent| epoch.back_link(&parent, &mut self.rng)));
         }
-        let recipients_now: Vec<DeviceId> = self.membership.active_devices().map(|(device, _)| *device).collect();
-        let grant = EpochGrant { commitments: *epoch.commitments(), parents, recipients: recipients_now };
-        let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
-        let recipients = recipients(&self.membership);
-        let Some(packet) = KeyPacket::make(&epoch, &recipients, &op, &mut self.rng) else {
-            return self.problem("This device cannot make a new key: it holds no content key itself.".into());
-        };
+        let recipients = self.membership.active_devices().map(|(device, _)| *device).filter(stays).collect();
+        let grant = EpochGrant { commitments: *epoch.commitments(), parents, recipients };
+        (epoch, grant)
+    }
+
+    /// Takes in and publishes an op of ours with the epoch it carries, and hands that to these keys. False if it cannot be
+    /// wrapped: then nothing was done.
+    pub(super) fn hand_out(
+        &mut self,
+        now: Timestamp,
+        epoch: Epoch,
+        op: &SignedOp,
+        recipients: &[([u8; 32], Role)],
+        tx: &Tx<'_>,
+    ) -> bool {
+        let Some(packet) = KeyPacket::make(&epoch, recipients, op, &mut self.rng) else { return false };
         let packet = packet.to_bytes();
         let id = epoch.id();
         self.keep_epoch(epoch, tx);
         self.packets.keep(now.wall_ms, id, packet.clone(), tx);
-        let ops = OpsBody(vec![op.bytes().clone()]);
-        self.outbox.push(&Batch::Ops(ops.clone()), tx);
-        self.take_ops(&ops, tx);
+        self.publish_op(op, tx);
         self.news = true;
         self.spread_packet(id, &packet);
+        true
     }
 
     /// Says a key packet in every room with people in it but the epoch's own.

@@ -90,11 +90,13 @@ impl Links {
         }
     }
 
-    /// The best way to a device: LAN before relay.
-    pub(super) fn route_to(&self, device: &DeviceId) -> Option<Route> {
+    /// The best way to a device: not through a room that a removed device can be in, and LAN before relay.
+    pub(super) fn route_to(&self, device: &DeviceId, left_behind: impl Fn(&EpochId) -> bool) -> Option<Route> {
         self.routes().filter(|(_, found)| *found == *device).map(|(route, _)| route).min_by_key(|route| {
             let relayed = self.0.get(&route.link).is_none_or(|link| link.up.kind == LinkKind::Relay);
-            (relayed, *route)
+            let purpose = self.room(route.link, &route.room).map(|room| room.purpose);
+            let old = matches!(purpose, Some(Purpose::Epoch(epoch)) if left_behind(&epoch));
+            (old, relayed, *route)
         })
     }
 

@@ -300,7 +300,11 @@ impl Workspace {
             };
             let mut ranges = self.frontier.missing_from(&peer.frontier);
             ranges.retain(|range| !self.pulls.covers(&range.chain) && range.chain != self.own.chain);
-            let Some(route) = self.links.route_to(&device).filter(|_| !ranges.is_empty()) else { continue };
+            let Some(route) =
+                self.links.route_to(&device, |epoch| self.is_left_behind(epoch)).filter(|_| !ranges.is_empty())
+            else {
+                continue;
+            };
             self.pull(now, device, route, ranges);
         }
     }

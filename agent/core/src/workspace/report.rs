@@ -13,7 +13,8 @@ use super::output::Output;
 use super::{Phase, Workspace};
 use crate::files::{LogEntry, decode_log};
 use crate::frontier::Frontier;
-use crate::id::{OpId, RootKey};
+use crate::id::OpId;
+use crate::membership::Lawful;
 use crate::op::OpBody;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
@@ -59,6 +60,11 @@ impl Workspace {
             }
             Command::Invites => Reply::Invites(self.open_invites(now, tx)),
             Command::RevokeInvite(id) => self.revoke_invite(now, id, tx),
+            Command::Members => Reply::Members(Box::new(self.members())),
+            Command::RemoveMember(root) => self.remove_member(now, root, tx),
+            Command::SetRole(root, role) => self.set_role(now, root, role, tx),
+            Command::RevokeDevices(devices) => self.revoke_devices(now, devices, tx),
+            Command::Agree(op) => self.agree(now, op, tx),
             Command::Leave => {
                 self.leave(now, tx);
                 Reply::Done
@@ -128,11 +134,13 @@ impl Workspace {
         if !self.membership.invites.get(&id).is_some_and(|invite| invite.open) {
             return Reply::Refused("There is no such open invite; `weft invites` lists them.".into());
         }
+        let op = self.sign_op(now, OpBody::Uninvite { invite: id });
+        let Some(op) = op.filter(|op| self.judge(op) == Lawful::Yes) else {
+            return Reply::Refused("Only who issued an invite, or an admin, can revoke it.".into());
+        };
         tx.delete(Table::Invites, id.0);
-        match self.issue(now, OpBody::Uninvite { invite: id }, tx) {
-            Some(_) if !self.membership.invites.get(&id).is_some_and(|invite| invite.open) => Reply::Done,
-            _ => Reply::Refused("Only who issued an invite, or an admin, can revoke it.".into()),
-        }
+        self.publish_op(&op, tx);
+        Reply::Done
     }
 
     /// Tells the others that we go, and goes.
@@ -170,10 +178,6 @@ impl Workspace {
                 link: tx.get(Table::Invites, &id.0).and_then(|row| String::from_utf8(row.to_vec()).ok()),
             })
             .collect()
-    }
-
-    fn member_name(&self, root: &RootKey) -> String {
-        self.membership.members.get(root).map_or_else(|| "unknown".to_owned(), |member| member.name.clone())
     }
 
     /// Everything is sealed, held by connected peers, and nothing they hold is missing.
@@ -247,7 +251,7 @@ impl Workspace {
                 })
                 .collect(),
             relays: self.relays.urls(),
-            problems: self.problems.iter().cloned().collect(),
+            problems: self.ended_because().into_iter().chain(self.problems.iter().cloned()).collect(),
             rejected: self.rejected.clone(),
             members: self
                 .membership

@@ -26,6 +26,8 @@ use crate::time::Timestamp;
 
 /// Epoch rooms listened to: the one sealed under and the last three before it.
 const EPOCH_ROOMS_MAX: usize = 4;
+/// Rooms where those who were removed last may still look for us, to be told so.
+const FORMER_ROOMS_MAX: usize = 4;
 /// Knock rooms listened to, newest invites first.
 const KNOCK_ROOMS_MAX: usize = 32;
 /// A refused join is tried again after this.
@@ -63,7 +65,8 @@ impl Workspace {
                 rooms.insert(key.id, (Purpose::Knock(joining.invite()), key));
             }
             super::Phase::Active => {
-                for epoch in self.recent_epochs(EPOCH_ROOMS_MAX) {
+                let left = self.epochs_of_former(FORMER_ROOMS_MAX);
+                for epoch in self.recent_epochs(EPOCH_ROOMS_MAX).into_iter().chain(left) {
                     let key = epoch.room().clone();
                     rooms.insert(key.id, (Purpose::Epoch(epoch.id()), key));
                 }
@@ -184,6 +187,10 @@ impl Workspace {
         let route = Route { link, room, peer: from };
         match (state.purpose, payload.get(2).copied()) {
             (Purpose::Knock(invite), Some(class::TO_DEVICE)) => self.at_the_door(now, route, invite, &payload, tx),
+            (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.notice(&payload, tx),
+            // A removed device may speak here: whoever knows of its removal takes nothing from this room. What those who did
+            // not know it yet have sealed comes through the present epoch's.
+            (Purpose::Epoch(epoch), Some(class::STORED)) if self.is_left_behind(&epoch) => {}
             (Purpose::Epoch(_), Some(class::STORED)) => {
                 let size = payload.len() as u64;
                 self.receive(now, payload, tx);
@@ -212,13 +219,14 @@ impl Workspace {
             }
             return;
         };
-        if !known.active {
-            return self.reject("former device");
-        }
+        let (active, kem) = (known.active, known.public.kem);
         let verified = match head.verify(&known.public) {
             Ok(verified) => verified,
             Err(error) => return self.reject(error.reason()),
         };
+        if !active {
+            return self.tell_former(now, route, device, &kem);
+        }
         let kind = verified.header().kind.to_byte();
         let body = match verified.open_body(&self.vault.keyring, payload) {
             Ok(body) => body,
@@ -263,6 +271,11 @@ impl Workspace {
 
     /// Says something to everybody in a room.
     pub(super) fn publish_message(&mut self, link: LinkId, room: RoomId, epoch: EpochId, message: &Message) {
+        // Where a removed device may listen only keys are offered, which it finds no slot in; those who do not know of the
+        // removal yet ask, and are answered alone.
+        if self.is_left_behind(&epoch) && !matches!(message, Message::KeyPacket(_)) {
+            return;
+        }
         if let Some(payload) = self.seal_message(epoch, message) {
             self.send(link, Rank::Control, ClientFrame::Publish { room, payload });
         }

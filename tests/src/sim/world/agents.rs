@@ -228,7 +228,12 @@ impl<M: Machine> World<M> {
             // A crash took the inviter's own admission back; the invite is asked for again.
             Reply::Refused(_) if self.invites.remove(&(index, request)).is_some() => {}
             Reply::Refused(why) => self.witness.fail("refused", || format!("host {index}: {why}")),
-            Reply::Done | Reply::Invites(_) | Reply::Flushed { .. } | Reply::Log(_) => {}
+            Reply::Done
+            | Reply::Invites(_)
+            | Reply::Flushed { .. }
+            | Reply::Log(_)
+            | Reply::Members(_)
+            | Reply::Proposed { .. } => {}
         }
     }
 

@@ -1,0 +1,312 @@
+//! Who belongs, changed by commands and told to people.
+//!
+//! Invariant: whoever goes is cut off in one op, with the point up to which their writing is known and with the epoch that
+//! they do not get; an op that would not count is never published. Why: no removal without rotation.
+//! Spec: docs/sealing.md#membership.
+
+use super::Workspace;
+use super::admission::role_name;
+use super::command::{Because, DeviceDetail, MemberDetail, Members, ProposalDetail, Reply};
+use crate::epoch::Epoch;
+use crate::id::{DeviceId, OpId, RootKey};
+use crate::identity::fingerprint;
+use crate::membership::{Lawful, OpSet, Role};
+use crate::op::{ChainPoint, Cut, OpBody, SignedOp, Signer};
+use crate::store::Tx;
+use crate::time::Timestamp;
+
+impl Workspace {
+    /// Removes a member, with all its devices.
+    pub(super) fn remove_member(&mut self, now: Timestamp, root: RootKey, tx: &Tx<'_>) -> Reply {
+        if root == self.identity.root_public.sign {
+            return Reply::Refused("That is you: `weft leave` leaves a workspace.".into());
+        }
+        if !self.membership.members.contains_key(&root) {
+            return Reply::Refused("There is no such member; `weft members` lists them.".into());
+        }
+        let of_member =
+            |this: &Self, id: &DeviceId| this.membership.devices.get(id).is_some_and(|device| device.root == root);
+        let cut = self.cut_of(|id| of_member(self, id));
+        let stay: Vec<DeviceId> = self.devices_but(|id| of_member(self, id));
+        let (epoch, grant) = self.next_epoch(|id| stay.contains(id));
+        let recipients = self.keys_for(&stay, |other, role| (*other != root).then_some(role));
+        let name = self.member_name(&root);
+        self.rotate_by(now, OpBody::Remove { root, cut, epoch: grant }, epoch, &recipients, &name, tx)
+    }
+
+    /// Takes out devices; their members stay.
+    pub(super) fn revoke_devices(&mut self, now: Timestamp, mut devices: Vec<DeviceId>, tx: &Tx<'_>) -> Reply {
+        devices.sort();
+        devices.dedup();
+        let active = |id: &DeviceId| self.membership.devices.get(id).is_some_and(|device| device.active);
+        if devices.is_empty() || !devices.iter().all(active) {
+            return Reply::Refused("There is no such device; `weft devices` lists them.".into());
+        }
+        if devices.contains(&self.my_device()) {
+            return Reply::Refused("That is this device: `weft leave` leaves a workspace.".into());
+        }
+        let labels: Vec<String> = devices
+            .iter()
+            .filter_map(|id| self.membership.devices.get(id))
+            .map(|device| device.label.clone())
+            .collect();
+        let cut = self.cut_of(|id| devices.contains(id));
+        let stay: Vec<DeviceId> = self.devices_but(|id| devices.contains(id));
+        let (epoch, grant) = self.next_epoch(|id| stay.contains(id));
+        let recipients = self.keys_for(&stay, |_, role| Some(role));
+        self.rotate_by(now, OpBody::Revoke { devices, cut, epoch: grant }, epoch, &recipients, &labels.join(", "), tx)
+    }
+
+    /// Changes a member's role; a demotion with a new epoch.
+    pub(super) fn set_role(&mut self, now: Timestamp, root: RootKey, role: Role, tx: &Tx<'_>) -> Reply {
+        let Some(before) = self.membership.members.get(&root).map(|member| member.role) else {
+            return Reply::Refused("There is no such member; `weft members` lists them.".into());
+        };
+        if role == before {
+            return Reply::Done;
+        }
+        let name = self.member_name(&root);
+        if role < before {
+            let cut = self.cut_of(|id| self.membership.devices.get(id).is_some_and(|device| device.root == root));
+            let stay = self.devices_but(|_| false);
+            let (epoch, grant) = self.next_epoch(|_| true);
+            let recipients = self.keys_for(&stay, |other, now| Some(if *other == root { role } else { now }));
+            return self.rotate_by(
+                now,
+                OpBody::Role { root, role, cut, epoch: Some(grant) },
+                epoch,
+                &recipients,
+                &name,
+                tx,
+            );
+        }
+        let body = OpBody::Role { root, role, cut: Cut::default(), epoch: None };
+        let Some(op) = self.sign_op(now, body) else { return not_joined() };
+        let lawful = self.judge(&op);
+        if lawful == Lawful::No {
+            return self.may_not(&name);
+        }
+        self.publish_op(&op, tx);
+        answer(lawful, &op)
+    }
+
+    /// Agrees, as an owner, to what takes several.
+    pub(super) fn agree(&mut self, now: Timestamp, op: OpId, tx: &Tx<'_>) -> Reply {
+        if !self.membership.proposals.contains_key(&op) {
+            return Reply::Refused("Nothing of that name waits for owners; `weft members` lists what does.".into());
+        }
+        let Some(vote) = self.sign_op(now, OpBody::Endorse { op }) else { return not_joined() };
+        if self.judge(&vote) == Lawful::No {
+            return Reply::Refused("Only owners decide on that, and only those who were when it was proposed.".into());
+        }
+        self.publish_op(&vote, tx);
+        self.tell_removed(now, &op);
+        Reply::Done
+    }
+
+    /// Publishes an op with its epoch, if its author may.
+    fn rotate_by(
+        &mut self,
+        now: Timestamp,
+        body: OpBody,
+        epoch: Epoch,
+        recipients: &[([u8; 32], Role)],
+        name: &str,
+        tx: &Tx<'_>,
+    ) -> Reply {
+        let Some(op) = self.sign_op(now, body) else { return not_joined() };
+        let lawful = self.judge(&op);
+        if lawful == Lawful::No {
+            return self.may_not(name);
+        }
+        if !self.hand_out(now, epoch, &op, recipients, tx) {
+            return Reply::Refused(
+                "This device cannot make the new key that this needs: it holds no content key.".into(),
+            );
+        }
+        self.tell_removed(now, &op.id());
+        answer(lawful, &op)
+    }
+
+    /// Whether an op of ours would count.
+    pub(super) fn judge(&self, op: &SignedOp) -> Lawful {
+        if !self.is_active() {
+            return Lawful::No;
+        }
+        self.ops.as_ref().map_or(Lawful::No, |ops| ops.judge(op))
+    }
+
+    fn may_not(&self, name: &str) -> Reply {
+        let mine = self.membership.role_of(&self.my_device()).map_or("nobody here any more", role_name);
+        Reply::Refused(format!(
+            "You are {mine} here and may not do this to {name}: admins act on writers, readers and keepers, owners on admins \
+             too; the last owner stays."
+        ))
+    }
+
+    /// How far we hold the chains of some devices.
+    fn cut_of(&self, concerned: impl Fn(&DeviceId) -> bool) -> Cut {
+        let points = self.frontier.iter().filter(|(chain, _)| concerned(&chain.device));
+        Cut::new(points.map(|(chain, tip)| ChainPoint { chain: *chain, seq: tip.seq, link: tip.link }).collect())
+    }
+
+    fn devices_but(&self, without: impl Fn(&DeviceId) -> bool) -> Vec<DeviceId> {
+        self.membership.active_devices().map(|(id, _)| *id).filter(|id| !without(id)).collect()
+    }
+
+    /// The keys of these devices, and of the roots whose role `as_role` says.
+    fn keys_for(
+        &self,
+        devices: &[DeviceId],
+        as_role: impl Fn(&RootKey, Role) -> Option<Role>,
+    ) -> Vec<([u8; 32], Role)> {
+        let role_of = |root: &RootKey| as_role(root, self.membership.members.get(root)?.role);
+        let devices = devices.iter().filter_map(|id| {
+            let device = self.membership.devices.get(id)?;
+            Some((device.public.kem, role_of(&device.root)?))
+        });
+        let roots = self.membership.members.iter().filter_map(|(root, member)| Some((member.kem, role_of(root)?)));
+        devices.chain(roots).collect()
+    }
+
+    /// A member's name; a former one's as its admission said it.
+    pub(super) fn member_name(&self, root: &RootKey) -> String {
+        if let Some(member) = self.membership.members.get(root) {
+            return member.name.clone();
+        }
+        let Some(ops) = &self.ops else { return "unknown".to_owned() };
+        if ops.genesis().root().sign == *root {
+            return ops.genesis().member_name().to_owned();
+        }
+        let admitted = |op: &SignedOp| {
+            if let OpBody::Welcome { admission, .. } = op.body()
+                && admission.cert().root().sign == *root
+            {
+                return Some(admission.name().to_owned());
+            }
+            None
+        };
+        ops.ops().find_map(admitted).unwrap_or_else(|| "unknown".to_owned())
+    }
+
+    /// What `weft members` shows.
+    pub(super) fn members(&self) -> Members {
+        let state = &self.membership;
+        let members = state.members.iter().map(|(root, member)| {
+            let mut why: Vec<OpId> = [member.admitted_by.as_slice(), &member.role_from].concat();
+            why.sort();
+            why.dedup();
+            let mut why: Vec<Because> = why.iter().filter_map(|id| self.because(id)).collect();
+            why.sort_by_key(|because| because.wall_ms);
+            let devices = state.devices.iter().filter(|(_, device)| device.root == *root);
+            MemberDetail {
+                root: *root,
+                name: member.name.clone(),
+                fingerprint: fingerprint(root),
+                role: member.role,
+                me: *root == self.identity.root_public.sign,
+                devices: devices
+                    .map(|(id, device)| DeviceDetail {
+                        id: *id,
+                        label: device.label.clone(),
+                        active: device.active,
+                        me: *id == self.my_device(),
+                        takes: state.with_certified(*id),
+                    })
+                    .collect(),
+                why,
+            }
+        });
+        let proposals = state.proposals.iter().filter_map(|(id, proposal)| {
+            let votes = proposal.votes.iter().map(|root| self.member_name(root)).collect();
+            Some(ProposalDetail { op: self.because(id)?, votes, needed: proposal.needed })
+        });
+        Members {
+            members: members.collect(),
+            former: state.former.iter().filter_map(|(root, op)| Some((*root, self.because(op)?))).collect(),
+            proposals: proposals.collect(),
+        }
+    }
+
+    /// An op, as people read it.
+    pub(super) fn because(&self, id: &OpId) -> Option<Because> {
+        let ops = self.ops.as_ref()?;
+        if *id == ops.genesis().op_id() {
+            let by = ops.genesis().member_name().to_owned();
+            return Some(Because { id: *id, what: "founded the workspace".into(), by, wall_ms: 0 });
+        }
+        let op = ops.get(id)?;
+        let what = match op.body() {
+            OpBody::Remove { root, .. } => format!("removed {}", self.member_name(root)),
+            OpBody::Role { root, role, .. } => format!("made {} {}", self.member_name(root), role_name(*role)),
+            OpBody::Welcome { admission, invite, .. } => {
+                let invited = ops.get(invite).map_or_else(|| "somebody".to_owned(), |invite| self.signer(invite));
+                format!("let {} in by an invite of {invited}", admission.name())
+            }
+            OpBody::Revoke { devices, .. } => {
+                let labels = devices.iter().filter_map(|id| self.membership.devices.get(id));
+                let labels: Vec<String> = labels.map(|device| format!("'{}'", device.label)).collect();
+                format!("revoked {}", labels.join(", "))
+            }
+            OpBody::Leave => "left".to_owned(),
+            OpBody::Device { label, .. } => format!("added the device '{label}'"),
+            OpBody::Invite { .. }
+            | OpBody::Uninvite { .. }
+            | OpBody::Epoch(_)
+            | OpBody::Endorse { .. }
+            | OpBody::ExtendCut { .. }
+            | OpBody::Fork { .. }
+            | OpBody::Attest { .. }
+            | OpBody::Policy(_) => "changed the workspace".to_owned(),
+        };
+        Some(Because { id: *id, what, by: self.signer(op), wall_ms: op.wall_ms() })
+    }
+
+    fn signer(&self, op: &SignedOp) -> String {
+        match op.signer() {
+            Signer::Root(root) => self.member_name(&root),
+            Signer::Device(device) => self
+                .membership
+                .devices
+                .get(&device)
+                .map_or_else(|| "unknown".to_owned(), |device| self.member_name(&device.root)),
+            Signer::Recovery(_) => "the recovery key".to_owned(),
+        }
+    }
+
+    /// Why this device does not belong any more, if others saw to that.
+    pub(super) fn ended_because(&self) -> Option<String> {
+        if !matches!(self.phase, super::Phase::Left) {
+            return None;
+        }
+        let root = self.identity.root_public.sign;
+        let stays = "Nothing written since reaches this computer; the files here stay as they are. To come back: ask for \
+                     a new link, `weft leave`, then `weft join`.";
+        if let Some(end) = self.membership.former.get(&root).and_then(|op| self.because(op)) {
+            let left =
+                self.ops.as_ref().and_then(|ops| ops.get(&end.id)).is_some_and(|op| matches!(op.body(), OpBody::Leave));
+            return (!left).then(|| format!("{} removed you from '{}'. {stays}", end.by, self.name));
+        }
+        let me = self.my_device();
+        let revoked = self.membership.devices.get(&me).is_some_and(|device| device.revoked);
+        let by = self
+            .ops
+            .as_ref()
+            .into_iter()
+            .flat_map(OpSet::ops)
+            .filter(|op| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(&me)));
+        let by = by.last().map(|op| self.signer(op)).filter(|_| revoked)?;
+        Some(format!("{by} revoked this device. {stays}"))
+    }
+}
+
+fn answer(lawful: Lawful, op: &SignedOp) -> Reply {
+    match lawful {
+        Lawful::Together(needed) => Reply::Proposed { id: op.id(), needed },
+        Lawful::Yes | Lawful::No => Reply::Done,
+    }
+}
+
+fn not_joined() -> Reply {
+    Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into())
+}

@@ -1,0 +1,143 @@
+//! Telling those who were removed, so that their `status` can say why.
+//!
+//! Invariant: a notice carries ops only, and those prove themselves; it is sealed to the device it is for, and sent at most
+//! once in a while. Spec: docs/sealing.md#notices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use weft_protocol::frame::ClientFrame;
+
+use super::Workspace;
+use super::links::Route;
+use super::outbox::OpsBody;
+use super::output::Rank;
+use crate::envelope::{DirectKind, open_direct, seal_direct};
+use crate::epoch::Epoch;
+use crate::id::{DeviceId, EpochId, OpId};
+use crate::op::{OPS_PER_ENVELOPE_MAX, OpBody, SignedOp, ops_from_bytes, ops_to_bytes};
+use crate::store::Tx;
+use crate::time::Timestamp;
+
+/// A device is told again after this.
+const AGAIN_MS: u64 = 30_000;
+/// Op bytes in one notice: a to-device message holds 256 KiB padded.
+const PART_BYTES_MAX: usize = 160 * 1024;
+/// Notices for one device at once; a longer history than this does not fit, and it learns less.
+const PARTS_MAX: usize = 16;
+/// Devices remembered as told.
+const TOLD_MAX: usize = 1024;
+
+/// Who was told, and until when not again.
+#[derive(Debug, Default)]
+pub(super) struct Notices(BTreeMap<DeviceId, u64>);
+
+impl Workspace {
+    /// Whether somebody who was removed holds this epoch, and we hold another one that they do not.
+    pub(super) fn is_left_behind(&self, epoch: &EpochId) -> bool {
+        let known = self.membership.epochs.contains_key(epoch);
+        known && !self.membership.covering.contains(epoch) && self.sealing_epoch().is_some()
+    }
+
+    /// The epochs that those who were removed last held last.
+    pub(super) fn epochs_of_former(&self, max: usize) -> Vec<Arc<Epoch>> {
+        let mut ends: Vec<_> = self
+            .membership
+            .epochs
+            .values()
+            .filter(|facts| self.membership.ends.contains_key(&facts.op))
+            .map(|facts| (core::cmp::Reverse(facts.depth), facts.op, facts))
+            .collect();
+        ends.sort_by_key(|(depth, op, _)| (*depth, *op));
+        let parents: BTreeSet<EpochId> =
+            ends.iter().take(max).flat_map(|(_, _, facts)| &facts.grant.parents).map(|link| link.parent).collect();
+        parents.iter().take(max).filter_map(|epoch| self.vault.keyring.get(epoch).cloned()).collect()
+    }
+
+    /// Somebody was removed: tells those of its devices that are here now.
+    pub(super) fn tell_removed(&mut self, now: Timestamp, op: &OpId) {
+        let gone: Vec<DeviceId> = match self.ops.as_ref().and_then(|ops| ops.get(op)).map(SignedOp::body) {
+            Some(OpBody::Remove { root, .. }) => {
+                let devices =
+                    self.membership.devices.iter().filter(|(_, device)| device.root == *root && !device.active);
+                devices.map(|(id, _)| *id).collect()
+            }
+            Some(OpBody::Revoke { devices, .. }) => devices.clone(),
+            _ => return,
+        };
+        for device in gone {
+            let facts = self.membership.devices.get(&device).filter(|facts| !facts.active);
+            let Some(kem) = facts.map(|facts| facts.public.kem) else { continue };
+            if let Some(route) = self.links.route_to(&device, |_| false) {
+                self.tell_former(now, route, device, &kem);
+            }
+        }
+    }
+
+    /// A device that was removed speaks: it hears why nobody answers.
+    pub(super) fn tell_former(&mut self, now: Timestamp, route: Route, device: DeviceId, kem: &[u8; 32]) {
+        if self.notices.0.get(&device).is_some_and(|until| *until > now.mono_ms) {
+            return;
+        }
+        if self.notices.0.len() >= TOLD_MAX {
+            self.notices.0.clear();
+        }
+        self.notices.0.insert(device, now.after_ms(AGAIN_MS));
+        for part in self.history_in_parts(&device) {
+            if let Some(sealed) = seal_direct(&self.id, DirectKind::Notice, kem, &part, &mut self.rng) {
+                let frame = ClientFrame::Send { room: route.room, to: route.peer, payload: sealed.into_bytes() };
+                self.send(route.link, Rank::Control, frame);
+            }
+        }
+    }
+
+    /// The op that ended a device, with those that made it count.
+    fn end_of(&self, device: &DeviceId) -> Option<Vec<OpId>> {
+        let ops = self.ops.as_ref()?;
+        let root = self.membership.devices.get(device)?.root;
+        let revokes = |op: &&SignedOp| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(device));
+        let end = self
+            .membership
+            .former
+            .get(&root)
+            .copied()
+            .or_else(|| ops.ops().filter(revokes).last().map(SignedOp::id))?;
+        let votes = ops.ops().filter(|op| matches!(op.body(), OpBody::Endorse { op } if *op == end)).map(SignedOp::id);
+        Some(votes.chain([end]).collect())
+    }
+
+    /// What a device that was removed needs to know why: parents first, in lists that fit a notice.
+    fn history_in_parts(&self, device: &DeviceId) -> Vec<Vec<u8>> {
+        let (Some(ops), Some(end)) = (&self.ops, self.end_of(device)) else { return Vec::new() };
+        let mut parts: Vec<Vec<&SignedOp>> = Vec::new();
+        let mut bytes = 0;
+        for op in ops.history(&end).unwrap_or_default() {
+            bytes += op.bytes().len() + 8;
+            match parts.last_mut() {
+                Some(part) if bytes <= PART_BYTES_MAX && part.len() < OPS_PER_ENVELOPE_MAX => part.push(op),
+                _ => {
+                    bytes = op.bytes().len() + 8;
+                    parts.push(vec![op]);
+                }
+            }
+        }
+        parts.truncate(PARTS_MAX);
+        parts.into_iter().map(|part| ops_to_bytes(part.into_iter())).collect()
+    }
+
+    /// A notice came, from whomever: what it carries is taken in if it proves itself.
+    pub(super) fn notice(&mut self, payload: &Bytes, tx: &Tx<'_>) {
+        let opened = open_direct(&self.id, self.identity.device.kem_secret(), payload);
+        let Ok((DirectKind::Notice, message)) = opened else {
+            // To another device in this room.
+            return;
+        };
+        match ops_from_bytes(&self.id, &message) {
+            Ok(ops) => {
+                self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
+            }
+            Err(_) => self.reject("malformed notice"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `weft members` and `weft devices`.
+
+use serde_json::Value;
+
+use super::args::{DevicesDo, MembersDo};
+use super::client::Client;
+use super::status::{list, number, text};
+use super::term::{self, Style, paint};
+use super::{Context, Ended};
+use crate::daemon::wire::{Failure, Request};
+
+/// `weft members`.
+pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> Ended {
+    let dir = context.folder()?;
+    let mut client = Client::ready(&context.home)?;
+    let asked = match action {
+        None => {
+            let all = client.ask(&Request::Members { dir })?;
+            if context.json {
+                term::say(&all.to_string());
+            } else {
+                show(&all, why);
+            }
+            return Ok(0);
+        }
+        Some(MembersDo::Role { who, role }) => Request::SetRole { dir, who: who.clone(), role: role.clone() },
+        Some(MembersDo::Remove { who, yes }) => {
+            if !yes && !term::confirm(&format!("Remove {who}? They keep what they have, and get nothing new."))? {
+                return Err(Failure::usage("nobody removed; give --yes where nobody can be asked"));
+            }
+            Request::RemoveMember { dir, who: who.clone() }
+        }
+        Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
+    };
+    let done = client.ask(&asked)?;
+    if context.json {
+        term::say(&done.to_string());
+        return Ok(0);
+    }
+    let name = text(&done, "name");
+    if done.get("done") == Some(&Value::Bool(false)) {
+        let id: String = text(&done, "proposal").chars().take(8).collect();
+        term::say(&format!(
+            "This takes {} owners. The others agree with: weft members agree {id}",
+            number(&done, "needed")
+        ));
+        return Ok(0);
+    }
+    term::say(&match action {
+        Some(MembersDo::Role { role, .. }) => format!("{name} is {role} from now on."),
+        Some(MembersDo::Remove { .. }) => format!(
+            "{name} is removed and gets nothing that is written from now on. What they have already, they keep."
+        ),
+        Some(MembersDo::Agree { .. }) | None => format!("You agreed to: {name}."),
+    });
+    Ok(0)
+}
+
+fn show(all: &Value, why: bool) {
+    for member in list(all, "members") {
+        let me = if member.get("me") == Some(&Value::Bool(true)) { " (you)" } else { "" };
+        let active = list(member, "devices").iter().filter(|device| is_active(device)).count() as u64;
+        term::say(&format!(
+            "{}{me}  {}  {}  {}",
+            paint(Style::Bold, text(member, "name")),
+            text(member, "role"),
+            term::count(active, "device", "devices"),
+            paint(Style::Dim, text(member, "fingerprint")),
+        ));
+        for op in list(member, "why").iter().filter(|_| why) {
+            term::say(&format!("    {}", because(op)));
+        }
+    }
+    for former in list(all, "former").iter().filter(|_| why) {
+        let end = former.get("why").unwrap_or(&Value::Null);
+        term::say(&format!("{}  {}", paint(Style::Dim, "gone"), because(end)));
+    }
+    for proposal in list(all, "proposals") {
+        let op = proposal.get("op").unwrap_or(&Value::Null);
+        let id: String = text(op, "id").chars().take(8).collect();
+        let votes: Vec<&str> = list(proposal, "votes").iter().filter_map(Value::as_str).collect();
+        term::say(&format!(
+            "{} waits for owners ({} of {}: {}): {} {}. Agree with: weft members agree {id}",
+            paint(Style::Yellow, &id),
+            votes.len(),
+            number(proposal, "needed"),
+            votes.join(", "),
+            text(op, "by"),
+            text(op, "what"),
+        ));
+    }
+}
+
+fn because(op: &Value) -> String {
+    let at = number(op, "wall_ms");
+    let when = if at == 0 { String::new() } else { format!("{}  ", term::local(at)) };
+    let id: String = text(op, "id").chars().take(8).collect();
+    format!("{when}{} {}  {}", text(op, "by"), text(op, "what"), paint(Style::Dim, &id))
+}
+
+fn is_active(device: &Value) -> bool {
+    device.get("active") == Some(&Value::Bool(true))
+}
+
+/// `weft devices`.
+pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
+    let dir = context.folder()?;
+    let mut client = Client::ready(&context.home)?;
+    if let Some(DevicesDo::Revoke { name, keep_certified, yes }) = action {
+        if !yes && !term::confirm(&format!("Revoke {name}? Only its owner's words bring it back."))? {
+            return Err(Failure::usage("nothing revoked; give --yes where nobody can be asked"));
+        }
+        let asked = Request::RevokeDevice { dir, device: name.clone(), keep_certified: *keep_certified };
+        let done = client.ask(&asked)?;
+        if context.json {
+            term::say(&done.to_string());
+        } else if done.get("done") == Some(&Value::Bool(false)) {
+            let id: String = text(&done, "proposal").chars().take(8).collect();
+            term::say(&format!("This takes {} owners: weft members agree {id}", number(&done, "needed")));
+        } else {
+            term::say(&format!("Revoked: {}. It gets nothing that is written from now on.", text(&done, "name")));
+        }
+        return Ok(0);
+    }
+    let all = client.ask(&Request::Members { dir })?;
+    if context.json {
+        let devices: Vec<Value> = list(&all, "members")
+            .iter()
+            .map(|member| serde_json::json!({"member": text(member, "name"), "devices": member.get("devices")}))
+            .collect();
+        term::say(&Value::Array(devices).to_string());
+        return Ok(0);
+    }
+    for member in list(&all, "members") {
+        for device in list(member, "devices") {
+            let id: String = text(device, "id").chars().take(8).collect();
+            let state = match (is_active(device), device.get("me") == Some(&Value::Bool(true))) {
+                (true, true) => paint(Style::Green, "this one"),
+                (true, false) => "active".to_owned(),
+                (false, _) => paint(Style::Dim, "gone"),
+            };
+            term::say(&format!(
+                "{}  {}  of {}  {state}",
+                paint(Style::Dim, &id),
+                paint(Style::Bold, text(device, "label")),
+                text(member, "name"),
+            ));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,156 @@
+//! Requests about who belongs: finding whom a name means, and asking the workspace.
+//!
+//! Invariant: a name that means several is refused with what tells them apart; nothing is done to somebody who was only
+//! likely meant.
+
+use serde_json::json;
+use weft_agent_core::id::DeviceId;
+use weft_agent_core::workspace::command::{Command, DeviceDetail, MemberDetail, Members, Reply};
+
+use super::answer::{Outcome, PATIENCE, unexpected};
+use super::report;
+use super::space::Shared;
+use super::wire::Failure;
+
+/// Who belongs.
+pub(crate) async fn ask(shared: &Shared) -> Result<Box<Members>, Failure> {
+    let Reply::Members(members) = shared.ask(Command::Members, PATIENCE).await? else { return unexpected() };
+    Ok(members)
+}
+
+/// The member meant by a display name, the start of a root key, the fingerprint's words, or a device's label.
+fn find<'a>(members: &'a Members, who: &str) -> Result<&'a MemberDetail, Failure> {
+    let all = || members.members.iter();
+    let by_name: Vec<&MemberDetail> = all().filter(|member| member.name == who || member.fingerprint == who).collect();
+    let by_key = || all().filter(|member| who.len() >= 6 && member.root.to_string().starts_with(who)).collect();
+    let has_device = |member: &MemberDetail| member.devices.iter().any(|device| device.active && device.label == who);
+    let by_device = || all().filter(|member| has_device(member)).collect::<Vec<_>>();
+    let mut found = by_name;
+    if found.is_empty() {
+        found = by_key();
+    }
+    if found.is_empty() {
+        found = by_device();
+    }
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Failure::usage(format!("nobody here is called {who:?}; `weft members` lists everybody"))),
+        several => {
+            let lines: Vec<String> =
+                several.iter().map(|member| format!("  {}  {}", member.name, member.fingerprint)).collect();
+            Err(Failure::usage(format!(
+                "{who:?} means several people; name one by its four words, in quotes:\n{}",
+                lines.join("\n")
+            )))
+        }
+    }
+}
+
+/// What was done, or what it waits for.
+async fn act(shared: &Shared, command: Command, name: &str) -> Outcome {
+    let reply = shared.ask(command, PATIENCE).await?;
+    if let Reply::Proposed { id, needed } = reply {
+        return Ok(json!({"done": false, "name": name, "proposal": id.to_string(), "needed": needed}));
+    }
+    let Reply::Done = reply else { return unexpected() };
+    Ok(json!({"done": true, "name": name}))
+}
+
+pub(crate) async fn remove(shared: &Shared, who: &str) -> Outcome {
+    let members = ask(shared).await?;
+    let member = find(&members, who)?;
+    act(shared, Command::RemoveMember(member.root), &member.name).await
+}
+
+pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str) -> Outcome {
+    let role = report::role_of(role)
+        .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; keeper, reader, writer, admin or owner")))?;
+    let members = ask(shared).await?;
+    let member = find(&members, who)?;
+    act(shared, Command::SetRole(member.root, role), &member.name).await
+}
+
+pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: bool) -> Outcome {
+    let members = ask(shared).await?;
+    let named = |device: &&DeviceDetail| {
+        device.active && (device.label == which || (which.len() >= 6 && device.id.to_string().starts_with(which)))
+    };
+    let found: Vec<(&MemberDetail, &DeviceDetail)> = members
+        .members
+        .iter()
+        .flat_map(|member| member.devices.iter().filter(named).map(move |device| (member, device)))
+        .collect();
+    let (_, device) = match found.as_slice() {
+        [one] => *one,
+        [] => return Err(Failure::usage(format!("no device is called {which:?}; `weft devices` lists them"))),
+        several => {
+            let lines: Vec<String> =
+                several.iter().map(|(member, device)| format!("  {}  of {}", device.id, member.name)).collect();
+            return Err(Failure::usage(format!(
+                "several devices are called {which:?}; name one by its id:\n{}",
+                lines.join("\n")
+            )));
+        }
+    };
+    let devices: Vec<DeviceId> = if keep_certified { vec![device.id] } else { device.takes.clone() };
+    let labels: Vec<&str> = members
+        .members
+        .iter()
+        .flat_map(|member| &member.devices)
+        .filter(|device| devices.contains(&device.id))
+        .map(|device| device.label.as_str())
+        .collect();
+    act(shared, Command::RevokeDevices(devices.clone()), &labels.join(", ")).await
+}
+
+pub(crate) async fn agree(shared: &Shared, prefix: &str) -> Outcome {
+    let members = ask(shared).await?;
+    let waiting = members.proposals.iter().filter(|proposal| proposal.op.id.to_string().starts_with(prefix));
+    let matching: Vec<_> = waiting.collect();
+    match matching.as_slice() {
+        [one] => act(shared, Command::Agree(one.op.id), &one.op.what).await,
+        [] => Err(Failure::usage(format!("nothing that begins with {prefix} waits for owners; see `weft members`"))),
+        _ => Err(Failure::usage(format!("several begin with {prefix}; give more of it"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_agent_core::id::RootKey;
+    use weft_agent_core::membership::Role;
+
+    fn member(byte: u8, name: &str, label: &str) -> MemberDetail {
+        let device = DeviceDetail {
+            id: DeviceId([byte; 16]),
+            label: label.to_owned(),
+            active: true,
+            me: false,
+            takes: vec![DeviceId([byte; 16])],
+        };
+        MemberDetail {
+            root: RootKey([byte; 32]),
+            name: name.to_owned(),
+            fingerprint: format!("word {byte}"),
+            role: Role::Writer,
+            me: false,
+            devices: vec![device],
+            why: Vec::new(),
+        }
+    }
+
+    /// A name goes before a key and a key before a label; several are refused with their words, none is guessed.
+    #[test]
+    fn names_mean_one_or_nobody() {
+        let all = vec![member(0x11, "Ann", "desk"), member(0x22, "Bob", "phone"), member(0x33, "Bob", "Ann")];
+        let members = Members { members: all, former: Vec::new(), proposals: Vec::new() };
+        let found = |who: &str| find(&members, who).map(|member| member.root.0[0]).map_err(|failure| failure.message);
+        assert_eq!(found("Ann"), Ok(0x11));
+        assert_eq!(found("phone"), Ok(0x22));
+        assert_eq!(found("333333"), Ok(0x33));
+        assert_eq!(found("word 34"), Ok(0x22));
+        let several = found("Bob").unwrap_err();
+        assert!(several.contains("word 34") && several.contains("word 51"), "{several}");
+        assert!(found("2222").is_err() && found("Zed").is_err());
+    }
+}
