@@ -80,6 +80,8 @@ impl Nats {
         let mut config = Config { nats: Some(nats), token_keys: vec![[1; 32]], ..roomy() };
         (config.settings.bytes_per_second, config.settings.bytes_burst) = (u32::MAX, u32::MAX);
         (config.settings.messages_per_second, config.settings.messages_burst) = (1_000_000, 1_000_000);
+        // And a reader has what was held up all at once.
+        config.settings.queue_bytes_max = 256 << 20;
         let relay = relay(config).await;
         connected(&relay, true).await;
         relay
@@ -403,12 +405,12 @@ async fn nats_asks_for_its_token() {
 
 #[tokio::test]
 async fn nats_asks_for_the_user_and_password_of_the_url() {
-    let nats = Nats::start(&["--user", "relay", "--pass", "a-password-of-length"]).await;
+    let nats = Nats::start(&["--user", "relay", "--pass", "a password: of length"]).await;
     let with =
         |who: &str| NatsConfig { urls: vec![format!("nats://{who}@127.0.0.1:{}", nats.port)], ..NatsConfig::default() };
     let (a, b) = (
-        nats.relay_at(with("relay:a-password-of-length")).await,
-        nats.relay_at(with("relay:a-password-of-length")).await,
+        nats.relay_at(with("relay:a%20password%3A%20of%20length")).await,
+        nats.relay_at(with("relay:a%20password%3A%20of%20length")).await,
     );
     let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
     alice.publish(room, "known to NATS").await;
