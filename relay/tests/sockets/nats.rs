@@ -359,7 +359,7 @@ async fn a_relay_that_is_too_slow_for_nats_is_told_what_it_missed() {
     let nats = Nats::start(&["-c", file.to_str().unwrap()]).await;
     let way = Way::to(&nats).await;
     let (a, b) = (nats.relay().await, nats.relay_at(way.config()).await);
-    let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
+    let (mut alice, _, mut bob, bobs, room) = pair(&a, &b).await;
     let mut near = Client::connect(a.addr, 3).await;
     near.join(&key(100)).await;
     way.held.send((false, true)).unwrap();
@@ -369,6 +369,8 @@ async fn a_relay_that_is_too_slow_for_nats_is_told_what_it_missed() {
         alice.send(ClientFrame::Publish { room, payload: payload.clone() }).await;
         near.until(|frame| matches!(frame, ServerFrame::Deliver { .. })).await;
     }
+    // Bob's relay could still speak; that it is not heard any more shows that NATS has given it up.
+    alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
     way.held.send((false, false)).unwrap();
     bob.until(|frame| *frame == ServerFrame::Resync { room }).await;
     // Whoever is told asks the others, who are heard again.
