@@ -13,6 +13,8 @@ use weft_protocol::code::Code;
 /// Bytes taken for one flush: enough to fill a socket's buffer, small enough that a slow client is credited often.
 const SLICE_BYTES: usize = 64 << 10;
 
+/// Frames that a slice usually has at most; more grow it.
+const SLICE_FRAMES: usize = 64;
 /// Frames for which an empty inbox keeps room.
 const FRAMES_KEPT: usize = 4;
 
@@ -92,6 +94,7 @@ impl Mailbox {
         let mut inbox = self.inbox();
         let mut taken =
             Taken { pause_until_ms: inbox.pause_until_ms.take(), verify: inbox.verify.take(), ..Taken::default() };
+        taken.frames.reserve_exact(inbox.frames.len().min(SLICE_FRAMES));
         while taken.bytes < SLICE_BYTES
             && let Some(frame) = inbox.frames.pop_front()
         {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use weft_protocol::admission::proof::hash;
-use weft_protocol::id::RoomId;
+use weft_protocol::id::{RoomId, unhex};
 use weft_protocol::limits::FRAME_BYTES_MAX;
 use weft_relay_core::Input;
 
@@ -126,6 +126,27 @@ fn reconnect_delay(attempts: usize) -> Duration {
     Duration::from_millis(most_ms / 2 + jitter % (most_ms / 2 + 1))
 }
 
+/// What `%` and two hexadecimal digits stand for in a URL; anything else as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digits = behind.first_chunk::<2>().filter(|_| *first == b'%');
+        let byte = digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(unhex::<1>);
+        match byte {
+            Some([byte]) => {
+                bytes.push(byte);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Connects in the background.
 pub(crate) async fn connect(config: &NatsConfig, hub: Arc<Hub>) -> Result<Client, NatsError> {
     let urls: Result<Vec<ServerAddr>, _> = config.urls.iter().map(|url| url.parse::<ServerAddr>()).collect();
@@ -141,6 +162,14 @@ pub(crate) async fn connect(config: &NatsConfig, hub: Arc<Hub>) -> Result<Client
             happened(&hub, &event);
             std::future::ready(())
         });
+    // The client does not look for them in the URLs itself.
+    if let Some((user, password)) = urls.iter().flatten().find_map(|url| Some((url.username()?, url.password()))) {
+        let user = percent_decoded(user);
+        options = match password {
+            Some(password) => options.user_and_password(user, percent_decoded(password)),
+            None => options.token(user),
+        };
+    }
     if let Some(path) = &config.credentials {
         let wrong = |error| NatsError::Credentials { path: path.clone(), error };
         let text = tokio::fs::read_to_string(path).await.map_err(wrong)?;
@@ -252,6 +281,15 @@ mod tests {
             last = Some(command);
         }
         assert!(matches!(last, Some(Command::Unsubscribe(_))));
+    }
+
+    #[test]
+    fn a_password_in_a_url_may_hold_anything() {
+        for (text, decoded) in
+            [("plain", "plain"), ("a%20b%2Fc", "a b/c"), ("%", "%"), ("%4", "%4"), ("%zz%C3%A9", "%zzé")]
+        {
+            assert_eq!(percent_decoded(text), decoded);
+        }
     }
 
     #[test]

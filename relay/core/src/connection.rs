@@ -1,7 +1,5 @@
 //! One connection's own state: handshake, session, deadlines, rates, queue.
 
-use std::collections::BTreeSet;
-
 use weft_protocol::id::RoomId;
 
 use crate::bucket::{Bucket, Rate};
@@ -17,11 +15,46 @@ pub(crate) enum Stage {
     Open { session_ends_ms: u64 },
 }
 
+/// The rooms of one connection, in order of their ids. Few, and mostly one: a tree's smallest node takes room for eleven.
+#[derive(Default)]
+pub(crate) struct RoomSet(Vec<RoomId>);
+
+impl RoomSet {
+    pub(crate) fn contains(&self, room: &RoomId) -> bool {
+        self.0.binary_search(room).is_ok()
+    }
+
+    pub(crate) fn insert(&mut self, room: RoomId) {
+        if let Err(at) = self.0.binary_search(&room) {
+            self.0.reserve_exact(1);
+            self.0.insert(at, room);
+        }
+    }
+
+    /// Whether it was in.
+    pub(crate) fn remove(&mut self, room: &RoomId) -> bool {
+        let found = self.0.binary_search(room).map(|at| self.0.remove(at));
+        found.is_ok()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl IntoIterator for RoomSet {
+    type Item = RoomId;
+    type IntoIter = std::vec::IntoIter<RoomId>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 pub(crate) struct Connection {
     pub(crate) admission: Admission,
     pub(crate) nonce: [u8; 32],
     pub(crate) stage: Stage,
-    pub(crate) rooms: BTreeSet<RoomId>,
+    pub(crate) rooms: RoomSet,
     pub(crate) queue: Queue,
     /// A token is being verified; one at a time.
     pub(crate) refreshing: bool,
@@ -41,7 +74,7 @@ impl Connection {
             admission,
             nonce,
             stage: Stage::Proving { token, deadline_ms },
-            rooms: BTreeSet::new(),
+            rooms: RoomSet::default(),
             queue: Queue::default(),
             refreshing: false,
             last_seen_ms: now_ms,

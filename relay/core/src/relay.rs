@@ -18,7 +18,7 @@ use weft_protocol::id::RoomId;
 use weft_protocol::limits::{JOIN_COST_MESSAGES, RATE_DEBT_MS_MAX};
 
 use crate::checked::{CheckedFrame, Proofs};
-use crate::connection::{Connection, Stage};
+use crate::connection::{Connection, RoomSet, Stage};
 use crate::draw::Draws;
 use crate::fabric::NodeId;
 use crate::io::{ConnId, Input, Output};
@@ -88,7 +88,7 @@ pub struct Relay {
     timers: BTreeSet<(u64, ConnId)>,
     outputs: VecDeque<Output>,
     /// Closed within the current input; their rooms are left one after another, not in recursion.
-    leaving: VecDeque<(ConnId, BTreeSet<RoomId>)>,
+    leaving: VecDeque<(ConnId, RoomSet)>,
     draining: bool,
     figures: Figures,
     fabric: Option<fabric::Fabric>,

@@ -80,6 +80,8 @@ impl Nats {
         let mut config = Config { nats: Some(nats), token_keys: vec![[1; 32]], ..roomy() };
         (config.settings.bytes_per_second, config.settings.bytes_burst) = (u32::MAX, u32::MAX);
         (config.settings.messages_per_second, config.settings.messages_burst) = (1_000_000, 1_000_000);
+        // And a reader has what was held up all at once.
+        config.settings.queue_bytes_max = 256 << 20;
         let relay = relay(config).await;
         connected(&relay, true).await;
         relay
@@ -357,7 +359,7 @@ async fn a_relay_that_is_too_slow_for_nats_is_told_what_it_missed() {
     let nats = Nats::start(&["-c", file.to_str().unwrap()]).await;
     let way = Way::to(&nats).await;
     let (a, b) = (nats.relay().await, nats.relay_at(way.config()).await);
-    let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
+    let (mut alice, _, mut bob, bobs, room) = pair(&a, &b).await;
     let mut near = Client::connect(a.addr, 3).await;
     near.join(&key(100)).await;
     way.held.send((false, true)).unwrap();
@@ -367,6 +369,8 @@ async fn a_relay_that_is_too_slow_for_nats_is_told_what_it_missed() {
         alice.send(ClientFrame::Publish { room, payload: payload.clone() }).await;
         near.until(|frame| matches!(frame, ServerFrame::Deliver { .. })).await;
     }
+    // Bob's relay could still speak; that it is not heard any more shows that NATS has given it up.
+    alice.until(|frame| *frame == ServerFrame::PeerLeft { room, peer: bobs }).await;
     way.held.send((false, false)).unwrap();
     bob.until(|frame| *frame == ServerFrame::Resync { room }).await;
     // Whoever is told asks the others, who are heard again.
@@ -403,12 +407,12 @@ async fn nats_asks_for_its_token() {
 
 #[tokio::test]
 async fn nats_asks_for_the_user_and_password_of_the_url() {
-    let nats = Nats::start(&["--user", "relay", "--pass", "a-password-of-length"]).await;
+    let nats = Nats::start(&["--user", "relay", "--pass", "a password: of length"]).await;
     let with =
         |who: &str| NatsConfig { urls: vec![format!("nats://{who}@127.0.0.1:{}", nats.port)], ..NatsConfig::default() };
     let (a, b) = (
-        nats.relay_at(with("relay:a-password-of-length")).await,
-        nats.relay_at(with("relay:a-password-of-length")).await,
+        nats.relay_at(with("relay:a%20password%3A%20of%20length")).await,
+        nats.relay_at(with("relay:a%20password%3A%20of%20length")).await,
     );
     let (mut alice, _, mut bob, _, room) = pair(&a, &b).await;
     alice.publish(room, "known to NATS").await;
