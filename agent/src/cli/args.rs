@@ -280,7 +280,7 @@ pub(crate) enum MembersDo {
     Role {
         /// A name, four words, the start of a key, or a device's label
         who: String,
-        /// keeper, reader, writer, admin or owner
+        /// reader, writer, admin or owner
         role: String,
     },
     /// Remove somebody: nothing written from now on reaches them

@@ -5,6 +5,7 @@
 
 use serde_json::json;
 use weft_agent_core::id::DeviceId;
+use weft_agent_core::membership::Role;
 use weft_agent_core::workspace::command::{Command, DeviceDetail, MemberDetail, Members, Reply};
 
 use super::answer::{Outcome, PATIENCE, unexpected};
@@ -63,8 +64,10 @@ pub(crate) async fn remove(shared: &Shared, who: &str) -> Outcome {
 }
 
 pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str) -> Outcome {
+    // Keepers need an agent that serves what it cannot read; there is none yet.
     let role = report::role_of(role)
-        .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; keeper, reader, writer, admin or owner")))?;
+        .filter(|role| *role > Role::Keeper)
+        .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; reader, writer, admin or owner")))?;
     let members = ask(shared).await?;
     let member = find(&members, who)?;
     act(shared, Command::SetRole(member.root, role), &member.name).await
@@ -118,7 +121,6 @@ pub(crate) async fn agree(shared: &Shared, prefix: &str) -> Outcome {
 mod tests {
     use super::*;
     use weft_agent_core::id::RootKey;
-    use weft_agent_core::membership::Role;
 
     fn member(byte: u8, name: &str, label: &str) -> MemberDetail {
         let device = DeviceDetail {

@@ -94,7 +94,7 @@ fn history(ops_wanted: usize) -> Result<()> {
     while team.set.len() < ops_wanted {
         number += 1;
         let who = team.people.get(number as usize % 49).cloned().context("somebody")?;
-        let role = if number / 49 % 2 == 0 { Role::Admin } else { Role::Writer };
+        let role = if (number / 49).is_multiple_of(2) { Role::Admin } else { Role::Writer };
         let state = evaluate(&team.set);
         let by = author(&team.set, &team.founder);
         let root = who.root_public.sign;
@@ -134,7 +134,7 @@ fn main() -> Result<()> {
     for devices in [10, 50, 150] {
         removal(devices)?;
     }
-    for ops in [1_000, 5_000, 20_000] {
+    for ops in [1_000, 5_000] {
         history(ops)?;
     }
     Ok(())

@@ -17,6 +17,9 @@ use crate::op::{ChainPoint, Cut, OpBody, Policy};
 /// Most identities of one member; those that sort last are left out.
 pub(super) const ATTESTED_MAX: usize = 8;
 
+/// Proofs of one identity, by place.
+type Proofs<'a> = Vec<(At, &'a [u8])>;
+
 struct Fold<'a> {
     set: &'a OpSet,
     counting: Vec<usize>,
@@ -278,7 +281,7 @@ impl<'a> Fold<'a> {
 
     /// Of several proofs for one identity, the last; of concurrent ones, that of the smallest op.
     fn attested(&self) -> BTreeMap<RootKey, BTreeMap<String, Vec<u8>>> {
-        let mut said: BTreeMap<(RootKey, &str), Vec<(At, &[u8])>> = BTreeMap::new();
+        let mut said: BTreeMap<(RootKey, &str), Proofs<'_>> = BTreeMap::new();
         for (index, body) in self.bodies() {
             if let OpBody::Attest { identity, proof } = body
                 && let Some(root) = self.set.standing_at(index).and_then(|standing| standing.root)

@@ -304,6 +304,9 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// An op, or an envelope.
+type Delivered = (Option<SignedOp>, Option<(Link, Envelope)>);
+
 /// What is delivered to a replica: envelopes are held once their predecessor is and their heads are known.
 struct Replica {
     set: crate::membership::OpSet,
@@ -342,7 +345,7 @@ proptest! {
         let mut cast = Cast::usual();
         let base = cast.world.set.clone();
         let mut written = Written::default();
-        let mut delivered: Vec<(Option<SignedOp>, Option<(Link, Envelope)>)> = Vec::new();
+        let mut delivered: Vec<Delivered> = Vec::new();
         for act in &acts {
             match act {
                 Act::Op(step) => delivered.extend(cast.play(&[*step]).into_iter().map(|op| (Some(op), None))),
