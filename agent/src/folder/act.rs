@@ -545,6 +545,10 @@ mod tests {
         let root = world.dir.path();
         fs::write(root.join("a"), "A").unwrap();
         let shift = FolderAction::Move { from: path("a"), to: path("x/b"), expect: Expect::File(hash("A")) };
+        assert!(matches!(world.act(shift.clone(), None), Outcome::Failed(_)));
+        let make = FolderAction::MakeFolder { path: path("x") };
+        assert!(matches!(world.act(make.clone(), None), Outcome::Done(_)));
+        assert!(matches!(world.act(make, None), Outcome::Done(_)));
         assert!(matches!(world.act(shift.clone(), None), Outcome::Done(_)));
         assert_eq!(world.file("x/b"), "A");
         assert!(matches!(world.act(shift, None), Outcome::Differs(_)));

@@ -122,6 +122,11 @@ impl Toy {
                 continue;
             }
             let expect = old.map_or(Expect::Absent, |old| Expect::File(hash(old)));
+            if let Some(folder) = path.parent().filter(|_| new.is_some()) {
+                self.counter += 1;
+                let make = FolderAction::MakeFolder { path: folder };
+                self.out.push_back(Output::Act(ActionId(self.counter), make));
+            }
             self.counter += 1;
             let action = ActionId(self.counter);
             let what = match new.clone() {
