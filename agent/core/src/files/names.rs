@@ -51,10 +51,27 @@ fn short_hash(context: &str, parts: &[&[u8]]) -> [u8; 16] {
     out
 }
 
-/// What the actor of every change of this chain starts with; Automerge may extend it.
+/// What the actor of every change of this chain starts with; see [`is_actor_of`].
 #[must_use]
 pub fn actor_prefix(workspace: &WorkspaceId, chain: ChainId) -> [u8; 16] {
     short_hash("weft/v1/actor", &[workspace.as_bytes(), &chain.to_bytes()])
+}
+
+/// What Automerge (0.12, `ActorId::with_concurrency`) puts before an actor that edits beside its own newer changes; a
+/// number in LEB128 follows, then the actor.
+const BESIDE: [u8; 4] = [0x13, 0xb2, 0x23, 0x09];
+/// Bytes of a LEB128 number of 64 bits.
+const LEB128_BYTES_MAX: usize = 10;
+
+/// Whether an actor is of the chain with this [`actor_prefix`]: it starts with it, or with what Automerge puts before it.
+#[must_use]
+pub fn is_actor_of(actor: &[u8], prefix: &[u8; 16]) -> bool {
+    if actor.starts_with(prefix) {
+        return true;
+    }
+    let Some(number) = actor.strip_prefix(&BESIDE) else { return false };
+    let end = number.iter().take(LEB128_BYTES_MAX).position(|byte| byte & 0x80 == 0);
+    end.and_then(|end| number.get(end + 1..)).is_some_and(|rest| rest.starts_with(prefix))
 }
 
 /// The actor of the change that founds a text.
@@ -145,6 +162,37 @@ mod tests {
         }
         for other in ["tree:+1:entries", "tree:40:entries", "tree:3F:entries", "file:ab:version", "chat:1:x"] {
             assert_eq!(Document::parse(&DocumentName::new(other).unwrap()), None, "{other}");
+        }
+    }
+
+    /// An actor that edits beside its own newer changes, as an editor with an old buffer makes it do, is still of its
+    /// chain; one of another chain is not, whatever stands before it.
+    #[test]
+    fn an_actor_beside_itself_is_of_its_chain() {
+        use automerge::transaction::Transactable;
+        let mut doc = automerge::Automerge::new();
+        let (ours, theirs) = ([1; 16], [2; 16]);
+        doc.set_actor(automerge::ActorId::from(ours));
+        let mut first = doc.transaction();
+        first.put(automerge::ROOT, "a", 1).unwrap();
+        first.commit();
+        let old = doc.get_heads();
+        for value in 0..200 {
+            let mut newer = doc.transaction();
+            newer.put(automerge::ROOT, "a", value).unwrap();
+            newer.commit();
+            let mut beside = doc.transaction_at(automerge::PatchLog::inactive(), &old).unwrap();
+            beside.put(automerge::ROOT, "b", value).unwrap();
+            beside.commit();
+        }
+        let changes = doc.get_changes(&[]);
+        assert!(changes.iter().any(|change| !change.actor_id().to_bytes().starts_with(&ours)));
+        for change in changes {
+            assert!(is_actor_of(change.actor_id().to_bytes(), &ours));
+            assert!(!is_actor_of(change.actor_id().to_bytes(), &theirs));
+        }
+        for actor in [&BESIDE[..], &[0x13, 0xb2, 0x23, 0x09, 0x80], &[], &[0x13, 0xb2, 0x23, 0x09, 1, 1, 1]] {
+            assert!(!is_actor_of(actor, &ours));
         }
     }
 

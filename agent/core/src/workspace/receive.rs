@@ -11,7 +11,7 @@ use super::Workspace;
 use super::outbox::OpsBody;
 use crate::content::{Content, Item};
 use crate::envelope::{self, Kind, OpenError, VerifiedHead};
-use crate::files::{Author, actor_prefix, inspect_change};
+use crate::files::{Author, actor_prefix, inspect_change, is_actor_of};
 use crate::frontier::Tip;
 use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
 use crate::membership::{InsertError, Inserted, Role, evaluate, evaluate_at};
@@ -249,7 +249,7 @@ impl Workspace {
             for item in items {
                 let Item::Change(bytes) = item else { continue };
                 let facts = inspect_change(bytes).map_err(|_| "malformed change")?;
-                if !facts.actor.starts_with(&prefix) {
+                if !is_actor_of(&facts.actor, &prefix) {
                     return Err("change by a foreign actor".into());
                 }
                 hashes.push(facts.hash);
