@@ -3,7 +3,7 @@
 //! Invariant: one request to the account's server at a time, so that a session is renewed once and its new tokens are stored
 //! before they are used; what the server refuses for good is asked again only after the next login.
 //! Why atrium's types without its agent: that one panics on a server that answers with another DID.
-//! Spec: docs/using.md#relays-that-ask-who-you-are, https://atproto.com/specs/xrpc#inter-service-authentication-jwt.
+//! Spec: docs/using.md#relays-that-ask-who-you-are, <https://atproto.com/specs/xrpc#inter-service-authentication-jwt>.
 
 mod attest;
 mod xrpc;

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use weft_protocol::id::RoomId;
 
 use super::Workspace;
+use super::input::LinkId;
 use super::links::Route;
 use super::outbox::OpsBody;
 use crate::epoch::Epoch;
@@ -172,6 +174,15 @@ impl Workspace {
         self.news = true;
         self.spread_packet(id, &packet);
         true
+    }
+
+    /// Says the newest epochs' key packets in a room of an older one.
+    pub(super) fn offer_keys(&mut self, link: LinkId, room: RoomId, epoch: EpochId) {
+        let heads = self.membership.epoch_heads();
+        let packets = heads.iter().filter(|head| **head != epoch).filter_map(|head| self.packets.packets.get(head));
+        for packet in packets.take(OFFER_MAX).cloned().collect::<Vec<_>>() {
+            self.publish_message(link, room, epoch, &Message::KeyPacket(packet));
+        }
     }
 
     /// Says a key packet in every room with people in it but the epoch's own.

@@ -57,6 +57,9 @@ pub(super) struct PeerState {
 pub(super) struct Owed(Vec<(u64, Route, Nonce)>);
 
 /// When to say unasked where we are.
+/// How often the newest keys are offered in a room that a removed device may be in, after somebody came in.
+const KEYS_OFFERED_MAX: u32 = 3;
+
 #[derive(Debug, Default)]
 pub(super) struct Beacons {
     next_mono: Option<u64>,
@@ -100,14 +103,24 @@ impl Workspace {
         let tries = state.ask.map_or(0, |ask| ask.tries + 1);
         let wait = (ASK_AGAIN_MS << tries.min(5)).min(ASK_AGAIN_MS_MAX);
         state.ask = Some(Ask { tries, next_mono: now.after_ms(wait) });
+        if self.is_left_behind(&epoch) {
+            // Whoever knows of the removal too is as silent here as we are, and may have made a key of its own: without
+            // ours the two would never meet again.
+            if tries < KEYS_OFFERED_MAX {
+                self.offer_keys(link, room, epoch);
+            }
+            return;
+        }
         self.publish_message(link, room, epoch, &Message::Query { nonce, statement, all });
     }
 
     /// Somebody entered: it will ask. If we do not hear it, we do.
     pub(super) fn ask_later(&mut self, now: Timestamp, link: LinkId, room: RoomId) {
         let wait = ASK_AGAIN_MS + self.jitter(ASK_AGAIN_MS);
+        let purpose = self.links.room(link, &room).map(|state| state.purpose);
+        let anew = matches!(purpose, Some(super::links::Purpose::Epoch(epoch)) if self.is_left_behind(&epoch));
         if let Some(state) = self.links.room_mut(link, &room)
-            && state.ask.is_none()
+            && (state.ask.is_none() || anew)
         {
             state.ask = Some(Ask { tries: 0, next_mono: now.after_ms(wait) });
         }
