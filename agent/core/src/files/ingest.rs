@@ -601,7 +601,10 @@ impl Files {
     pub(crate) fn delete(&mut self, keys: &BTreeSet<Key>, cx: &mut Cx<'_, '_>) {
         for key in keys {
             let Some(record) = self.records.whole(*key, cx.tx) else { continue };
-            let twins = self.shown.twins.get(key).cloned().unwrap_or_default();
+            // What is hidden because it is the same, at the same path, went with it; not if what went was elsewhere on this
+            // disk, still to be moved there: then the other is what a person has just put there.
+            let at_home = self.shown.paths.get(key) == Some(&record.path);
+            let twins = self.shown.twins.get(key).filter(|_| at_home).cloned().unwrap_or_default();
             for twin in twins {
                 self.delete_entry(Key::main(twin), None, cx);
             }
