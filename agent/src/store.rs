@@ -175,6 +175,10 @@ impl Store {
             .map(|value| value.map(Bytes::from))
     }
 
+    fn try_has(&self, table: Table, key: &[u8]) -> rusqlite::Result<bool> {
+        self.db.prepare_cached(&format!("SELECT 1 FROM {} WHERE key = ?1", table.name()))?.exists(params![key])
+    }
+
     fn try_scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> rusqlite::Result<Vec<Row>> {
         let (from, strict) = match after {
             Some(after) if after >= prefix => (after, ">"),
@@ -203,6 +207,12 @@ impl Read for Store {
     fn get(&self, table: Table, key: &[u8]) -> Option<Bytes> {
         match self.try_get(table, key) {
             Ok(value) => value,
+            Err(error) => self.unwind(&error),
+        }
+    }
+    fn has(&self, table: Table, key: &[u8]) -> bool {
+        match self.try_has(table, key) {
+            Ok(there) => there,
             Err(error) => self.unwind(&error),
         }
     }

@@ -72,7 +72,7 @@ impl Manifest {
     /// Whether all its own pieces are stored.
     #[must_use]
     pub fn is_here(&self, read: &dyn Read) -> bool {
-        self.pieces.iter().all(|piece| read.get(Table::Pieces, &piece.id.0).is_some())
+        self.pieces.iter().all(|piece| read.has(Table::Pieces, &piece.id.0))
     }
 }
 

@@ -97,6 +97,10 @@ pub type Row = (Vec<u8>, Bytes);
 pub trait Read {
     /// The value of one key.
     fn get(&self, table: Table, key: &[u8]) -> Option<Bytes>;
+    /// Whether there is a value. A store whose values are long to read says so without reading them.
+    fn has(&self, table: Table, key: &[u8]) -> bool {
+        self.get(table, key).is_some()
+    }
     /// At most `limit` rows whose key starts with `prefix` and is greater than `after` (if given), in key order.
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row>;
 }
@@ -153,6 +157,13 @@ impl Read for Tx<'_> {
             return written.clone();
         }
         self.read.get(table, key)
+    }
+
+    fn has(&self, table: Table, key: &[u8]) -> bool {
+        match self.writes.borrow().get(&(table, key.to_vec())) {
+            Some(written) => written.is_some(),
+            None => self.read.has(table, key),
+        }
     }
 
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {

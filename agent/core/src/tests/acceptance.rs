@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::script::{Cast, Step, step};
+use super::script::{Cast, Step, step, stopped_by};
 use crate::envelope::{Draft, Kind, open_head, seal};
 use crate::hash;
 use crate::id::{ChainId, Link, OpId};
@@ -41,14 +41,6 @@ impl Written {
         let envelope = &self.held[&link];
         ChainPoint { chain: envelope.chain, seq: envelope.seq, link }
     }
-}
-
-fn stopped_by(defence: Defence, attack: impl Fn(&mut Cast) -> bool) {
-    let mut cast = Cast::ranks();
-    assert!(!attack(&mut cast), "the attack works");
-    let mut cast = Cast::ranks();
-    cast.world.set.lacks = Some(defence);
-    assert!(attack(&mut cast), "it is not {defence:?} that stops the attack");
 }
 
 /// A reader writes.

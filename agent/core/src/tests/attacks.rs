@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::script::{Cast, further_device};
+use super::script::{Cast, further_device, stopped_by};
 use crate::id::OpId;
 use crate::identity::{DeviceCert, LocalIdentity};
 use crate::invite::InviteSecret;
@@ -11,15 +11,6 @@ use crate::knock::{Admission, ReplyKey};
 use crate::membership::{Defence, Role, evaluate_at};
 use crate::op::ops;
 use crate::op::{Cut, EpochGrant, OpBody, OpSigner, SignedOp};
-
-/// The attack fails, and succeeds as soon as its defence is taken out.
-fn stopped_by(defence: Defence, attack: impl Fn(&mut Cast) -> bool) {
-    let mut cast = Cast::ranks();
-    assert!(!attack(&mut cast), "the attack works");
-    let mut cast = Cast::ranks();
-    cast.world.set.lacks = Some(defence);
-    assert!(attack(&mut cast), "it is not {defence:?} that stops the attack");
-}
 
 fn rng(seed: u8) -> ChaCha20Rng {
     ChaCha20Rng::from_seed([seed; 32])

@@ -12,7 +12,7 @@ use crate::hash;
 use crate::id::{ChainId, DeviceId, Link, OpId};
 use crate::identity::{DeviceCert, DeviceKeys, LocalIdentity};
 use crate::knock::{Admission, ReplyKey};
-use crate::membership::{Role, evaluate_at};
+use crate::membership::{Defence, Role, evaluate_at};
 use crate::op::ops::{self, Author};
 use crate::op::{ChainPoint, Cut, OpSigner, Policy, SignedOp};
 use crate::secret::Secret;
@@ -46,6 +46,15 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         role,
         places,
     })
+}
+
+/// The attack fails, and succeeds as soon as its defence is taken out.
+pub(super) fn stopped_by(defence: Defence, attack: impl Fn(&mut Cast) -> bool) {
+    let mut cast = Cast::ranks();
+    assert!(!attack(&mut cast), "the attack works");
+    let mut cast = Cast::ranks();
+    cast.world.set.lacks = Some(defence);
+    assert!(attack(&mut cast), "it is not {defence:?} that stops the attack");
 }
 
 /// A workspace with people of given roles, and a guest who has a link.

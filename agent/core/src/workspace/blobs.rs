@@ -77,7 +77,7 @@ impl Workspace {
     pub(super) fn fetch(&mut self, now: Timestamp, hash: VersionHash, manifest: Manifest, tx: &Tx<'_>) {
         self.blobs.forget(&hash);
         let missing: BTreeSet<PieceId> =
-            manifest.pieces.iter().map(|piece| piece.id).filter(|id| tx.get(Table::Pieces, &id.0).is_none()).collect();
+            manifest.pieces.iter().map(|piece| piece.id).filter(|id| !tx.has(Table::Pieces, &id.0)).collect();
         for piece in &missing {
             let versions = self.blobs.wanted.entry(*piece).or_default();
             if versions.is_empty() {
@@ -186,7 +186,7 @@ impl Workspace {
     pub(super) fn wanted(&mut self, route: Route, nonce: Nonce, pieces: Vec<PieceId>, tx: &Tx<'_>) {
         let mut absent = Vec::new();
         for piece in pieces {
-            if tx.get(Table::Pieces, &piece.0).is_some() {
+            if tx.has(Table::Pieces, &piece.0) {
                 self.serving.want(route, piece);
             } else {
                 absent.push(piece);
