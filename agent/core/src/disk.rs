@@ -86,6 +86,17 @@ pub struct Stat {
     pub inode: u64,
 }
 
+impl Stat {
+    /// The stat of a file that was looked at as `self` and then moved or got another mode by us, and is `now`: `now`, if
+    /// only what that changes is another. Otherwise a person wrote to it meanwhile, and it must be looked at: a stat that
+    /// was never looked at would hide that edit for good.
+    #[must_use]
+    pub fn after_touch(self, now: Stat) -> Stat {
+        let same = (self.mtime_ns, self.size, self.inode) == (now.mtime_ns, now.size, now.inode);
+        if same { now } else { Stat::default() }
+    }
+}
+
 /// The plain bytes of a file, or, for a large one, its pieces, which the shell has already sealed and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileBytes {

@@ -62,6 +62,7 @@ pub(crate) struct Work {
     look_at_all_below: usize,
     busy_keys: BTreeSet<Key>,
     busy_paths: BTreeSet<RelPath>,
+    folders_making: BTreeSet<RelPath>,
     folders_moving: usize,
     bytes: usize,
     next: u64,
@@ -89,9 +90,14 @@ impl Work {
         self.add([Key::main(id)]);
         self.add(records.of(id));
     }
-    /// Whether an action is under way at this path, above it or below it.
+    /// Whether an action is under way at this path, or a folder above it is being made or moved. What a person puts into a
+    /// folder just before we make it is taken in when it is known whose folder that is.
     pub(crate) fn is_busy(&self, path: &RelPath) -> bool {
         if self.busy_paths.contains(path) {
+            return true;
+        }
+        let above = std::iter::successors(path.parent(), RelPath::parent);
+        if !self.folders_making.is_empty() && above.into_iter().any(|folder| self.folders_making.contains(&folder)) {
             return true;
         }
         self.folders_moving > 0
@@ -402,6 +408,7 @@ impl Files {
                 return Step::Done;
             }
             let action = FolderAction::MakeFolder { path: path.clone() };
+            self.work.folders_making.insert(path.clone());
             self.act(key, path, What::MakeFolder, 0, action);
             return Step::Acting;
         }
@@ -512,6 +519,7 @@ impl Files {
         let Some(done) = self.work.in_flight.remove(&action) else { return };
         self.work.busy_keys.remove(&done.key);
         self.work.busy_paths.remove(&done.path);
+        self.work.folders_making.remove(&done.path);
         self.work.bytes = self.work.bytes.saturating_sub(done.bytes);
         if let What::Move { to } = &done.what {
             self.work.busy_paths.remove(to);
@@ -587,7 +595,7 @@ impl Files {
                     if let Some(now) = &mut record.now {
                         now.executable = *executable;
                     }
-                    record.stat = stat;
+                    record.stat = record.stat.after_touch(stat);
                     self.records.put(done.key, &record, cx.tx);
                 }
             }
@@ -597,7 +605,7 @@ impl Files {
                     self.carry(done.key, &done.path, to, cx);
                 } else if let Some(mut record) = self.records.whole(done.key, cx.tx) {
                     record.path = to.clone();
-                    record.stat = stat;
+                    record.stat = record.stat.after_touch(stat);
                     self.records.put(done.key, &record, cx.tx);
                 }
             }

@@ -225,6 +225,31 @@ fn links_and_modes_travel() {
     assert_eq!(world.replicas[0].folder.get(&path("link")), Some(&Node::Link("else".into())));
 }
 
+/// Setting a bit, or moving, says nothing of a file's content: an edit that nobody told of is still looked for after a
+/// crash, when only what is stored says what need not be read again.
+#[test]
+fn a_touch_of_ours_hides_no_edit() {
+    for moves in [false, true] {
+        let mut world = two_with("run.sh", "#!/bin/sh\n");
+        if moves {
+            world.replicas[0].rename("run.sh", "go.sh");
+        } else if let Some(Node::File { executable, .. }) = world.replicas[0].folder.get_mut(&path("run.sh")) {
+            *executable = true;
+        }
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        let at = if moves { "go.sh" } else { "run.sh" };
+        if !moves {
+            world.replicas[1].edit("run.sh", "sh\n", "sh\nexit\n");
+        }
+        while world.replicas[1].act() {}
+        assert_eq!(world.replicas[1].is_to_be_looked_at(at), !moves, "what was only moved need not be read again");
+        world.settle();
+        world.assert_equal();
+        assert_eq!(world.replicas[0].text(at), if moves { "#!/bin/sh\n" } else { "#!/bin/sh\nexit\n" });
+    }
+}
+
 /// What we wrote, seen again, is no edit: nothing is published.
 #[test]
 fn echoes_are_silent() {

@@ -1,6 +1,6 @@
 //! Names, folders, moves and clashes.
 
-use super::world::World;
+use super::world::{World, path};
 use crate::files::LogEvent;
 
 fn world_with(paths: &[(&str, &str)]) -> World {
@@ -43,6 +43,28 @@ fn a_folder_moves_whole() {
     world.assert_equal();
     assert_eq!(world.replicas[1].text("texts/sub/new.md"), "new\n");
     assert!(world.replicas[0].paths().iter().all(|at| at.starts_with("texts")), "{:?}", world.replicas[0].paths());
+}
+
+/// A person puts a file into a folder that is just being made there, and that others have moved away meanwhile: it comes to
+/// rest somewhere, the same everywhere, and nothing is left to be done.
+#[test]
+fn a_file_put_into_a_folder_that_is_being_made() {
+    let mut world = World::new(2);
+    world.replicas[0].write("x/y/f.md", "one\n");
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    assert!(world.replicas[1].act(), "x is made, and x/y about to be");
+    world.replicas[0].rename("x/y", "z");
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    world.replicas[1].write("x/y/new.md", "two\n");
+    let seen = ["x/y", "x/y/new.md"].map(|at| world.replicas[1].look(&path(at))).into();
+    world.replicas[1].call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
+    world.settle();
+    world.assert_equal();
+    let texts: Vec<String> = world.replicas[1].paths().into_iter().filter(|at| at.ends_with(".md")).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts.contains(&"z/f.md".to_owned()), "{texts:?}");
 }
 
 /// Two different files made apart at one path are both kept, under the same names everywhere; and that clash name is
