@@ -14,6 +14,7 @@ mod join;
 mod local;
 mod manage;
 mod members;
+mod requests;
 mod share;
 mod status;
 mod term;
@@ -79,6 +80,9 @@ fn run(args: Args) -> Ended {
         Do::Leave { yes } => manage::leave(&context, yes),
         Do::Invite(invite) => share::invite(&context, &invite),
         Do::Invites { action } => manage::invites(&context, action.as_ref()),
+        Do::Requests => requests::run(&context),
+        Do::Approve { who } => requests::approve(&context, &who),
+        Do::Deny { who } => requests::deny(&context, &who),
         Do::Members { action, why } => members::run(&context, action.as_ref(), why),
         Do::Devices { action } => members::devices(&context, action.as_ref()),
         Do::Start { no_lan, foreground, detached } => client::start(&context, no_lan, foreground, detached),

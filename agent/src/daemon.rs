@@ -5,6 +5,7 @@
 //! Spec: docs/architecture.md#daemon.
 
 pub(crate) mod answer;
+mod invites;
 pub(crate) mod log;
 mod members;
 mod people;

@@ -92,7 +92,8 @@ fn an_invite_lets_in_whom_it_says() -> Result<()> {
     }
     ada.flush()?;
     let eve = stage.agent("eve")?;
-    eve.join(&revoked)?;
+    let ran = eve.run(["join", &revoked, &eve.folder().to_string_lossy(), "--as", "eve"])?.expect_code(3)?;
+    assert!(ran.stderr.contains("This link was revoked"), "{ran:?}");
     // Ben and Ada go on meanwhile; Eve gets nothing.
     ada.write("private.md", "not for Eve\n")?;
     wait_text(ben, "private.md", "not for Eve\n")?;

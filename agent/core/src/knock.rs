@@ -6,9 +6,13 @@
 
 mod admission;
 mod answer;
+mod refusal;
+mod request;
 
 pub use admission::{ADMISSION_BYTES_MAX, Admission};
 pub use answer::{ANSWER_BYTES_MAX, ANSWER_PARTS_MAX, Answer, AnswerError, AnswerOpener, ReplyKey, make_answer};
+pub use refusal::{Refusal, make_refusal, open_refusal};
+pub use request::JoinRequest;
 
 use rand_core::CryptoRng;
 use weft_protocol::cbor::{self, Decoded, Reader, Wire, Writer};
@@ -75,62 +79,6 @@ pub fn make_knock(
     let psk = Some(Psk { key: &keys.knock.psk, id: &invite.0 });
     let scope = DirectScope { label: "knock", workspace: &link.workspace, psk };
     seal_scoped(&scope, DirectKind::Knock, &kem_public(&keys.knock.kem), &body, rng)
-}
-
-/// Why whoever answered did not let the joiner in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Refusal {
-    /// The invite was revoked, or its issuer is gone.
-    Revoked = 1,
-    /// Its time is over.
-    Expired = 2,
-    /// As many joined by it as may.
-    UsedUp = 3,
-}
-
-impl Refusal {
-    /// What to tell the joiner.
-    #[must_use]
-    pub fn advice(self) -> &'static str {
-        match self {
-            Refusal::Revoked => "This link was revoked. Ask for a new one.",
-            Refusal::Expired => "This link has expired. Ask for a new one.",
-            Refusal::UsedUp => "This link was used as often as it may be. Ask for a new one.",
-        }
-    }
-}
-
-/// Seals a refusal to the joiner. It proves only that a holder of the invite's knock key said so: the joiner tells its
-/// person and goes on knocking.
-#[must_use]
-pub fn make_refusal(
-    workspace: &WorkspaceId,
-    id: OpId,
-    keys: &KnockKeys,
-    reply_key: &[u8; 32],
-    refusal: Refusal,
-    rng: &mut dyn CryptoRng,
-) -> Option<Sealed> {
-    let scope = DirectScope { label: "answer", workspace, psk: Some(Psk { key: &keys.psk, id: &id.0 }) };
-    seal_scoped(&scope, DirectKind::Refusal, reply_key, &[refusal as u8], rng)
-}
-
-/// Opens a refusal of our knock on this link; `None` if it is anything else.
-#[must_use]
-pub fn open_refusal(link: &InviteLink, reply: &ReplyKey, bytes: &[u8]) -> Option<Refusal> {
-    let (keys, invite) = (link.keys().knock, link.invite());
-    let psk = Some(Psk { key: &keys.psk, id: &invite.0 });
-    let scope = DirectScope { label: "answer", workspace: &link.workspace, psk };
-    match open_scoped(&scope, reply.secret(), bytes).ok()? {
-        (DirectKind::Refusal, message) => match message.as_slice() {
-            [1] => Some(Refusal::Revoked),
-            [2] => Some(Refusal::Expired),
-            [3] => Some(Refusal::UsedUp),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 /// Opens a knock on this invite, with its keys ([`KnockKeys::new`] of the invite's knock secret). Whether to welcome is

@@ -105,9 +105,11 @@ pub struct Invite {
     pub issuer: RootKey,
     /// Whether only an admin may welcome.
     pub approval: bool,
+    /// Whom alone it lets in; `None`: whoever holds the link.
+    pub whom: Option<RootKey>,
     /// Not withdrawn, and its issuer still above what it gives.
     pub open: bool,
-    /// Withdrawn, or void since its issuer or somebody who came in by it was removed.
+    /// Withdrawn, or void since its issuer, whom it is for, or somebody who came in by it was removed.
     void: bool,
 }
 

@@ -8,7 +8,7 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
+//! in, and `requests` keeps those who wait for an admin; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -47,6 +47,7 @@ mod receive;
 mod reconcile;
 mod relays;
 mod report;
+mod requests;
 mod rooms;
 mod sealing;
 mod serving;

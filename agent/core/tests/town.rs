@@ -22,7 +22,7 @@ use weft_agent_core::setup::{Setup, Watermark};
 use weft_agent_core::store::{MemoryStore, Table};
 use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::Workspace;
-use weft_agent_core::workspace::command::{Command, Reply, RequestId, Status};
+use weft_agent_core::workspace::command::{Command, InviteTerms, Reply, RequestId, Status};
 use weft_agent_core::workspace::input::{Input, LinkId, LinkKind, LinkUp};
 use weft_agent_core::workspace::output::Output;
 use weft_protocol::frame::{ClientFrame, Peer, PeerId, ServerFrame};
@@ -317,7 +317,13 @@ impl Town {
 
     fn invite(&mut self, host: usize) -> String {
         let expires_wall_ms = self.now.wall_ms + 1_000_000;
-        match self.command(host, Command::Invite { role: Role::Writer, expires_wall_ms, uses: 10, lan: vec![] }) {
+        match self.command(
+            host,
+            Command::Invite {
+                terms: InviteTerms { role: Role::Writer, expires_wall_ms, uses: 10, approval: false, whom: None },
+                lan: vec![],
+            },
+        ) {
             Reply::Invite { link, .. } => link,
             other => panic!("{other:?}"),
         }
@@ -686,3 +692,6 @@ fn a_revoked_device_hears_why() {
     assert_eq!(members.members.len(), 2);
     assert!(members.members.iter().flat_map(|member| &member.devices).any(|device| !device.active));
 }
+
+#[path = "town/invites.rs"]
+mod invites;

@@ -19,6 +19,8 @@ Share a folder:
   join          Join a workspace by a link
   invite        Make a link for one more person
   invites       List open invites, or revoke one
+  requests      Who waits to be let in
+  approve, deny Let one of them in, or not
   leave         Leave a workspace; your files stay
 
 People:
@@ -90,6 +92,18 @@ pub(crate) enum Do {
     Invites {
         #[command(subcommand)]
         action: Option<InvitesDo>,
+    },
+    /// Who waits to be let in: by which name, with which four words, since when
+    Requests,
+    /// Let in somebody who waits. Compare the four words with the person first
+    Approve {
+        /// The start of its id, a name, or the four words in quotes, as `weft requests` lists them
+        who: String,
+    },
+    /// Tell somebody who waits that they are not let in
+    Deny {
+        /// The start of its id, a name, or the four words in quotes, as `weft requests` lists them
+        who: String,
     },
     /// Who belongs, what they may do, and why
     Members {
@@ -260,6 +274,12 @@ pub(crate) struct Invite {
     /// How many people may join by it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) uses: u32,
+    /// Whoever comes by it waits until an admin or owner lets them in (`weft requests`)
+    #[arg(long)]
+    pub(crate) approve: bool,
+    /// For this person alone: a member with a new device, or somebody whose key you know (did:key:...)
+    #[arg(long = "for", value_name = "WHO", conflicts_with = "uses")]
+    pub(crate) whom: Option<String>,
     /// Print it as a QR code too
     #[arg(long)]
     pub(crate) qr: bool,
@@ -415,6 +435,11 @@ mod tests {
             "weft join weft:x --dry-run --as Bob",
             "weft leave --yes",
             "weft invite --role reader --expires 2h --uses 3 --json",
+            "weft invite --approve --expires 1d",
+            "weft invite --for Ben",
+            "weft requests --json",
+            "weft approve ab12cd34",
+            "weft deny Bob",
             "weft invites",
             "weft invites revoke ab",
             "weft members --why",
@@ -446,5 +471,6 @@ mod tests {
         }
         assert!(Args::try_parse_from(["weft", "resume", "--restore", "--accept-deletes"]).is_err());
         assert!(Args::try_parse_from(["weft", "invite", "--uses", "0"]).is_err());
+        assert!(Args::try_parse_from(["weft", "invite", "--for", "Ben", "--uses", "2"]).is_err());
     }
 }

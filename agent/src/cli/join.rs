@@ -81,6 +81,9 @@ fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &st
             ));
         }
         joined = !matches!(state, "joining" | "starting");
+        if !joined && matches!(heard(&last), "waiting" | "refused") {
+            break;
+        }
         if joined {
             spinner
                 .set_message(format!("Receiving '{name}': {}", term::count(number(&last, "files"), "file", "files")));
@@ -91,8 +94,24 @@ fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &st
         std::thread::sleep(Duration::from_millis(100));
     }
     spinner.finish_and_clear();
+    if !joined && heard(&last) == "refused" {
+        if context.json {
+            term::say(&last.to_string());
+        }
+        let why = last.get("knocking").map_or("", |heard| text(heard, "why"));
+        return Err(Failure::attention(format!(
+            "{why}\nThis agent goes on asking. With another link: weft join LINK. To give up: weft -C {} leave",
+            dir.display()
+        )));
+    }
     if context.json {
         term::say(&last.to_string());
+        return Ok(0);
+    }
+    if heard(&last) == "waiting" {
+        let words = last.get("knocking").map_or("", |heard| text(heard, "fingerprint"));
+        term::say(&format!("Asked. An admin or owner of '{name}' has to let you in; this finishes by itself."));
+        term::say(&format!("Your four words, for them to compare: {}", term::paint(Style::Bold, words)));
         return Ok(0);
     }
     if joined {
@@ -113,7 +132,15 @@ fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &st
         };
         term::say(&format!("  {}  {state}", text(address, "url")));
     }
+    term::note(
+        "A link that was copied in part, or made up, meets nobody: if this stays so, ask whoever gave it to you.",
+    );
     Ok(0)
+}
+
+/// What the joiner has heard: `unheard`, `waiting`, `refused`, or nothing once it is in.
+fn heard(status: &Value) -> &str {
+    status.get("knocking").map_or("", |heard| text(heard, "state"))
 }
 
 fn problems(status: &Value) -> Option<String> {

@@ -53,8 +53,11 @@ pub(crate) fn invites(context: &Context, action: Option<&InvitesDo>) -> Ended {
     }
     for invite in open {
         let id: String = text(invite, "id").chars().take(8).collect();
+        let whom = text(invite, "for");
+        let for_whom = if whom.is_empty() { String::new() } else { format!("  for {whom} alone") };
+        let asks = if invite.get("approval") == Some(&Value::Bool(true)) { "  with approval" } else { "" };
         term::say(&format!(
-            "{}  {}  {} of {} used  until {}  by {}",
+            "{}  {}  {} of {} used  until {}  by {}{for_whom}{asks}",
             paint(Style::Bold, &id),
             text(invite, "role"),
             number(invite, "used"),

@@ -9,7 +9,7 @@ use super::client::Client;
 use super::term::{self, Style};
 use super::{Context, Ended};
 use crate::config::Config;
-use crate::daemon::wire::{Failure, Request};
+use crate::daemon::wire::{Failure, InviteWish, Request};
 use crate::folder::ignore::Rules;
 use crate::folder::{refuse, scan};
 
@@ -122,7 +122,14 @@ fn paint_name(name: &str) -> String {
 /// Asks for a link.
 pub(crate) fn ask_link(client: &mut Client, dir: PathBuf, invite: &Invite) -> Result<Value, Failure> {
     let expires_ms = u64::try_from(term::span(&invite.expires)?.as_millis()).unwrap_or(u64::MAX);
-    client.ask(&Request::Invite { dir, role: invite.role.clone(), expires_ms, uses: invite.uses })
+    let wish = InviteWish {
+        role: invite.role.clone(),
+        expires_ms,
+        uses: invite.uses,
+        approval: invite.approve,
+        whom: invite.whom.clone(),
+    };
+    client.ask(&Request::Invite { dir, wish })
 }
 
 /// Prints a link for people.
@@ -138,6 +145,26 @@ pub(crate) fn show_link(made: &Value, qr: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a link is good for, in words.
+fn good_for(invite: &Invite, member: Option<&str>) -> String {
+    let Invite { role, expires, .. } = invite;
+    let mut words = match (&invite.whom, member) {
+        (Some(_), Some(member)) => format!(
+            "Good for {member} alone, with a new device and their 24 words, for {expires}; they stay what they are."
+        ),
+        (Some(who), None) => format!("Good for {who} alone, as {role}, for {expires}."),
+        (None, _) if invite.uses == 1 => format!("Good for one person as {role}, for {expires}."),
+        (None, _) => format!("Good for {} people as {role}, for {expires}.", invite.uses),
+    };
+    if invite.approve {
+        words.push_str(" Whoever comes by it waits until you let them in: weft requests.");
+    } else if invite.whom.is_none() {
+        words.push_str(" The link is a key: send it over a channel you trust.");
+    }
+    words.push_str("\nThey run: weft join '<link>'");
+    words
+}
+
 /// `weft invite`.
 pub(crate) fn invite(context: &Context, invite: &Invite) -> Ended {
     let dir = context.folder()?;
@@ -148,10 +175,6 @@ pub(crate) fn invite(context: &Context, invite: &Invite) -> Ended {
         return Ok(0);
     }
     show_link(&made, invite.qr)?;
-    let people = if invite.uses == 1 { "one person".to_owned() } else { format!("{} people", invite.uses) };
-    term::note(&format!(
-        "Good for {people} as {}, for {}. The link is a key: send it over a channel you trust.\nThey run: weft join '<link>'",
-        invite.role, invite.expires
-    ));
+    term::note(&good_for(invite, made.get("member").and_then(Value::as_str)));
     Ok(0)
 }

@@ -78,7 +78,7 @@ pub(crate) fn summary(workspace: &Value) -> String {
         "active" if is_well(workspace) && connected > 0 => paint(Style::Green, "in sync"),
         "active" if is_well(workspace) => paint(Style::Green, "saved here"),
         "active" => paint(Style::Yellow, "syncing"),
-        "joining" => paint(Style::Yellow, "waiting to be let in"),
+        "joining" => paint(Style::Yellow, joining(workspace)),
         "paused" => paint(Style::Yellow, "paused (weft resume)"),
         "halted" => paint(Style::Red, "halted"),
         "left" => paint(Style::Red, "left"),
@@ -105,6 +105,15 @@ pub(crate) fn summary(workspace: &Value) -> String {
     parts.join(&paint(Style::Dim, " · "))
 }
 
+/// What somebody waits for who is not in yet.
+fn joining(workspace: &Value) -> &'static str {
+    match workspace.get("knocking").map(|heard| text(heard, "state")) {
+        Some("waiting") => "waiting for an admin",
+        Some("refused") => "not let in",
+        Some(_) | None => "waiting to be let in",
+    }
+}
+
 fn show(workspace: &Value) -> String {
     let mut out = format!(
         "{}  {}\n  {}\n",
@@ -123,6 +132,15 @@ fn show(workspace: &Value) -> String {
             let state = if up { paint(Style::Green, "connected") } else { paint(Style::Yellow, why(address)) };
             out.push_str(&format!("  {} {}  {state}\n", paint(Style::Dim, "relay"), text(address, "url")));
         }
+    }
+    let words = workspace.get("knocking").map_or("", |heard| text(heard, "fingerprint"));
+    if !words.is_empty() {
+        out.push_str(&format!("  an admin lets you in; your four words, for them to compare: {words}\n"));
+    }
+    let requests = number(workspace, "requests");
+    if requests > 0 {
+        let waiting = term::count(requests, "person waits", "people wait");
+        out.push_str(&format!("  {} {waiting} to be let in: weft requests\n", paint(Style::Yellow, "!")));
     }
     for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
         out.push_str(&format!("  {} {problem}\n", paint(Style::Yellow, "!")));

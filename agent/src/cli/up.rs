@@ -37,7 +37,8 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         }
     }
     let workspace = ask_one(&mut client, &dir)?;
-    let invite = Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, qr: up.qr };
+    let invite =
+        Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, approve: false, whom: None, qr: up.qr };
     let made = share::ask_link(&mut client, dir.clone(), &invite)?;
     if context.json {
         term::say(&made.to_string());

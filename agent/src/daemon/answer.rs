@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::unix::OwnedWriteHalf;
 use weft_agent_core::files::Resume;
-use weft_agent_core::id::OpId;
+use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::invite_link::InviteLink;
-use weft_agent_core::workspace::command::{Command, OpenInvite, Reply, Status};
+use weft_agent_core::workspace::command::{Command, Reply, Status};
 
 use super::run::{Daemon, say};
 use super::space::Space;
 use super::wire::{Answer, Failure, Request, ResumeAnswer};
-use super::{members, people, report};
+use super::{invites, members, people, report};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
 use crate::home::registry::Entry;
@@ -36,12 +36,12 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Init { dir, name, relays, display_name } => init(daemon, dir, name, relays, display_name).await,
         Request::Join { dir, link, display_name } => join(daemon, dir, &link, display_name).await,
         Request::Leave { dir } => leave(daemon, &dir).await,
-        Request::Invite { dir, role, expires_ms, uses } => invite(daemon, &dir, &role, expires_ms, uses).await,
-        Request::Invites { dir } => {
-            let open = invites(&*space(daemon, &dir)?).await?;
-            Ok(Value::Array(open.iter().map(report::invite).collect()))
-        }
-        Request::RevokeInvite { dir, id } => revoke(daemon, &dir, &id).await,
+        Request::Invite { dir, wish } => invites::invite(&space(daemon, &dir)?.shared, &wish, daemon.lan_urls()).await,
+        Request::Invites { dir } => invites::open(&space(daemon, &dir)?.shared).await,
+        Request::RevokeInvite { dir, id } => invites::revoke(&space(daemon, &dir)?.shared, &id).await,
+        Request::Requests { dir } => invites::requests(&space(daemon, &dir)?.shared).await,
+        Request::Approve { dir, who } => invites::approve(&space(daemon, &dir)?.shared, &who).await,
+        Request::Deny { dir, who } => invites::deny(&space(daemon, &dir)?.shared, &who).await,
         Request::Members { dir } => {
             let space = space(daemon, &dir)?;
             Ok(report::members(&*members::ask(&space.shared).await?))
@@ -228,6 +228,13 @@ async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Opti
     let _making = daemon.making.lock().await;
     let link = InviteLink::parse(link.trim()).map_err(|error| Failure::usage(error.to_string()))?;
     let id = link.workspace;
+    let waiting = daemon.spaces().into_iter().find(|space| space.shared.id == id && space.shared.is_joining());
+    if let Some(space) = waiting {
+        // Whoever was refused, or waits in vain, tries another link.
+        let path = space.shared.path.clone();
+        drop(space);
+        forget(daemon, &id, &path).await?;
+    }
     if let Some(entry) = daemon.registry().by_id(&id).cloned() {
         return Err(Failure::usage(format!(
             "this agent is in '{}' already, in {}; one agent has one folder a workspace",
@@ -273,53 +280,27 @@ async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
         space.shared.farewell().await;
     }
     drop(space);
-    let stopping = Arc::clone(daemon);
-    tokio::task::spawn_blocking(move || stopping.stop_space(&id))
-        .await
-        .map_err(|_| Failure::new("the workspace did not stop; run `weft stop`, then leave again"))?;
-    {
-        let mut registry = daemon.registry();
-        registry.remove(&id);
-        registry.save(&daemon.home)?;
-    }
-    marker::remove(&path)?;
-    let replica = daemon.home.replica_dir(&id);
-    if replica.exists() {
-        std::fs::remove_dir_all(replica)?;
-    }
+    forget(daemon, &id, &path).await?;
     Ok(json!({"path": path, "name": name, "heard": heard}))
 }
 
-async fn invite(daemon: &Arc<Daemon>, dir: &Path, role: &str, expires_ms: u64, uses: u32) -> Outcome {
-    let role = report::role_of(role)
-        .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; reader, writer or admin")))?;
-    let command = Command::Invite {
-        role,
-        expires_wall_ms: clock::wall_ms().saturating_add(expires_ms),
-        uses,
-        lan: daemon.lan_urls(),
-    };
-    let Reply::Invite { link, id, beyond_lan } = space(daemon, dir)?.shared.ask(command, PATIENCE).await? else {
-        return unexpected();
-    };
-    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan}))
-}
-
-async fn invites(space: &Space) -> Result<Vec<OpenInvite>, Failure> {
-    let Reply::Invites(open) = space.shared.ask(Command::Invites, PATIENCE).await? else { return unexpected() };
-    Ok(open)
-}
-
-async fn revoke(daemon: &Arc<Daemon>, dir: &Path, prefix: &str) -> Outcome {
-    let space = space(daemon, dir)?;
-    let open = invites(&space).await?;
-    let matching: Vec<OpId> =
-        open.iter().map(|invite| invite.id).filter(|id| id.to_string().starts_with(prefix)).collect();
-    match matching.as_slice() {
-        [id] => done(&space, Command::RevokeInvite(*id)).await,
-        [] => Err(Failure::usage(format!("no open invite begins with {prefix}; `weft invites` lists them"))),
-        _ => Err(Failure::usage(format!("several open invites begin with {prefix}; give more of it"))),
+/// Ends a workspace here, and removes what was kept of it; the files stay.
+async fn forget(daemon: &Arc<Daemon>, id: &WorkspaceId, path: &Path) -> Result<(), Failure> {
+    let (stopping, stopped) = (Arc::clone(daemon), *id);
+    tokio::task::spawn_blocking(move || stopping.stop_space(&stopped))
+        .await
+        .map_err(|_| Failure::new("the workspace did not stop; run `weft stop`, then try again"))?;
+    {
+        let mut registry = daemon.registry();
+        registry.remove(id);
+        registry.save(&daemon.home)?;
     }
+    marker::remove(path)?;
+    let replica = daemon.home.replica_dir(id);
+    if replica.exists() {
+        std::fs::remove_dir_all(replica)?;
+    }
+    Ok(())
 }
 
 async fn resume(daemon: &Arc<Daemon>, dir: Option<&Path>, answer: Option<ResumeAnswer>) -> Outcome {

@@ -20,7 +20,7 @@ pub(crate) async fn ask(shared: &Shared) -> Result<Box<Members>, Failure> {
 }
 
 /// The member meant by a display name, the start of a root key, the fingerprint's words, or a device's label.
-fn find<'a>(members: &'a Members, who: &str) -> Result<&'a MemberDetail, Failure> {
+pub(super) fn find<'a>(members: &'a Members, who: &str) -> Result<&'a MemberDetail, Failure> {
     let all = || members.members.iter();
     let by_name: Vec<&MemberDetail> = all().filter(|member| member.name == who || member.fingerprint == who).collect();
     let by_key = || all().filter(|member| who.len() >= 6 && member.root.to_string().starts_with(who)).collect();

@@ -7,10 +7,13 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use weft_agent_core::files::{Halt, LogEntry, LogEvent};
 use weft_agent_core::membership::Role;
-use weft_agent_core::workspace::command::{Because, DeviceDetail, Members, OpenInvite, State, Status};
+use weft_agent_core::workspace::command::{
+    Because, DeviceDetail, JoinRequestDetail, Knocking, Members, OpenInvite, State, Status,
+};
 use weft_agent_core::workspace::input::LinkKind;
 
 use super::space::Shared;
+use crate::account::root_did;
 
 /// One workspace; `status` is absent while it cannot answer.
 pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
@@ -31,12 +34,15 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
             "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
             "settled": false, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
             "pending": {"send": 0, "receive": 0, "read": reading}, "links": [], "peers": [], "problems": problems,
-            "rejected": {}, "relays": [], "members": [], "addresses": addresses,
+            "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "knocking": null,
         });
     };
     let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
     problems.extend(status.halt.as_ref().map(halt_text));
     problems.extend(status.problems.iter().cloned());
+    if let Some(Knocking::Refused(why)) = &status.knocking {
+        problems.push(why.clone());
+    }
     let links: Vec<Value> = status
         .links
         .iter()
@@ -82,6 +88,8 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         "members": members,
         "addresses": addresses,
         "halt": status.halt.as_ref().map(halt_text),
+        "requests": status.requests,
+        "knocking": status.knocking.as_ref().map(knocking),
     })
 }
 
@@ -151,7 +159,27 @@ pub(crate) fn invite(invite: &OpenInvite) -> Value {
     json!({
         "id": invite.id.to_string(), "role": role(invite.role), "expires_ms": invite.expires_wall_ms,
         "uses": invite.uses, "used": invite.used, "issuer": invite.issuer, "link": invite.link,
+        "approval": invite.approval, "for": invite.whom,
     })
+}
+
+/// Somebody who waits for an admin.
+pub(crate) fn request(request: &JoinRequestDetail) -> Value {
+    json!({
+        "id": request.device.to_string(), "root": request.root.to_string(), "did": root_did(&request.root.0),
+        "name": request.name, "device": request.label, "fingerprint": request.fingerprint, "member": request.member,
+        "invite": request.invite.to_string(), "role": role(request.role), "first_ms": request.first_wall_ms,
+        "last_ms": request.last_wall_ms,
+    })
+}
+
+/// What a joiner has heard.
+fn knocking(knocking: &Knocking) -> Value {
+    match knocking {
+        Knocking::Unheard => json!({"state": "unheard"}),
+        Knocking::Waiting { fingerprint } => json!({"state": "waiting", "fingerprint": fingerprint}),
+        Knocking::Refused(why) => json!({"state": "refused", "why": why}),
+    }
 }
 
 /// Who belongs, and why.

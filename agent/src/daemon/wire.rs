@@ -39,9 +39,7 @@ pub(crate) enum Request {
     },
     Invite {
         dir: PathBuf,
-        role: String,
-        expires_ms: u64,
-        uses: u32,
+        wish: InviteWish,
     },
     Invites {
         dir: PathBuf,
@@ -49,6 +47,18 @@ pub(crate) enum Request {
     RevokeInvite {
         dir: PathBuf,
         id: String,
+    },
+    /// Who waits for an admin.
+    Requests {
+        dir: PathBuf,
+    },
+    Approve {
+        dir: PathBuf,
+        who: String,
+    },
+    Deny {
+        dir: PathBuf,
+        who: String,
     },
     /// Who belongs, and why.
     Members {
@@ -124,6 +134,17 @@ pub(crate) enum Request {
     },
     /// End.
     Shutdown,
+}
+
+/// What a link shall be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct InviteWish {
+    pub(crate) role: String,
+    pub(crate) expires_ms: u64,
+    pub(crate) uses: u32,
+    pub(crate) approval: bool,
+    /// A member, or somebody else's `did:key`.
+    pub(crate) whom: Option<String>,
 }
 
 /// A text that is never shown.

@@ -313,6 +313,8 @@ impl Machine for Toy {
                     rejected: BTreeMap::new(),
                     members: Vec::new(),
                     device: DeviceId([self.device; 16]),
+                    requests: 0,
+                    knocking: None,
                 };
                 self.out.push_back(Output::Reply(request, Reply::Status(Box::new(status))));
             }

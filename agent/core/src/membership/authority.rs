@@ -183,6 +183,8 @@ impl Author<'_> {
                     && known.is_none_or(|member| member.kem == root.kem)
                     && self.certified(cert, standing)
                     && !self.is_foreign_device(cert)
+                    && (facts.whom.is_none_or(|whom| whom == root.sign) || !self.set.defends(Defence::NamedGuest))
+                    && (self.invited_since(&root.sign, invite) || !self.set.defends(Defence::InvitedSince))
                     // A link brings people, it does not bring back a device that its own member gave up.
                     && !self.is_revoked(&cert.device().id());
                 standing.support.push(vec![*invite]);
@@ -337,6 +339,15 @@ impl Author<'_> {
                 _ => false,
             },
         }
+    }
+
+    /// Whether an invite knew of the removal of whoever comes by it, if that one was removed: links from before are what
+    /// the removed one may still have.
+    fn invited_since(&self, root: &RootKey, invite: &OpId) -> bool {
+        self.state.former.get(root).is_none_or(|end| {
+            let removed = self.set.get(end).is_some_and(|op| matches!(op.body(), OpBody::Remove { .. }));
+            !removed || self.set.before(self.set.index_of(end), self.set.index_of(invite))
+        })
     }
 
     fn is_revoked(&self, id: &DeviceId) -> bool {

@@ -31,6 +31,10 @@ pub(crate) enum Defence {
     OpenInvite,
     /// An invite ends with its issuer.
     IssuerStays,
+    /// A link for one person lets in nobody else.
+    NamedGuest,
+    /// Who was removed comes back by an invite that knew of the removal.
+    InvitedSince,
     /// Of several that stand, the least privilege.
     LeastPrivilege,
     /// A cut is exact, and both signatures of a fork hold.

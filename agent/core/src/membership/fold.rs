@@ -341,7 +341,7 @@ impl<'a> Fold<'a> {
             .bodies()
             .filter_map(|(_, body)| if let OpBody::Uninvite { invite } = body { Some(*invite) } else { None })
             .collect();
-        // A removal voids the invites that the removed one issued or came in by.
+        // A removal voids the invites that the removed one issued or came in by, or that are for it alone.
         let mut came_by: BTreeMap<OpId, Vec<usize>> = BTreeMap::new();
         // By person: two admins may welcome the same one at the same time.
         let mut used: BTreeMap<OpId, BTreeSet<RootKey>> = BTreeMap::new();
@@ -357,11 +357,13 @@ impl<'a> Fold<'a> {
         }
         let mut invites = BTreeMap::new();
         for (index, body) in self.bodies() {
-            let OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval } = body else { continue };
+            let OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval, whom } = body else { continue };
             let Some(issuer) = self.set.standing_at(index).and_then(|standing| standing.root) else { continue };
             let id = self.set.id_at(Some(index));
-            let ended =
-                !self.after_all(self.ended.get(&issuer), Some(index)) || !self.after_all(came_by.get(&id), Some(index));
+            let guest = whom.and_then(|root| self.ended.get(&root));
+            let ended = [self.ended.get(&issuer), came_by.get(&id), guest]
+                .into_iter()
+                .any(|ends| !self.after_all(ends, Some(index)));
             let void = withdrawn.contains(&id) || (ended && self.set.defends(Defence::IssuerStays));
             let invite = Invite {
                 sign: *sign,
@@ -372,6 +374,7 @@ impl<'a> Fold<'a> {
                 used: used.get(&id).map_or(0, |people| u32::try_from(people.len()).unwrap_or(u32::MAX)),
                 issuer,
                 approval: *approval,
+                whom: *whom,
                 open: is_open(void, *role, members.get(&issuer)) || (!void && !self.set.defends(Defence::IssuerStays)),
                 void,
             };

@@ -31,7 +31,7 @@ pub(super) fn step(set: &OpSet, before: &Membership, index: usize) -> Option<Mem
     match body {
         OpBody::Device { cert, label } => state.introduce(cert, label, id),
         OpBody::Revoke { devices, .. } => devices.iter().for_each(|device| state.revoke(device)),
-        OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval } => {
+        OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval, whom } => {
             let issuer = standing.root?;
             let invite = Invite {
                 sign: *sign,
@@ -42,6 +42,7 @@ pub(super) fn step(set: &OpSet, before: &Membership, index: usize) -> Option<Mem
                 used: 0,
                 issuer,
                 approval: *approval,
+                whom: *whom,
                 open: is_open(false, *role, state.members.get(&issuer)),
                 void: false,
             };
@@ -143,8 +144,9 @@ impl Membership {
             device.active = false;
             device.introduced_by.clear();
         }
-        let issued = self.invites.iter().filter(|(_, invite)| invite.issuer == *root).map(|(id, _)| *id);
-        for invite in issued.collect::<Vec<OpId>>() {
+        let theirs = self.invites.iter().filter(|(_, invite)| invite.issuer == *root || invite.whom == Some(*root));
+        let theirs = theirs.map(|(id, _)| *id);
+        for invite in theirs.collect::<Vec<OpId>>() {
             self.void(&invite);
         }
     }

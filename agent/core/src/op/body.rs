@@ -198,7 +198,7 @@ pub enum OpBody {
         /// The epoch without them.
         epoch: EpochGrant,
     },
-    /// 3: an invite. [signing key, knock, role, expiry wall ms, uses, approval]
+    /// 3: an invite. [signing key, knock, role, expiry wall ms, uses, approval], and root32 if it is for one person
     Invite {
         /// Whoever holds the link signs admissions with its secret half.
         sign: [u8; 32],
@@ -212,6 +212,8 @@ pub enum OpBody {
         uses: u32,
         /// Whether only an admin may welcome.
         approval: bool,
+        /// Whom alone it lets in; `None`: whoever holds the link.
+        whom: Option<RootKey>,
     },
     /// 4: an invite is void. \[invite32\]
     Uninvite {
@@ -335,9 +337,10 @@ impl OpBody {
         match self {
             OpBody::Device { cert, label } => w.array(2).item(cert).text(label),
             OpBody::Revoke { devices, cut, epoch } => w.array(3).list(devices).item(cut).item(epoch),
-            OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval } => {
-                w.array(6).bytes(sign).bytes(knock.expose()).item(role);
-                w.uint(*expires_wall_ms).uint(u64::from(*uses)).bool(*approval)
+            OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval, whom } => {
+                w.array(6 + usize::from(whom.is_some())).bytes(sign).bytes(knock.expose()).item(role);
+                w.uint(*expires_wall_ms).uint(u64::from(*uses)).bool(*approval);
+                if let Some(root) = whom { w.item(root) } else { w }
             }
             OpBody::Uninvite { invite } => w.array(1).item(invite),
             OpBody::Welcome { invite, admission, slots } => w.array(3).item(invite).item(admission).list(slots),
@@ -383,7 +386,10 @@ impl OpBody {
                 Ok(OpBody::Revoke { devices, cut: r.item()?, epoch: r.item()? })
             }
             3 => {
-                r.array(6, "invite op")?;
+                let fields = r.array_up_to(7, "invite op")?;
+                if fields < 6 {
+                    return Err(DecodeError::Invalid("invite op"));
+                }
                 let sign: [u8; 32] = r.item()?;
                 if !is_sound_key(&sign) {
                     return Err(DecodeError::Invalid("invite key"));
@@ -391,7 +397,9 @@ impl OpBody {
                 let knock = Secret::new(r.item()?);
                 let (role, expires_wall_ms) = (r.item()?, r.uint()?);
                 let uses = r.uint_up_to(u64::from(u32::MAX), "uses")? as u32;
-                Ok(OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval: r.bool()? })
+                let approval = r.bool()?;
+                let whom = if fields == 7 { Some(r.item()?) } else { None };
+                Ok(OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval, whom })
             }
             4 => {
                 r.array(1, "uninvite op")?;

@@ -110,10 +110,24 @@ pub mod ops {
         uses: u32,
         approval: bool,
     ) -> SignedOp {
+        invite_for(author, secret, role, expires_wall_ms, uses, approval, None)
+    }
+
+    /// Kind 3: an invite that lets in nobody but `whom`, if that is given.
+    #[must_use]
+    pub fn invite_for(
+        author: &Author<'_>,
+        secret: &InviteSecret,
+        role: Role,
+        expires_wall_ms: u64,
+        uses: u32,
+        approval: bool,
+        whom: Option<RootKey>,
+    ) -> SignedOp {
         let keys = secret.keys(&author.workspace);
         let sign = keys.sign.verifying_key().to_bytes();
         let knock = keys.knock.secret().clone();
-        author.sign(OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval })
+        author.sign(OpBody::Invite { sign, knock, role, expires_wall_ms, uses, approval, whom })
     }
 
     /// Kind 4: an invite is void.

@@ -310,6 +310,78 @@ fn invites_of_a_removed_admin() {
     }
 }
 
+/// A link that was made for one person leaks to another.
+#[test]
+fn link_for_somebody_else() {
+    stopped_by(Defence::NamedGuest, |cast| {
+        let (secret, whom) = (InviteSecret::generate(&mut rng(5)), Some(cast.root(6)));
+        let op = ops::invite_for(&cast.by(0, cast.base()), &secret, Role::Writer, 9, 1, false, whom);
+        cast.invite = cast.add(op);
+        let keys = secret.keys(&cast.world.workspace());
+        cast.admission = Admission::make(&cast.world.workspace(), cast.invite, &keys.sign, &cast.guest);
+        let after = vec![cast.invite];
+        let_in(cast, after)
+    });
+}
+
+/// Somebody who was removed has kept a link for several people, which they did not come by.
+#[test]
+fn removed_member_comes_back_by_a_link_they_kept() {
+    stopped_by(Defence::InvitedSince, |cast| {
+        let keys = kept_link(cast);
+        let removed = cast.remove(0, 6, vec![cast.invite]);
+        let who = cast.people[6].clone();
+        cast.admission = Admission::make(&cast.world.workspace(), cast.invite, &keys.sign, &who);
+        let (invite, admission, epoch) = (cast.invite, cast.admission.clone(), cast.world.epoch.clone());
+        let by = cast.by(5, vec![removed]);
+        let welcome = ops::welcome(&by, invite, admission, Role::Writer, &epoch, &mut rng(4)).unwrap();
+        cast.add(welcome);
+        cast.role(6).is_some()
+    });
+    // A link that was made since lets them in again.
+    let mut cast = Cast::ranks();
+    let removed = cast.remove(0, 6, cast.base());
+    let secret = InviteSecret::generate(&mut rng(5));
+    let op = ops::invite(&cast.by(0, vec![removed]), &secret, Role::Writer, 9, 1, false);
+    let invite = cast.add(op);
+    let keys = secret.keys(&cast.world.workspace());
+    let admission = Admission::make(&cast.world.workspace(), invite, &keys.sign, &cast.people[6]);
+    let epoch = cast.world.epoch.clone();
+    let welcome =
+        ops::welcome(&cast.by(5, vec![invite]), invite, admission, Role::Writer, &epoch, &mut rng(4)).unwrap();
+    cast.add(welcome);
+    assert_eq!(cast.role(6), Some(Role::Writer));
+}
+
+/// An invite for several people on the base; becomes the cast's.
+fn kept_link(cast: &mut Cast) -> crate::invite::InviteKeys {
+    let secret = InviteSecret::generate(&mut rng(5));
+    let op = ops::invite(&cast.by(0, cast.base()), &secret, Role::Writer, 9, 5, false);
+    cast.invite = cast.add(op);
+    secret.keys(&cast.world.workspace())
+}
+
+/// A link for a member's lost device ends when that member is removed, or leaves.
+#[test]
+fn link_for_a_member_ends_with_the_member() {
+    for leaves in [false, true] {
+        let mut cast = Cast::ranks();
+        let (secret, whom) = (InviteSecret::generate(&mut rng(5)), Some(cast.root(6)));
+        let op = ops::invite_for(&cast.by(0, cast.base()), &secret, Role::Reader, 9, 1, false, whom);
+        let invite = cast.add(op);
+        assert!(cast.world.state().invites[&invite].open);
+        if leaves {
+            let op = ops::leave(&cast.by(6, vec![invite]));
+            cast.add(op);
+        } else {
+            cast.remove(0, 6, vec![invite]);
+        }
+        assert!(!cast.world.state().invites[&invite].open);
+        let anew = cast.world.set.state_anew(&cast.world.set.heads()).unwrap();
+        assert_eq!(anew, *cast.world.state());
+    }
+}
+
 /// Two owners disagree on somebody's role at once: ids ground until they sort first give nothing.
 #[test]
 fn ground_ids() {

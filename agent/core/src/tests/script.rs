@@ -198,7 +198,8 @@ impl Cast {
             6 => ops::epoch(&by, &state, &old, &mut rng)?.0,
             7 => {
                 let secret = crate::invite::InviteSecret::generate(&mut rng);
-                ops::invite(&by, &secret, ROLES[step.role as usize % 5], HOUR, 1, false)
+                let whom = step.whom.is_multiple_of(2).then_some(root);
+                ops::invite_for(&by, &secret, ROLES[step.role as usize % 5], HOUR, 1, false, whom)
             }
             8 => ops::uninvite(&by, self.invite),
             9 => {

@@ -22,7 +22,7 @@ use crate::invite::InviteSecret;
 use crate::invite_link::InviteLink;
 use crate::key_packet::{KeyPacket, recipients};
 use crate::keyring::Keyring;
-use crate::knock::Admission;
+use crate::knock::{Admission, Refusal};
 use crate::membership::{OpSet, Role};
 use crate::op::ops;
 use crate::op::{ChainPoint, Cut, EpochGrant, Genesis, OpBody, Policy, SignedOp, WrappedSlot};
@@ -77,6 +77,7 @@ pub(super) fn bodies(world: &mut World) -> Vec<OpBody> {
             expires_wall_ms: 1_800_000_000_000,
             uses: 3,
             approval: true,
+            whom: None,
         },
         OpBody::Uninvite { invite },
         OpBody::Welcome { invite, admission, slots },
@@ -215,6 +216,18 @@ fn cases() -> Vec<Case> {
         let name = format!("op-{kind:02}-as-{:02}", bytes[36]);
         case(&name, "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&bytes))]);
     }
+    // An invite for one person has one field more; one more still, or a field of another shape, is none.
+    let secret = InviteSecret::new(Secret::new([6; 32]));
+    let whom = Some(founder.root_public.sign);
+    let invite = ops::invite_for(&by, &secret, Role::Reader, 1_800_000_000_000, 1, false, whom).bytes().to_vec();
+    case("op-03-for-one", "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&invite))]);
+    let at = invite.len() - 64 - 34;
+    let mut shorter = invite.clone();
+    shorter[at] = 0x40;
+    case("op-03-for-nobody", "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&shorter))]);
+    let mut forged = invite.clone();
+    forged[at + 2] ^= 1;
+    case("op-03-for-another", "op", &[("workspace", ws()), ("key", key.clone()), ("bytes", hex(&forged))]);
     let leave = by.sign(OpBody::Leave).bytes().to_vec();
     let op = |bytes: &[u8], workspace: String| [("workspace", workspace), ("key", key.clone()), ("bytes", hex(bytes))];
     case("op-other-workspace", "op", &op(&leave, hex(&[1; 32])));
@@ -346,6 +359,51 @@ fn cases() -> Vec<Case> {
     case("direct-notice", "direct", &direct(sealed.bytes(), founder.device.kem_secret()));
     case("direct-stranger", "direct", &direct(sealed.bytes(), &Secret::new([5; 32])));
     case("direct-length", "direct", &direct(&sealed.bytes()[..511], founder.device.kem_secret()));
+
+    // What a joiner hears, and what is kept of a knock that waits.
+    let mut door_rng = ChaCha20Rng::from_seed([80; 32]);
+    let joiner = crate::identity::LocalIdentity::generate(&mut door_rng, "Bob", "desk");
+    let secret = InviteSecret::new(Secret::new([6; 32]));
+    let keys = secret.keys(&workspace);
+    let reply = crate::knock::ReplyKey::from_secret(Secret::new([11; 32]));
+    let door = InviteLink {
+        workspace,
+        secret,
+        op_heads: vec![OpId([7; 32])],
+        inviter: DeviceId([8; 16]),
+        urls: Vec::new(),
+        name: "notes".to_owned(),
+    };
+    let fields = |bytes: &[u8], reply: &Secret| {
+        [("link", door.to_text()), ("reply-secret", hex(reply.expose())), ("bytes", hex(bytes))]
+    };
+    for (name, refusal) in
+        [("waiting", Refusal::Waiting), ("denied", Refusal::Denied), ("for-another", Refusal::NotForYou)]
+    {
+        let (id, key) = (door.invite(), reply.public());
+        let sealed = crate::knock::make_refusal(&workspace, id, &keys.knock, &key, refusal, &mut door_rng).unwrap();
+        case(&format!("refusal-{name}"), "refusal", &fields(sealed.bytes(), reply.secret()));
+        if refusal == Refusal::Denied {
+            case("refusal-stranger", "refusal", &fields(sealed.bytes(), &Secret::new([12; 32])));
+            let mut changed = sealed.bytes().to_vec();
+            changed[80] ^= 1;
+            case("refusal-changed", "refusal", &fields(&changed, reply.secret()));
+        }
+    }
+    let admission = Admission::make(&workspace, door.invite(), &keys.sign, &joiner);
+    let request = crate::knock::JoinRequest {
+        admission,
+        reply_key: reply.public(),
+        first_wall_ms: 1_800_000_000_000,
+        last_wall_ms: 1_800_000_060_000,
+        denied: true,
+    };
+    let request = weft_protocol::cbor::to_bytes(&request);
+    case("request", "request", &[("bytes", hex(&request))]);
+    case("request-truncated", "request", &[("bytes", hex(&request[..request.len() - 1]))]);
+    let mut changed = request.clone();
+    *changed.last_mut().unwrap() = 0x01;
+    case("request-decision", "request", &[("bytes", hex(&changed))]);
 
     // Links.
     let link = InviteLink {
@@ -547,6 +605,22 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
                 say("psk", hex(link.keys().knock.psk.expose()));
                 say("kem", hex(&crate::wrap::kem_public(&link.keys().knock.kem)));
                 say("room", link.keys().knock.room.id.to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "refusal" => {
+            let link = InviteLink::parse(&inputs["link"]).unwrap();
+            let reply = crate::knock::ReplyKey::from_secret(Secret::new(fixed(inputs, "reply-secret")));
+            let said = crate::knock::open_refusal(&link, &reply, &bytes("bytes"));
+            say("says", said.map_or_else(|| "nothing".to_owned(), |refusal| format!("{refusal:?}")));
+        }
+        "request" => match weft_protocol::cbor::from_bytes::<crate::knock::JoinRequest>(&bytes("bytes")) {
+            Ok(request) => {
+                say("device", request.device().to_string());
+                say("invite", request.admission.invite().to_string());
+                say("name", request.admission.name().to_owned());
+                say("first", request.first_wall_ms.to_string());
+                say("denied", request.denied.to_string());
             }
             Err(wrong) => return error(wrong),
         },

@@ -9,6 +9,7 @@ use weft_protocol::frame::ClientFrame;
 use weft_protocol::id::RoomId;
 
 use super::birth::{GENESIS, JOINING};
+use super::command::{InviteTerms, Knocking};
 use super::input::LinkId;
 use super::links::{Purpose, Route};
 use super::outbox::{Batch, OpsBody};
@@ -18,12 +19,12 @@ use super::{Phase, Workspace};
 use crate::epoch::RoomKey;
 use crate::hash::h;
 use crate::id::{DeviceId, OpId};
-use crate::identity::LocalIdentity;
+use crate::identity::{LocalIdentity, fingerprint};
 use crate::invite::{InviteSecret, KnockKeys};
 use crate::invite_link::{InviteLink, LINK_OPS_MAX, LINK_URLS_MAX};
-use crate::knock::{self, Answer, AnswerError, AnswerOpener, Knock, KnockError, Refusal, ReplyKey};
-use crate::membership::{Lawful, OpSet, Role, evaluate};
-use crate::op::{OpSigner, ops};
+use crate::knock::{self, Admission, Answer, AnswerError, AnswerOpener, Knock, KnockError, Refusal, ReplyKey};
+use crate::membership::{Invite, Lawful, OpSet, Role, evaluate};
+use crate::op::{OpBody, OpSigner, SignedOp, ops};
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
 
@@ -31,10 +32,17 @@ use crate::time::Timestamp;
 const KNOCKS_MAX: usize = 32;
 /// The inviter answers at once, the others in slots of this, unless somebody was faster.
 const SLOT_MS: u64 = 200;
+/// Of the knock rooms, so many are of invites that are void, used up or over.
+const OVER_ROOMS_MAX: usize = 8;
 /// A joiner knocks again after this, twice as long each time.
 const KNOCK_AGAIN_MS: u64 = 3_000;
 /// ... up to this.
 const KNOCK_AGAIN_MS_MAX: u64 = 60_000;
+
+/// A refusal stands against a mere "wait" for so long: of several members one may know more than the others.
+const REFUSAL_STANDS_MS: u64 = 120_000;
+/// Doors remembered of people who wait for an admin.
+const DOORS_MAX: usize = 64;
 
 /// What we need while we wait to be let in.
 pub(super) struct Joining {
@@ -43,6 +51,17 @@ pub(super) struct Joining {
     opener: AnswerOpener,
     next_mono: u64,
     tries: u32,
+    /// What was answered last, and when.
+    heard: Option<(Word, u64)>,
+}
+
+/// An answer that does not let us in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// Somebody who knows the invite says so.
+    Said(Refusal),
+    /// What came as an answer cannot be what the link promised.
+    Unbelievable(AnswerError),
 }
 
 impl Joining {
@@ -51,7 +70,7 @@ impl Joining {
         let mut kems = vec![identity.device.kem_secret().clone()];
         kems.extend(identity.root.as_ref().map(|root| root.kem_secret().clone()));
         let opener = AnswerOpener::new(link.clone(), reply.clone(), identity.device.id(), kems);
-        Self { link, reply, opener, next_mono: now.after_ms(KNOCK_AGAIN_MS), tries: 0 }
+        Self { link, reply, opener, next_mono: now.after_ms(KNOCK_AGAIN_MS), tries: 0, heard: None }
     }
     pub(super) fn room(&self) -> RoomKey {
         self.link.keys().knock.room
@@ -59,25 +78,57 @@ impl Joining {
     pub(super) fn invite(&self) -> OpId {
         self.link.invite()
     }
+
+    fn hear(&mut self, now: Timestamp, word: Word) {
+        let stands = |(known, at): &(Word, u64)| {
+            *known != Word::Said(Refusal::Waiting) && now.mono_ms < at.saturating_add(REFUSAL_STANDS_MS)
+        };
+        if word != Word::Said(Refusal::Waiting) || !self.heard.as_ref().is_some_and(stands) {
+            self.heard = Some((word, now.mono_ms));
+        }
+    }
 }
 
-struct Pending {
+/// A knock to be answered.
+pub(super) struct Pending {
     due_mono: u64,
-    route: Route,
-    invite: OpId,
-    knock: Knock,
+    pub(super) route: Route,
+    pub(super) invite: OpId,
+    pub(super) knock: Knock,
 }
 
-/// Knocks that wait for our answer.
+/// Knocks that wait for our answer, and where people wait for an admin's.
 #[derive(Default)]
-pub(super) struct Knocks(Vec<Pending>);
+pub(super) struct Knocks {
+    pending: Vec<Pending>,
+    doors: std::collections::BTreeMap<DeviceId, Route>,
+}
+
+impl Knocks {
+    /// Notes where somebody waits who has to be approved.
+    pub(super) fn remember_door(&mut self, device: DeviceId, route: Route) {
+        if self.doors.len() >= DOORS_MAX && !self.doors.contains_key(&device) {
+            // Who is forgotten hears of the decision when it knocks again.
+            self.doors.pop_first();
+        }
+        self.doors.insert(device, route);
+    }
+    /// Where somebody last knocked.
+    pub(super) fn door_of(&self, device: &DeviceId) -> Option<Route> {
+        self.doors.get(device).copied()
+    }
+}
 
 impl Workspace {
-    /// The knock rooms of open invites, newest first.
-    pub(super) fn knock_rooms(&self, max: usize) -> Vec<(OpId, RoomKey)> {
-        let mut open: Vec<_> = self.membership.invites.iter().filter(|(_, invite)| invite.open).collect();
-        open.sort_by_key(|(id, invite)| (std::cmp::Reverse(invite.expires_wall_ms), **id));
-        open.into_iter().take(max).map(|(id, invite)| (*id, KnockKeys::new(&self.id, &invite.knock).room)).collect()
+    /// The knock rooms of open invites, those that end last first, and of some that let nobody in any more: who comes by
+    /// one of these is told so.
+    pub(super) fn knock_rooms(&self, now: Timestamp, max: usize) -> Vec<(OpId, RoomKey)> {
+        let mut all: Vec<_> = self.membership.invites.iter().collect();
+        all.sort_by_key(|(id, invite)| (std::cmp::Reverse(invite.expires_wall_ms), **id));
+        let (open, over): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, invite)| invite.is_usable(now.wall_ms));
+        let over = over.into_iter().take(OVER_ROOMS_MAX);
+        let open = open.into_iter().take(max.saturating_sub(over.len()));
+        open.chain(over).map(|(id, invite)| (*id, KnockKeys::new(&self.id, &invite.knock).room)).collect()
     }
 
     /// Knocks in a room where somebody is.
@@ -110,10 +161,13 @@ impl Workspace {
                 Ok(Some(answer)) => self.admitted(answer, tx),
                 Ok(None) => {}
                 Err(error) => match knock::open_refusal(&joining.link, &joining.reply, payload) {
-                    Some(refusal) => self.problem(refusal.advice().into()),
+                    Some(refusal) => joining.hear(now, Word::Said(refusal)),
                     // Other joiners are answered in this room too.
                     None if error == AnswerError::NotForUs => {}
-                    None => self.reject(&error.to_string()),
+                    None => {
+                        joining.hear(now, Word::Unbelievable(error));
+                        self.reject(&error.to_string());
+                    }
                 },
             }
             return;
@@ -127,14 +181,14 @@ impl Workspace {
             Err(error) => return self.reject(&error.to_string()),
         };
         let mine = self.membership.role_of(&self.my_device());
-        if mine.is_none_or(|role| role < Role::Writer) || self.knocks.0.len() >= KNOCKS_MAX {
+        if mine.is_none_or(|role| role < Role::Writer) || self.knocks.pending.len() >= KNOCKS_MAX {
             return;
         }
         let joiner = device_of(&knock);
-        self.knocks.0.retain(|pending| device_of(&pending.knock) != joiner);
+        self.knocks.pending.retain(|pending| device_of(&pending.knock) != joiner);
         let issued_here = facts.issuer == self.identity.root_public.sign;
         let delay = if issued_here { 0 } else { self.door_slot(&joiner) };
-        self.knocks.0.push(Pending { due_mono: now.after_ms(delay), route, invite, knock });
+        self.knocks.pending.push(Pending { due_mono: now.after_ms(delay), route, invite, knock });
     }
 
     fn door_slot(&self, joiner: &DeviceId) -> u64 {
@@ -146,8 +200,8 @@ impl Workspace {
 
     pub(super) fn run_admission(&mut self, now: Timestamp, tx: &Tx<'_>) {
         let (due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.knocks.0).into_iter().partition(|pending| pending.due_mono <= now.mono_ms);
-        self.knocks.0 = later;
+            std::mem::take(&mut self.knocks.pending).into_iter().partition(|pending| pending.due_mono <= now.mono_ms);
+        self.knocks.pending = later;
         for pending in due {
             self.answer_knock(now, pending, tx);
         }
@@ -180,60 +234,122 @@ impl Workspace {
             Phase::Joining(joining) => Some(joining.next_mono),
             Phase::Active | Phase::Left => None,
         };
-        self.knocks.0.iter().map(|pending| pending.due_mono).chain(joining).min()
+        self.knocks.pending.iter().map(|pending| pending.due_mono).chain(joining).min()
     }
 
     /// Welcomes a joiner, or answers again if it was welcomed before and did not hear it.
     fn answer_knock(&mut self, now: Timestamp, pending: Pending, tx: &Tx<'_>) {
         let Some(invite) = self.membership.invites.get(&pending.invite).cloned() else { return };
-        let keys = KnockKeys::new(&self.id, &invite.knock);
         let joiner = device_of(&pending.knock);
-        let known = self.membership.devices.get(&joiner).is_some_and(|device| device.active);
-        if !known {
-            let refusal = if !invite.open {
-                Some(Refusal::Revoked)
-            } else if invite.expires_wall_ms <= now.wall_ms {
-                Some(Refusal::Expired)
-            } else if invite.used >= invite.uses {
-                Some(Refusal::UsedUp)
-            } else {
-                None
-            };
+        let inside = self.membership.devices.get(&joiner).is_some_and(|device| device.active);
+        if !inside {
+            let mut refusal = self.refusal_for(now, pending.invite, &invite, &pending.knock.admission);
+            if refusal.is_none() && (invite.approval || self.membership.policy.approval) {
+                refusal = Some(self.hear_request(now, &pending, tx));
+            }
             if let Some(refusal) = refusal {
-                let reply_key = &pending.knock.reply_key;
-                let sealed = knock::make_refusal(&self.id, pending.invite, &keys, reply_key, refusal, &mut self.rng);
-                sealed.into_iter().for_each(|sealed| self.answer_door(pending.route, sealed.into_bytes()));
-                return;
+                return self.say_at_door(pending.route, pending.invite, &pending.knock.reply_key, refusal);
             }
         }
-        let Some(epoch) = self.sealing_epoch() else {
+        if self.sealing_epoch().is_none() {
             // A new epoch is about to be minted; the joiner knocks again and gets that one.
             self.mint_soon(now);
             return;
-        };
-        if !known {
-            let Some(epoch) = self.vault.keyring.get(&epoch).cloned() else { return };
-            let Some(heads) = self.ops.as_ref().map(OpSet::heads) else { return };
-            let signer = OpSigner::Device(&self.identity.device);
-            let author = ops::Author { workspace: self.id, parents: heads, signer, wall_ms: now.wall_ms };
-            let admission = pending.knock.admission.clone();
-            let welcome = ops::welcome(&author, pending.invite, admission, invite.role, &epoch, &mut self.rng);
-            let Some(welcome) = welcome else { return self.reject("unsound key in a knock") };
-            self.publish_op(&welcome, tx);
-            if !self.knows(&welcome.id()) {
-                return;
-            }
         }
-        let Some(set) = self.ops.as_ref() else { return };
-        let parts = knock::make_answer(set, pending.invite, &keys, &pending.knock.reply_key, &mut self.rng);
-        match parts {
-            Some(parts) => parts.into_iter().for_each(|sealed| self.answer_door(pending.route, sealed.into_bytes())),
+        if !inside && let Err(refusal) = self.let_in(now, pending.invite, &pending.knock.admission, tx) {
+            return self.say_at_door(pending.route, pending.invite, &pending.knock.reply_key, refusal);
+        }
+        self.send_answer(pending.route, pending.invite, &pending.knock.reply_key);
+    }
+
+    /// Why whoever knocks is not let in, if that is so whoever decides.
+    fn refusal_for(&self, now: Timestamp, id: OpId, invite: &Invite, admission: &Admission) -> Option<Refusal> {
+        let cert = admission.cert();
+        let (root, device) = (cert.root().sign, cert.device().id());
+        if self.membership.former.get(&root).is_some_and(|end| self.is_older_than_removal(id, *end)) {
+            Some(Refusal::BeforeRemoval)
+        } else if !invite.open {
+            Some(Refusal::Revoked)
+        } else if invite.whom.is_some_and(|whom| whom != root) {
+            Some(Refusal::NotForYou)
+        } else if invite.expires_wall_ms <= now.wall_ms {
+            Some(Refusal::Expired)
+        } else if invite.used >= invite.uses {
+            Some(Refusal::UsedUp)
+        } else if self.membership.devices.get(&device).is_some_and(|device| device.revoked) {
+            Some(Refusal::DeviceRevoked)
+        } else {
+            None
+        }
+    }
+
+    fn is_older_than_removal(&self, invite: OpId, end: OpId) -> bool {
+        self.ops.as_ref().is_some_and(|ops| {
+            let removed = ops.get(&end).is_some_and(|op| matches!(op.body(), OpBody::Remove { .. }));
+            removed && !ops.descends(&[invite], &[end])
+        })
+    }
+
+    /// Makes whoever asks a member, or another device of the member it is already, if that counts.
+    pub(super) fn let_in(
+        &mut self,
+        now: Timestamp,
+        id: OpId,
+        admission: &Admission,
+        tx: &Tx<'_>,
+    ) -> Result<(), Refusal> {
+        let welcome = self.welcome_op(now, id, admission).ok_or(Refusal::OtherKeys)?;
+        if self.judge(&welcome) != Lawful::Yes {
+            return Err(Refusal::OtherKeys);
+        }
+        self.publish_op(&welcome, tx);
+        if self.knows(&welcome.id()) { Ok(()) } else { Err(Refusal::OtherKeys) }
+    }
+
+    fn welcome_op(&mut self, now: Timestamp, id: OpId, admission: &Admission) -> Option<SignedOp> {
+        let epoch = self.vault.keyring.get(&self.sealing_epoch()?).cloned()?;
+        let known = self.membership.members.get(&admission.cert().root().sign).map(|member| member.role);
+        let role = known.or_else(|| self.membership.invites.get(&id).map(|invite| invite.role))?;
+        let parents = self.ops.as_ref().map(OpSet::heads)?;
+        let signer = OpSigner::Device(&self.identity.device);
+        let author = ops::Author { workspace: self.id, parents, signer, wall_ms: now.wall_ms };
+        ops::welcome(&author, id, admission.clone(), role, &epoch, &mut self.rng)
+    }
+
+    /// Sends everything a member starts from.
+    pub(super) fn send_answer(&mut self, route: Route, invite: OpId, reply_key: &[u8; 32]) {
+        let (Some(set), Some(keys)) = (self.ops.as_ref(), self.knock_keys(&invite)) else { return };
+        match knock::make_answer(set, invite, &keys, reply_key, &mut self.rng) {
+            Some(parts) => parts.into_iter().for_each(|sealed| self.answer_door(route, sealed.into_bytes())),
             None => self.problem("The membership history is too long to be sent to a joiner.".into()),
         }
     }
 
+    /// Tells a joiner why it is not let in, or not yet.
+    pub(super) fn say_at_door(&mut self, route: Route, invite: OpId, reply_key: &[u8; 32], refusal: Refusal) {
+        let Some(keys) = self.knock_keys(&invite) else { return };
+        let sealed = knock::make_refusal(&self.id, invite, &keys, reply_key, refusal, &mut self.rng);
+        sealed.into_iter().for_each(|sealed| self.answer_door(route, sealed.into_bytes()));
+    }
+
     fn answer_door(&mut self, route: Route, payload: bytes::Bytes) {
         self.send(route.link, Rank::Control, ClientFrame::Send { room: route.room, to: route.peer, payload });
+    }
+
+    /// What a joiner has heard so far; `None` for everybody else.
+    pub(super) fn knocking(&self) -> Option<Knocking> {
+        let Phase::Joining(joining) = &self.phase else { return None };
+        Some(match joining.heard {
+            None => Knocking::Unheard,
+            Some((Word::Said(Refusal::Waiting), _)) => {
+                Knocking::Waiting { fingerprint: fingerprint(&self.identity.root_public.sign) }
+            }
+            Some((Word::Said(refusal), _)) => Knocking::Refused(refusal.advice().to_owned()),
+            Some((Word::Unbelievable(error), _)) => Knocking::Refused(format!(
+                "What came as an answer is not what the link promises ({error}). It was refused, and nothing of it was kept. \
+                 If it stays so, ask for a new link over a channel you trust."
+            )),
+        })
     }
 
     /// We are in: what the answer brought becomes ours. The opener has checked that it is what the link promised.
@@ -261,18 +377,20 @@ impl Workspace {
     pub(super) fn invite(
         &mut self,
         now: Timestamp,
-        role: Role,
-        expires_wall_ms: u64,
-        uses: u32,
+        terms: &InviteTerms,
         lan: &[String],
         tx: &Tx<'_>,
     ) -> Result<(OpId, InviteLink), String> {
         let mine = self.membership.role_of(&self.my_device()).ok_or("This device is not a member any more.")?;
+        // Who is a member already keeps the role it has; the link says the least, should it be looked at alone.
+        let known = terms.whom.and_then(|root| self.membership.members.get(&root)).map(|member| member.role);
+        let role = known.map_or(terms.role, |known| known.min(Role::Reader));
         let secret = InviteSecret::generate(&mut self.rng);
         let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
         let signer = OpSigner::Device(&self.identity.device);
         let author = ops::Author { workspace: self.id, parents: heads, signer, wall_ms: now.wall_ms };
-        let op = ops::invite(&author, &secret, role, expires_wall_ms, uses, false);
+        let InviteTerms { expires_wall_ms, uses, approval, whom, .. } = *terms;
+        let op = ops::invite_for(&author, &secret, role, expires_wall_ms, uses, approval, whom);
         if self.judge(&op) != Lawful::Yes {
             return Err(format!(
                 "You are {} here and cannot invite a {}: admins and owners invite, to a role below their own.",
@@ -281,16 +399,20 @@ impl Workspace {
             ));
         }
         self.publish_op(&op, tx);
+        let link = self.link_to(&op, secret, lan);
+        tx.put(Table::Invites, op.id().0, link.to_text().as_bytes().to_vec());
+        Ok((op.id(), link))
+    }
+
+    /// The link of an invite of ours: with the heads now, and where we can be found.
+    fn link_to(&self, op: &SignedOp, secret: InviteSecret, lan: &[String]) -> InviteLink {
         let mut op_heads = vec![op.id()];
         op_heads.extend(self.named_heads().into_iter().filter(|head| *head != op.id()));
         op_heads.truncate(LINK_OPS_MAX);
         let mut urls = self.relays.urls();
         urls.extend(lan.iter().cloned());
         urls.truncate(LINK_URLS_MAX);
-        let (workspace, inviter, name) = (self.id, self.my_device(), self.name.clone());
-        let link = InviteLink { workspace, secret, op_heads, inviter, urls, name };
-        tx.put(Table::Invites, op.id().0, link.to_text().as_bytes().to_vec());
-        Ok((op.id(), link))
+        InviteLink { workspace: self.id, secret, op_heads, inviter: self.my_device(), urls, name: self.name.clone() }
     }
 }
 

@@ -18,12 +18,8 @@ pub enum Command {
     Status,
     /// Make an invite link. Answered by [`Reply::Invite`].
     Invite {
-        /// Role of whoever joins by it.
-        role: Role,
-        /// Wall time at which it ends.
-        expires_wall_ms: u64,
-        /// How many may join by it.
-        uses: u32,
+        /// Whom it lets in.
+        terms: InviteTerms,
         /// LAN addresses of this agent now (`ws://ip:port`), for the link.
         lan: Vec<String>,
     },
@@ -31,6 +27,12 @@ pub enum Command {
     Invites,
     /// Void an invite. Answered by [`Reply::Done`].
     RevokeInvite(OpId),
+    /// Who waits to be let in by an admin. Answered by [`Reply::Requests`].
+    Requests,
+    /// Let in whoever asks with this device. Answered by [`Reply::Done`].
+    Approve(DeviceId),
+    /// Tell whoever asks with this device that it is not let in. Answered by [`Reply::Done`].
+    Deny(DeviceId),
     /// Who belongs, and by which ops. Answered by [`Reply::Members`].
     Members,
     /// Remove a member: it gets nothing that is written from now on. Answered by [`Reply::Done`], or [`Reply::Proposed`].
@@ -91,6 +93,8 @@ pub enum Reply {
     },
     /// Open invites.
     Invites(Vec<OpenInvite>),
+    /// Who waits for an admin.
+    Requests(Vec<JoinRequestDetail>),
     /// Whether the flush finished, and what is missing if not.
     Flushed {
         /// Whether everybody asked for holds everything, and the reverse.
@@ -113,6 +117,60 @@ pub enum Reply {
     Log(Vec<LogEntry>),
 }
 
+/// Whom an invite lets in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteTerms {
+    /// Role of whoever joins by it; a member that exists keeps the one it has.
+    pub role: Role,
+    /// Wall time at which it ends.
+    pub expires_wall_ms: u64,
+    /// How many people may join by it.
+    pub uses: u32,
+    /// Whether only an admin may let them in.
+    pub approval: bool,
+    /// Whom alone it lets in: a newcomer whose key is known, or a member with a new device.
+    pub whom: Option<RootKey>,
+}
+
+/// Somebody who waits for an admin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequestDetail {
+    /// The device that asks; names the request.
+    pub device: DeviceId,
+    /// The root key that certified it.
+    pub root: RootKey,
+    /// The name it gives itself.
+    pub name: String,
+    /// The label of its device.
+    pub label: String,
+    /// Four words to compare with the person.
+    pub fingerprint: String,
+    /// If that root key is a member's already: the name known here.
+    pub member: Option<String>,
+    /// The invite.
+    pub invite: OpId,
+    /// The role it gives.
+    pub role: Role,
+    /// When it was first heard.
+    pub first_wall_ms: u64,
+    /// When it was last heard.
+    pub last_wall_ms: u64,
+}
+
+/// What a joiner has heard of those it asks to be let in by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Knocking {
+    /// Nobody has answered yet.
+    Unheard,
+    /// An admin has to decide.
+    Waiting {
+        /// Our own four words, for the admin to compare.
+        fingerprint: String,
+    },
+    /// A sentence that says why not, and what to do. It goes on asking.
+    Refused(String),
+}
+
 /// An invite that can still be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenInvite {
@@ -128,6 +186,10 @@ pub struct OpenInvite {
     pub used: u32,
     /// Who issued it.
     pub issuer: String,
+    /// Whether an admin has to let in whoever comes.
+    pub approval: bool,
+    /// Whom alone it lets in: a member's name, or a root key.
+    pub whom: Option<String>,
     /// The link, if this device issued it.
     pub link: Option<String>,
 }
@@ -255,6 +317,10 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// This device.
     pub device: DeviceId,
+    /// How many wait for this person to let them in.
+    pub requests: u64,
+    /// While joining: what was heard.
+    pub knocking: Option<Knocking>,
 }
 
 /// An open link.

@@ -46,12 +46,12 @@ impl Workspace {
         tx: &Tx<'_>,
     ) -> Option<Reply> {
         Some(match command {
-            Command::Status => Reply::Status(Box::new(self.status())),
-            Command::Invite { role, expires_wall_ms, uses, lan } => {
+            Command::Status => Reply::Status(Box::new(self.status(now, tx))),
+            Command::Invite { terms, lan } => {
                 if !self.is_active() {
                     return Some(Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()));
                 }
-                match self.invite(now, role, expires_wall_ms, uses, &lan, tx) {
+                match self.invite(now, &terms, &lan, tx) {
                     Ok((id, link)) => {
                         Reply::Invite { link: link.to_text(), id, beyond_lan: !self.relays.urls().is_empty() }
                     }
@@ -60,6 +60,9 @@ impl Workspace {
             }
             Command::Invites => Reply::Invites(self.open_invites(now, tx)),
             Command::RevokeInvite(id) => self.revoke_invite(now, id, tx),
+            Command::Requests => self.list_requests(now, tx),
+            Command::Approve(device) => self.approve(now, &device, tx),
+            Command::Deny(device) => self.deny(now, &device, tx),
             Command::Members => Reply::Members(Box::new(self.members())),
             Command::RemoveMember(root) => self.remove_member(now, root, tx),
             Command::SetRole(root, role) => self.set_role(now, root, role, tx),
@@ -175,6 +178,11 @@ impl Workspace {
                 uses: invite.uses,
                 used: invite.used,
                 issuer: self.member_name(&invite.issuer),
+                approval: invite.approval || self.membership.policy.approval,
+                whom: invite.whom.map(|root| {
+                    let member = self.membership.members.get(&root);
+                    member.map_or_else(|| root.to_string(), |member| member.name.clone())
+                }),
                 link: tx.get(Table::Invites, &id.0).and_then(|row| String::from_utf8(row.to_vec()).ok()),
             })
             .collect()
@@ -195,7 +203,7 @@ impl Workspace {
             && connected.all(|peer| peer.frontier == self.frontier)
     }
 
-    fn status(&self) -> Status {
+    fn status(&self, now: Timestamp, read: &dyn Read) -> Status {
         let figures = self.files.figures();
         let connected = self.links.connected();
         let me = self.my_device();
@@ -269,6 +277,8 @@ impl Workspace {
                 })
                 .collect(),
             device: me,
+            requests: self.requests_waiting(now, read),
+            knocking: self.knocking(),
         }
     }
 

@@ -57,7 +57,7 @@ impl Workspace {
     }
 
     /// The rooms to be in, with the keys that open them.
-    fn wanted_rooms(&self) -> BTreeMap<RoomId, (Purpose, RoomKey)> {
+    fn wanted_rooms(&self, now: Timestamp) -> BTreeMap<RoomId, (Purpose, RoomKey)> {
         let mut rooms = BTreeMap::new();
         match &self.phase {
             super::Phase::Joining(joining) => {
@@ -70,7 +70,7 @@ impl Workspace {
                     let key = epoch.room().clone();
                     rooms.insert(key.id, (Purpose::Epoch(epoch.id()), key));
                 }
-                for (invite, key) in self.knock_rooms(KNOCK_ROOMS_MAX) {
+                for (invite, key) in self.knock_rooms(now, KNOCK_ROOMS_MAX) {
                     rooms.insert(key.id, (Purpose::Knock(invite), key));
                 }
             }
@@ -91,7 +91,7 @@ impl Workspace {
 
     /// Asks for rooms that are wanted and gives up those that are not.
     pub(super) fn sync_rooms(&mut self, now: Timestamp) {
-        let wanted = if self.paused { BTreeMap::new() } else { self.wanted_rooms() };
+        let wanted = if self.paused { BTreeMap::new() } else { self.wanted_rooms(now) };
         // Who goes for good says so first: these frames may not overtake that.
         let left = matches!(self.phase, super::Phase::Left);
         let leave_rank = if left { Rank::Live } else { Rank::Control };

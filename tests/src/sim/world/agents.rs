@@ -4,7 +4,7 @@ use weft_agent_core::files::{Halt, Resume};
 use weft_agent_core::membership::Role;
 use weft_agent_core::setup::Watermark;
 use weft_agent_core::store::{MemoryStore, Read, Table};
-use weft_agent_core::workspace::command::{Command, Reply, RequestId, State};
+use weft_agent_core::workspace::command::{Command, InviteTerms, Reply, RequestId, State};
 use weft_agent_core::workspace::input::{Input, Token};
 use weft_agent_core::workspace::output::Output;
 
@@ -233,6 +233,7 @@ impl<M: Machine> World<M> {
             | Reply::Flushed { .. }
             | Reply::Log(_)
             | Reply::Members(_)
+            | Reply::Requests(_)
             | Reply::Proposed { .. } => {}
         }
     }
@@ -280,7 +281,8 @@ impl<M: Machine> World<M> {
         let role = if inviter == 0 && pick.is_multiple_of(4) { Role::Admin } else { Role::Writer };
         let uses = if role == Role::Writer { 1 + (pick / 256 % 3) as u32 } else { 1 };
         let expires_wall_ms = self.timestamp(inviter).wall_ms + INVITE_MS;
-        let command = Command::Invite { role, expires_wall_ms, uses, lan: Vec::new() };
+        let terms = InviteTerms { role, expires_wall_ms, uses, approval: false, whom: None };
+        let command = Command::Invite { terms, lan: Vec::new() };
         self.requests += 1;
         let request = RequestId(self.requests);
         self.invites.insert((inviter, request), (joiner, role, uses));

@@ -1,0 +1,183 @@
+//! Requests about who may come in: links, and people who wait for an admin.
+//!
+//! Invariant: a name that means several of those who wait is refused with what tells them apart; nobody is let in who was
+//! only likely meant.
+
+use serde_json::{Value, json};
+use weft_agent_core::id::{OpId, RootKey};
+use weft_agent_core::workspace::command::{Command, InviteTerms, JoinRequestDetail, OpenInvite, Reply};
+use weft_protocol::admission::DidKey;
+
+use super::answer::{Outcome, PATIENCE, unexpected};
+use super::members;
+use super::report;
+use super::space::Shared;
+use super::wire::{Failure, InviteWish};
+use crate::clock;
+
+/// Makes a link.
+pub(crate) async fn invite(shared: &Shared, wish: &InviteWish, lan: Vec<String>) -> Outcome {
+    let role = report::role_of(&wish.role)
+        .ok_or_else(|| Failure::usage(format!("there is no role {:?}; reader, writer or admin", wish.role)))?;
+    let whom = match &wish.whom {
+        Some(who) => Some(guest(shared, who).await?),
+        None => None,
+    };
+    let terms = InviteTerms {
+        role,
+        expires_wall_ms: clock::wall_ms().saturating_add(wish.expires_ms),
+        uses: wish.uses,
+        approval: wish.approval,
+        whom: whom.as_ref().map(|(root, _)| *root),
+    };
+    let Reply::Invite { link, id, beyond_lan } = shared.ask(Command::Invite { terms, lan }, PATIENCE).await? else {
+        return unexpected();
+    };
+    let member = whom.and_then(|(_, member)| member);
+    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan, "member": member}))
+}
+
+/// Whom alone a link is for: a member, by name, or somebody else, by their key.
+async fn guest(shared: &Shared, who: &str) -> Result<(RootKey, Option<String>), Failure> {
+    let all = members::ask(shared).await?;
+    match key_of(who)? {
+        Some(root) => {
+            let member = all.members.iter().find(|member| member.root == root);
+            Ok((root, member.map(|member| member.name.clone())))
+        }
+        None => {
+            let member = members::find(&all, who)?;
+            Ok((member.root, Some(member.name.clone())))
+        }
+    }
+}
+
+/// The root key that a DID is, if it is a DID.
+fn key_of(who: &str) -> Result<Option<RootKey>, Failure> {
+    if !who.starts_with("did:") {
+        return Ok(None);
+    }
+    match DidKey::parse(who) {
+        Ok(DidKey::Ed25519(key)) => Ok(Some(RootKey(key))),
+        Ok(_) | Err(_) => Err(Failure::usage(format!(
+            "{who} names no member's key. Members are known by keys, not by accounts: `weft identity` prints one, did:key:z6Mk..."
+        ))),
+    }
+}
+
+/// The open invites.
+pub(crate) async fn open(shared: &Shared) -> Outcome {
+    let open = ask_open(shared).await?;
+    Ok(Value::Array(open.iter().map(report::invite).collect()))
+}
+
+async fn ask_open(shared: &Shared) -> Result<Vec<OpenInvite>, Failure> {
+    let Reply::Invites(open) = shared.ask(Command::Invites, PATIENCE).await? else { return unexpected() };
+    Ok(open)
+}
+
+async fn done(shared: &Shared, command: Command) -> Result<(), Failure> {
+    let Reply::Done = shared.ask(command, PATIENCE).await? else { return unexpected() };
+    Ok(())
+}
+
+/// Makes an invite void.
+pub(crate) async fn revoke(shared: &Shared, prefix: &str) -> Outcome {
+    let open = ask_open(shared).await?;
+    let matching: Vec<OpId> =
+        open.iter().map(|invite| invite.id).filter(|id| id.to_string().starts_with(prefix)).collect();
+    match matching.as_slice() {
+        [id] => done(shared, Command::RevokeInvite(*id)).await.map(|()| Value::Null),
+        [] => Err(Failure::usage(format!("no open invite begins with {prefix}; `weft invites` lists them"))),
+        _ => Err(Failure::usage(format!("several open invites begin with {prefix}; give more of it"))),
+    }
+}
+
+async fn ask_requests(shared: &Shared) -> Result<Vec<JoinRequestDetail>, Failure> {
+    let Reply::Requests(requests) = shared.ask(Command::Requests, PATIENCE).await? else { return unexpected() };
+    Ok(requests)
+}
+
+/// Who waits for an admin.
+pub(crate) async fn requests(shared: &Shared) -> Outcome {
+    Ok(Value::Array(ask_requests(shared).await?.iter().map(report::request).collect()))
+}
+
+/// Whoever is meant by the start of an id, a name or four words.
+fn find<'a>(requests: &'a [JoinRequestDetail], who: &str) -> Result<&'a JoinRequestDetail, Failure> {
+    let by_id = |request: &&JoinRequestDetail| who.len() >= 4 && request.device.to_string().starts_with(who);
+    let by_name = |request: &&JoinRequestDetail| request.name == who || request.fingerprint == who;
+    let mut found: Vec<&JoinRequestDetail> = requests.iter().filter(by_name).collect();
+    if found.is_empty() {
+        found = requests.iter().filter(by_id).collect();
+    }
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Failure::usage(format!("nobody who waits is called {who:?}; `weft requests` lists them"))),
+        several => {
+            let line = |request: &&JoinRequestDetail| {
+                format!("  {}  {}  {}", request.device, request.name, request.fingerprint)
+            };
+            let lines: Vec<String> = several.iter().map(line).collect();
+            Err(Failure::usage(format!("{who:?} means several; name one by its id:\n{}", lines.join("\n"))))
+        }
+    }
+}
+
+/// Lets somebody in.
+pub(crate) async fn approve(shared: &Shared, who: &str) -> Outcome {
+    let all = ask_requests(shared).await?;
+    let request = find(&all, who)?;
+    done(shared, Command::Approve(request.device)).await?;
+    Ok(report::request(request))
+}
+
+/// Tells somebody that they are not let in.
+pub(crate) async fn deny(shared: &Shared, who: &str) -> Outcome {
+    let all = ask_requests(shared).await?;
+    let request = find(&all, who)?;
+    done(shared, Command::Deny(request.device)).await?;
+    Ok(report::request(request))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_agent_core::id::DeviceId;
+    use weft_agent_core::membership::Role;
+
+    fn request(byte: u8, name: &str) -> JoinRequestDetail {
+        JoinRequestDetail {
+            device: DeviceId([byte; 16]),
+            root: RootKey([byte; 32]),
+            name: name.to_owned(),
+            label: "desk".to_owned(),
+            fingerprint: format!("word {byte}"),
+            member: None,
+            invite: OpId([1; 32]),
+            role: Role::Writer,
+            first_wall_ms: 1,
+            last_wall_ms: 2,
+        }
+    }
+
+    /// A name goes before an id; two of one name are refused with their words, and a short id means nobody.
+    #[test]
+    fn who_waits_is_named_exactly() {
+        let all = vec![request(0x11, "Bob"), request(0x22, "Bob"), request(0x33, "2222")];
+        let found = |who: &str| find(&all, who).map(|request| request.root.0[0]).map_err(|failure| failure.message);
+        assert_eq!((found("1111"), found("2222"), found("word 34")), (Ok(0x11), Ok(0x33), Ok(0x22)));
+        let several = found("Bob").unwrap_err();
+        assert!(several.contains("word 17") && several.contains("word 34"), "{several}");
+        assert!(found("11").is_err() && found("Zed").is_err());
+    }
+
+    /// A DID that is a key is that key; a DID of an account is refused with what to do.
+    #[test]
+    fn only_keys_name_newcomers() {
+        let did = DidKey::Ed25519([7; 32]).to_string();
+        assert_eq!(key_of(&did).unwrap(), Some(RootKey([7; 32])));
+        assert_eq!(key_of("Ann").unwrap(), None);
+        assert!(key_of("did:plc:abc").unwrap_err().message.contains("weft identity"));
+    }
+}
