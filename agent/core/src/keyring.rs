@@ -45,6 +45,11 @@ impl Keyring {
         self.epochs.insert(id, Arc::new(epoch));
         true
     }
+    /// Gives an epoch up: its op did not come.
+    pub fn remove(&mut self, id: &EpochId) {
+        self.epochs.remove(id);
+        self.order.retain(|known| known != id);
+    }
     /// An epoch that is held.
     #[must_use]
     pub fn get(&self, id: &EpochId) -> Option<&Arc<Epoch>> {

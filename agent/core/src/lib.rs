@@ -14,6 +14,7 @@ pub mod invite_link;
 pub mod key_packet;
 pub mod keyring;
 pub mod knock;
+pub mod lobby_message;
 pub mod membership;
 pub mod message;
 pub mod op;

@@ -8,7 +8,8 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in, and `requests` keeps those who wait for an admin; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
+//! in, and `requests` keeps those who wait for an admin; `members` changes who belongs and `notices` tells those who do no more; `epochs` hands out keys, `rotation` says when they are old, and
+//! in the `lobby` those who missed some find them; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +38,7 @@ mod epochs;
 mod incarnation;
 pub mod input;
 mod links;
+mod lobby;
 mod members;
 mod notices;
 mod outbox;
@@ -49,6 +51,7 @@ mod relays;
 mod report;
 mod requests;
 mod rooms;
+mod rotation;
 mod sealing;
 mod serving;
 
@@ -122,6 +125,8 @@ pub struct Workspace {
     knocks: admission::Knocks,
     packets: epochs::Packets,
     notices: notices::Notices,
+    rotation: rotation::Rotation,
+    lobbies: lobby::Lobbies,
     relays: RelayList,
     lan: Vec<String>,
     flushes: Vec<report::Flush>,
@@ -186,6 +191,8 @@ impl Workspace {
             self.blobs.next_deadline(),
             self.admission_deadline(),
             self.epochs_deadline(),
+            self.rotation.next_deadline(),
+            self.lobbies.next_deadline(),
             self.sealing_deadline(),
             self.flush_deadline(),
         ]
@@ -262,6 +269,8 @@ impl Workspace {
         self.run_reconcile(now);
         self.run_admission(now, tx);
         self.run_epochs(now, tx);
+        self.run_rotation(now, tx);
+        self.run_lobbies(now);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

@@ -695,3 +695,5 @@ fn a_revoked_device_hears_why() {
 
 #[path = "town/invites.rs"]
 mod invites;
+#[path = "town/rotation.rs"]
+mod rotation;

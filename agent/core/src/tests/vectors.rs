@@ -23,6 +23,7 @@ use crate::invite_link::InviteLink;
 use crate::key_packet::{KeyPacket, recipients};
 use crate::keyring::Keyring;
 use crate::knock::{Admission, Refusal};
+use crate::lobby_message::LobbyMessage;
 use crate::membership::{OpSet, Role};
 use crate::op::ops;
 use crate::op::{ChainPoint, Cut, EpochGrant, Genesis, OpBody, Policy, SignedOp, WrappedSlot};
@@ -405,6 +406,23 @@ fn cases() -> Vec<Case> {
     *changed.last_mut().unwrap() = 0x01;
     case("request-decision", "request", &[("bytes", hex(&changed))]);
 
+    // Lobbies.
+    let mut lobby_rng = ChaCha20Rng::from_seed([81; 32]);
+    let lobby = world.epoch.lobby();
+    let ask = LobbyMessage::Ask { nonce: [13; 16], epoch: world.epoch.id() };
+    let keys = LobbyMessage::Keys(bytes::Bytes::from_static(b"a key packet"));
+    let fields = |bytes: &[u8], stored: &[u8]| [("workspace", ws()), ("epoch", hex(stored)), ("bytes", hex(bytes))];
+    for (name, message) in [("ask", ask), ("keys", keys)] {
+        let plain = weft_protocol::cbor::to_bytes(&message);
+        let sealed = crate::envelope::seal_lobby(&workspace, &lobby, &plain, &mut lobby_rng).unwrap();
+        case(&format!("lobby-{name}"), "lobby", &fields(sealed.bytes(), &world.epoch.to_bytes()));
+        case(&format!("lobby-{name}-elsewhere"), "lobby", &fields(sealed.bytes(), &next.to_bytes()));
+        let mut longer = plain;
+        longer.push(0);
+        let sealed = crate::envelope::seal_lobby(&workspace, &lobby, &longer, &mut lobby_rng).unwrap();
+        case(&format!("lobby-{name}-trailing-byte"), "lobby", &fields(sealed.bytes(), &world.epoch.to_bytes()));
+    }
+
     // Links.
     let link = InviteLink {
         workspace,
@@ -608,6 +626,21 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
             }
             Err(wrong) => return error(wrong),
         },
+        "lobby" => {
+            let workspace = workspace.unwrap();
+            let lobby = Epoch::from_bytes(&workspace, &bytes("epoch")).unwrap().lobby();
+            match crate::envelope::open_lobby(&workspace, &lobby, &bytes("bytes")) {
+                None => drop(say("says", "not of this lobby".to_owned())),
+                Some(plain) => match weft_protocol::cbor::from_bytes(&plain) {
+                    Ok(LobbyMessage::Ask { nonce, epoch }) => {
+                        say("nonce", hex(&nonce));
+                        say("states", epoch.to_string());
+                    }
+                    Ok(LobbyMessage::Keys(packet)) => drop(say("packet", hex(&packet))),
+                    Err(wrong) => return error(wrong),
+                },
+            }
+        }
         "refusal" => {
             let link = InviteLink::parse(&inputs["link"]).unwrap();
             let reply = crate::knock::ReplyKey::from_secret(Secret::new(fixed(inputs, "reply-secret")));

@@ -138,6 +138,8 @@ impl Workspace {
             knocks: Knocks::default(),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
+            rotation: super::rotation::Rotation::open(read),
+            lobbies: super::lobby::Lobbies::default(),
             relays: RelayList::open(read),
             lan: Vec::new(),
             flushes: Vec::new(),

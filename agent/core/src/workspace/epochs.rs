@@ -5,6 +5,7 @@
 //! Spec: docs/sealing.md#epochs, docs/sync.md#epochs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_protocol::id::RoomId;
@@ -20,13 +21,15 @@ use crate::key_packet::{KeyPacket, KeyPacketError, recipients};
 use crate::keyring::Sealing;
 use crate::membership::Role;
 use crate::message::Message;
-use crate::op::{EpochGrant, OpBody, SignedOp};
+use crate::op::{EpochGrant, OpBody, SignedOp, Signer};
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
 const PACKET: &[u8] = b"packet/";
 /// Key packets kept to be handed on: one a rotation; older ones are reached through back links of later ones.
 const PACKETS_MAX: usize = 64;
+/// Epochs held whose ops are not here yet: a rotation or two at a time, and a margin.
+const UNPROVEN_MAX: usize = 8;
 /// Packets offered to a device that states an older epoch.
 const OFFER_MAX: usize = 4;
 /// ... and not again within this.
@@ -79,6 +82,15 @@ impl Packets {
             tx.delete(Table::Meta, packet_key(oldest));
         }
         true
+    }
+}
+
+impl Packets {
+    fn forget(&mut self, id: &EpochId, tx: &Tx<'_>) {
+        self.order.retain(|known| known != id);
+        if self.packets.remove(id).is_some() {
+            tx.delete(Table::Meta, packet_key(*id));
+        }
     }
 }
 
@@ -194,21 +206,74 @@ impl Workspace {
         }
     }
 
-    /// A key packet came.
-    pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, tx: &Tx<'_>) {
+    /// A key packet came; whether there was something in it for us.
+    pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, tx: &Tx<'_>) -> bool {
         let mut kems = vec![self.identity.device.kem_secret()];
         kems.extend(self.identity.root.as_ref().map(RootSecret::kem_secret));
         let opened = match KeyPacket::parse(packet).and_then(|packet| packet.open(&self.id, &kems)) {
             Ok(opened) => opened,
-            Err(KeyPacketError::NotForUs) => return,
-            Err(_) => return self.reject("malformed key packet"),
+            Err(KeyPacketError::NotForUs) => return false,
+            Err(_) => {
+                self.reject("malformed key packet");
+                return false;
+            }
         };
-        if !self.packets.keep(now.wall_ms, opened.epoch.id(), packet.clone(), tx) {
-            return;
+        if self.is_forged(&opened.op) {
+            self.reject("key packet with a forged op");
+            return false;
+        }
+        let id = opened.epoch.id();
+        if !self.packets.keep(now.wall_ms, id, packet.clone(), tx) {
+            return true;
         }
         self.keep_epoch(opened.epoch, tx);
         self.take_ops(&OpsBody(vec![opened.op.bytes().clone()]), tx);
+        self.forget_unproven(&id, tx);
         self.news = true;
+        true
+    }
+
+    /// Whether an op names a signer that is known here and did not sign it. Of others it is known once their ops are here.
+    fn is_forged(&self, op: &SignedOp) -> bool {
+        let key = match op.signer() {
+            Signer::Root(root) => Some(root.0),
+            Signer::Device(device) => self.ops.as_ref().and_then(|ops| ops.signing_key(&device)),
+            Signer::Recovery(key) => Some(key),
+        };
+        key.is_some_and(|key| op.verify(&key).is_err())
+    }
+
+    /// Of epochs whose ops do not come, keeps the newest few: whoever knows our device's public key can make such packets.
+    fn forget_unproven(&mut self, newest: &EpochId, tx: &Tx<'_>) {
+        let held: Vec<EpochId> = self.vault.keyring.epochs().map(|epoch| epoch.id()).collect();
+        let unproven: Vec<EpochId> =
+            held.into_iter().filter(|id| !self.membership.epochs.contains_key(id) && id != newest).collect();
+        let order = |id: &EpochId| self.packets.order.iter().position(|known| known == id);
+        let mut unproven: Vec<(Option<usize>, EpochId)> = unproven.into_iter().map(|id| (order(&id), id)).collect();
+        unproven.sort();
+        let surplus = (unproven.len() + 1).saturating_sub(UNPROVEN_MAX);
+        for (_, id) in unproven.into_iter().take(surplus) {
+            self.vault.keyring.remove(&id);
+            self.packets.forget(&id, tx);
+            tx.delete(Table::Epochs, id.0);
+        }
+    }
+
+    /// The epochs whose packets came last, of these.
+    pub(super) fn newest_unproven<'a>(&self, mut unproven: Vec<&'a Arc<Epoch>>, max: usize) -> Vec<&'a Arc<Epoch>> {
+        let order = |epoch: &&Arc<Epoch>| self.packets.order.iter().position(|known| *known == epoch.id());
+        unproven.sort_by_key(|epoch| (std::cmp::Reverse(order(epoch)), epoch.id()));
+        unproven.truncate(max);
+        unproven
+    }
+
+    /// A key packet of an epoch, with a slot for everybody who is active now.
+    pub(super) fn packet_for_all(&mut self, id: &EpochId) -> Option<Bytes> {
+        let whole = self.membership.without_slot(id).is_empty();
+        match self.packets.packets.get(id).filter(|_| whole) {
+            Some(packet) => Some(packet.clone()),
+            None => self.rewrap(id),
+        }
     }
 
     /// A key packet of an epoch for everybody who is active now.
@@ -242,6 +307,15 @@ impl Workspace {
             let packets: Vec<Bytes> = without.iter().take(OFFER_MAX).filter_map(|head| self.rewrap(head)).collect();
             for packet in packets {
                 self.send_message(route, &Message::KeyPacket(packet));
+            }
+            return;
+        }
+        let depth = |epoch: &EpochId| self.membership.epochs.get(epoch).map_or(0, |facts| facts.depth);
+        if depth(&ours) > depth(&stated).saturating_add(OFFER_MAX as u32) {
+            // The packets in between would only lead from one to the next: the newest, and the ops, lead back to all.
+            if let Some(packet) = self.packet_for_all(&ours) {
+                self.send_message(route, &Message::KeyPacket(packet));
+                self.send_ops_since(route, &device, &stated);
             }
             return;
         }

@@ -23,6 +23,8 @@ pub(super) enum Purpose {
     Epoch(EpochId),
     /// Who holds this invite's link knocks here.
     Knock(OpId),
+    /// Who missed epochs since this one asks here.
+    Lobby(EpochId),
 }
 
 /// Where a peer can be sent to.

@@ -40,13 +40,19 @@ impl Workspace {
         known && !self.membership.covering.contains(epoch) && self.sealing_epoch().is_some()
     }
 
-    /// The epochs that those who were removed last held last.
-    pub(super) fn epochs_of_former(&self, max: usize) -> Vec<Arc<Epoch>> {
+    /// The epochs that those who were removed last held last, as long as somebody may be away since.
+    pub(super) fn epochs_of_former(&self, now: Timestamp, max: usize) -> Vec<Arc<Epoch>> {
         let mut ends: Vec<_> = self
             .membership
             .epochs
             .values()
             .filter(|facts| self.membership.ends.contains_key(&facts.op))
+            .filter(|facts| {
+                self.ops
+                    .as_ref()
+                    .and_then(|ops| ops.get(&facts.op))
+                    .is_some_and(|op| self.may_be_away_since(now, op.wall_ms()))
+            })
             .map(|facts| (core::cmp::Reverse(facts.depth), facts.op, facts))
             .collect();
         ends.sort_by_key(|(depth, op, _)| (*depth, *op));

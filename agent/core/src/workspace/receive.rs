@@ -189,6 +189,7 @@ impl Workspace {
         tx.put(Table::Envelopes, place.to_bytes(), envelope);
         tx.put(Table::Held, place.to_bytes(), to_bytes(&held));
         self.set_tip(place.chain, Tip { seq: place.seq, link: head.link() }, tx);
+        self.count_use(head.header().epoch, tx);
     }
 
     pub(super) fn set_tip(&mut self, chain: ChainId, tip: Tip, tx: &Tx<'_>) {

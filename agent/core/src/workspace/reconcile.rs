@@ -168,7 +168,9 @@ impl Workspace {
             }
             Message::Want { nonce, pieces } => self.wanted(route, nonce, pieces, tx),
             Message::Have { absent, .. } => self.absent(device, &absent),
-            Message::KeyPacket(packet) => self.key_packet(now, &packet, tx),
+            Message::KeyPacket(packet) => {
+                self.key_packet(now, &packet, tx);
+            }
         }
     }
 

@@ -26,6 +26,8 @@ use crate::time::Timestamp;
 
 /// Epoch rooms listened to: the one sealed under and the last three before it.
 const EPOCH_ROOMS_MAX: usize = 4;
+/// Rooms of epochs whose key packet came and whose ops did not yet.
+const UNPROVEN_ROOMS_MAX: usize = 2;
 /// Rooms where those who were removed last may still look for us, to be told so.
 const FORMER_ROOMS_MAX: usize = 4;
 /// Knock rooms listened to, newest invites first.
@@ -37,6 +39,7 @@ mod class {
     pub(super) const STORED: u8 = 0;
     pub(super) const EPHEMERAL: u8 = 1;
     pub(super) const TO_DEVICE: u8 = 2;
+    pub(super) const LOBBY: u8 = 3;
     pub(super) const PIECE: u8 = 4;
 }
 
@@ -65,10 +68,14 @@ impl Workspace {
                 rooms.insert(key.id, (Purpose::Knock(joining.invite()), key));
             }
             super::Phase::Active => {
-                let left = self.epochs_of_former(FORMER_ROOMS_MAX);
-                for epoch in self.recent_epochs(EPOCH_ROOMS_MAX).into_iter().chain(left) {
+                let left = self.epochs_of_former(now, FORMER_ROOMS_MAX);
+                for epoch in self.recent_epochs(now, EPOCH_ROOMS_MAX).into_iter().chain(left) {
                     let key = epoch.room().clone();
                     rooms.insert(key.id, (Purpose::Epoch(epoch.id()), key));
+                }
+                for epoch in self.lobbies(now) {
+                    let key = epoch.lobby().room;
+                    rooms.insert(key.id, (Purpose::Lobby(epoch.id()), key));
                 }
                 for (invite, key) in self.knock_rooms(now, KNOCK_ROOMS_MAX) {
                     rooms.insert(key.id, (Purpose::Knock(invite), key));
@@ -79,14 +86,19 @@ impl Workspace {
         rooms
     }
 
-    /// The epochs held that count, deepest first; one that does not count yet stands behind all others.
-    fn recent_epochs(&self, max: usize) -> Vec<Arc<Epoch>> {
-        let mut epochs: Vec<&Arc<Epoch>> = self.vault.keyring.epochs().collect();
-        epochs.sort_by_key(|epoch| {
-            let facts = self.membership.epochs.get(&epoch.id());
-            (std::cmp::Reverse(facts.map(|facts| facts.depth)), epoch.id())
+    /// The epochs held that count, deepest first, as long as somebody may be away who holds no later one; and the newest of
+    /// those whose ops are still to come.
+    fn recent_epochs(&self, now: Timestamp, max: usize) -> Vec<Arc<Epoch>> {
+        let depth = |epoch: &Arc<Epoch>| self.membership.epochs.get(&epoch.id()).map(|facts| facts.depth);
+        let (mut known, unproven): (Vec<_>, Vec<_>) =
+            self.vault.keyring.epochs().partition(|epoch| depth(epoch).is_some());
+        known.sort_by_key(|epoch| (std::cmp::Reverse(depth(epoch)), epoch.id()));
+        let sealing = self.membership.sealing_epoch();
+        let wanted = known.into_iter().take(max).filter(|epoch| {
+            let followed = self.followed_wall_ms(&epoch.id());
+            sealing == Some(epoch.id()) || followed.is_none_or(|at| self.may_be_away_since(now, at))
         });
-        epochs.into_iter().take(max).cloned().collect()
+        wanted.chain(self.newest_unproven(unproven, UNPROVEN_ROOMS_MAX)).cloned().collect()
     }
 
     /// Asks for rooms that are wanted and gives up those that are not.
@@ -139,6 +151,11 @@ impl Workspace {
                     self.knock(now, link, room);
                 }
             }
+            Purpose::Lobby(_) => {
+                if !peers.is_empty() {
+                    self.lobby_peopled(now, link, room);
+                }
+            }
         }
     }
 
@@ -150,6 +167,7 @@ impl Workspace {
             // Who enters asks; if its question is lost we ask a little later.
             Purpose::Epoch(_) => self.ask_later(now, link, room),
             Purpose::Knock(_) => self.knock_soon(now),
+            Purpose::Lobby(_) => self.lobby_peopled(now, link, room),
         }
     }
 
@@ -188,6 +206,7 @@ impl Workspace {
         match (state.purpose, payload.get(2).copied()) {
             (Purpose::Knock(invite), Some(class::TO_DEVICE)) => self.at_the_door(now, route, invite, &payload, tx),
             (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.notice(&payload, tx),
+            (Purpose::Lobby(_), Some(class::LOBBY)) => self.in_lobby(now, route, &payload, tx),
             // A removed device may speak here: whoever knows of its removal takes nothing from this room. What those who did
             // not know it yet have sealed comes through the present epoch's.
             (Purpose::Epoch(epoch), Some(class::STORED)) if self.is_left_behind(&epoch) => {}

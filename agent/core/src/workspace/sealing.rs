@@ -50,7 +50,7 @@ impl Workspace {
         self.is_active() && self.membership.active_devices().all(|(device, _)| *device == me)
     }
 
-    fn may_seal(&self) -> bool {
+    pub(super) fn may_seal(&self) -> bool {
         self.is_active() && !self.paused && !self.reborn && self.links.0.values().any(|link| link.reconciled)
     }
 
@@ -166,6 +166,7 @@ impl Workspace {
         let tip = Tip { seq: place.seq, link: sealed.link };
         self.own.tip = Some(tip);
         self.set_tip(place.chain, tip, tx);
+        self.count_own_use(epoch, tx);
         if let Batch::Content(content) = batch {
             self.vault.index(content, &Location::Sealed(place), tx);
         }
