@@ -17,6 +17,7 @@ pub mod knock;
 pub mod lobby_message;
 pub mod membership;
 pub mod message;
+pub mod nack;
 pub mod op;
 pub mod padding;
 pub mod payload;

@@ -22,6 +22,8 @@ pub enum Weakness {
     NoDedupe,
     /// An edit is entered at the newest heads, not at those that were on disk.
     NoBase,
+    /// Nobody is told of a key that is not what its op commits to.
+    NoNack,
 }
 
 /// What every start needs.

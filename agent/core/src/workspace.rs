@@ -8,7 +8,7 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in, and `requests` keeps those who wait for an admin; `members` changes who belongs and `notices` tells those who do no more; `epochs` hands out keys, `rotation` says when they are old, and
+//! in, and `requests` keeps those who wait for an admin; `members` changes who belongs and `notices` tells those who do no more; `nacks` complains of wrong keys; `epochs` hands out keys, `rotation` says when they are old, and
 //! in the `lobby` those who missed some find them; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
@@ -40,6 +40,7 @@ pub mod input;
 mod links;
 mod lobby;
 mod members;
+mod nacks;
 mod notices;
 mod outbox;
 pub mod output;
@@ -127,6 +128,9 @@ pub struct Workspace {
     notices: notices::Notices,
     rotation: rotation::Rotation,
     lobbies: lobby::Lobbies,
+    nacks: nacks::Nacks,
+    /// Whether wrong keys are complained of; only tests say no.
+    nacks_sent: bool,
     relays: RelayList,
     lan: Vec<String>,
     flushes: Vec<report::Flush>,
@@ -155,6 +159,7 @@ impl Workspace {
         match weakness {
             Weakness::NoDedupe => self.dedupes = false,
             Weakness::NoBase => self.files.ignore_base(),
+            Weakness::NoNack => self.nacks_sent = false,
         }
     }
 

@@ -695,5 +695,7 @@ fn a_revoked_device_hears_why() {
 
 #[path = "town/invites.rs"]
 mod invites;
+#[path = "town/nacks.rs"]
+mod nacks;
 #[path = "town/rotation.rs"]
 mod rotation;

@@ -25,6 +25,7 @@ use crate::keyring::Keyring;
 use crate::knock::{Admission, Refusal};
 use crate::lobby_message::LobbyMessage;
 use crate::membership::{OpSet, Role};
+use crate::nack::Nack;
 use crate::op::ops;
 use crate::op::{ChainPoint, Cut, EpochGrant, Genesis, OpBody, Policy, SignedOp, WrappedSlot};
 use crate::piece;
@@ -423,6 +424,19 @@ fn cases() -> Vec<Case> {
         case(&format!("lobby-{name}-trailing-byte"), "lobby", &fields(sealed.bytes(), &world.epoch.to_bytes()));
     }
 
+    // NACKs.
+    let nack = Nack::make(&workspace, &founder.device, world.epoch.id(), DeviceId([14; 16]), b"a key packet");
+    let fields = |bytes: &[u8]| {
+        [("workspace", ws()), ("device-sign", hex(&founder.device.public().sign)), ("bytes", hex(bytes))]
+    };
+    case("nack", "nack", &fields(nack.bytes()));
+    case("nack-truncated", "nack", &fields(&nack.bytes()[..nack.bytes().len() - 1]));
+    for (name, at) in [("version", 1), ("epoch", 5), ("signature", nack.bytes().len() - 1)] {
+        let mut changed = nack.bytes().to_vec();
+        changed[at] ^= 1;
+        case(&format!("nack-changed-{name}"), "nack", &fields(&changed));
+    }
+
     // Links.
     let link = InviteLink {
         workspace,
@@ -641,6 +655,18 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
                 },
             }
         }
+        "nack" => match Nack::parse(&bytes("bytes")) {
+            Ok(nack) => {
+                if let Err(wrong) = nack.verify(&workspace.unwrap(), &fixed(inputs, "device-sign")) {
+                    return error(wrong);
+                }
+                say("epoch", nack.epoch().to_string());
+                say("device", nack.device().to_string());
+                say("from", nack.from().to_string());
+                say("packet", hex(nack.packet()));
+            }
+            Err(wrong) => return error(wrong),
+        },
         "refusal" => {
             let link = InviteLink::parse(&inputs["link"]).unwrap();
             let reply = crate::knock::ReplyKey::from_secret(Secret::new(fixed(inputs, "reply-secret")));

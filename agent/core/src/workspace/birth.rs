@@ -140,6 +140,8 @@ impl Workspace {
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),
             lobbies: super::lobby::Lobbies::default(),
+            nacks: super::nacks::Nacks::default(),
+            nacks_sent: true,
             relays: RelayList::open(read),
             lan: Vec::new(),
             flushes: Vec::new(),

@@ -207,12 +207,16 @@ impl Workspace {
     }
 
     /// A key packet came; whether there was something in it for us.
-    pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, tx: &Tx<'_>) -> bool {
+    pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, from: Option<DeviceId>, tx: &Tx<'_>) -> bool {
         let mut kems = vec![self.identity.device.kem_secret()];
         kems.extend(self.identity.root.as_ref().map(RootSecret::kem_secret));
         let opened = match KeyPacket::parse(packet).and_then(|packet| packet.open(&self.id, &kems)) {
             Ok(opened) => opened,
             Err(KeyPacketError::NotForUs) => return false,
+            Err(KeyPacketError::WrongSecrets) => {
+                self.wrong_secrets(now, from, packet);
+                return false;
+            }
             Err(_) => {
                 self.reject("malformed key packet");
                 return false;
@@ -267,17 +271,8 @@ impl Workspace {
         unproven
     }
 
-    /// A key packet of an epoch, with a slot for everybody who is active now.
-    pub(super) fn packet_for_all(&mut self, id: &EpochId) -> Option<Bytes> {
-        let whole = self.membership.without_slot(id).is_empty();
-        match self.packets.packets.get(id).filter(|_| whole) {
-            Some(packet) => Some(packet.clone()),
-            None => self.rewrap(id),
-        }
-    }
-
     /// A key packet of an epoch for everybody who is active now.
-    fn rewrap(&mut self, id: &EpochId) -> Option<Bytes> {
+    pub(super) fn rewrap(&mut self, id: &EpochId) -> Option<Bytes> {
         let epoch = self.vault.keyring.get(id).cloned()?;
         let op = self.ops.as_ref()?.get(&self.membership.epochs.get(id)?.op)?;
         KeyPacket::make(&epoch, &recipients(&self.membership), op, &mut self.rng).map(|packet| packet.to_bytes())
@@ -313,7 +308,7 @@ impl Workspace {
         let depth = |epoch: &EpochId| self.membership.epochs.get(epoch).map_or(0, |facts| facts.depth);
         if depth(&ours) > depth(&stated).saturating_add(OFFER_MAX as u32) {
             // The packets in between would only lead from one to the next: the newest, and the ops, lead back to all.
-            if let Some(packet) = self.packet_for_all(&ours) {
+            if let Some(packet) = self.rewrap(&ours) {
                 self.send_message(route, &Message::KeyPacket(packet));
                 self.send_ops_since(route, &device, &stated);
             }

@@ -162,7 +162,7 @@ impl Workspace {
                 self.lobbies.owed.retain(|(_, (_, room))| *room != door.1);
                 self.lobbies.answered.insert(door.1, now.after_ms(ANSWER_AGAIN_MS));
                 let asked = self.lobbies.asks.get(&door).is_some_and(|(tries, _)| *tries > 0);
-                if !self.key_packet(now, &packet, tx) && asked && self.is_apart(&door) {
+                if !self.key_packet(now, &packet, None, tx) && asked && self.is_apart(&door) {
                     self.problem(
                         "The others use a key that this device did not get; it may have been removed. Ask one of them."
                             .into(),
@@ -199,7 +199,8 @@ impl Workspace {
             return;
         }
         let Some(ours) = self.sealing_epoch() else { return };
-        if let Some(packet) = self.packet_for_all(&ours) {
+        // Made anew, not the one its maker made: that may lack a slot, or hold a wrong one.
+        if let Some(packet) = self.rewrap(&ours) {
             self.lobbies.answered.insert(door.1, now.after_ms(ANSWER_AGAIN_MS));
             self.say_in_lobby(door, &LobbyMessage::Keys(packet));
         }

@@ -132,18 +132,22 @@ impl Workspace {
         parts.into_iter().map(|part| ops_to_bytes(part.into_iter())).collect()
     }
 
-    /// A notice came, from whomever: what it carries is taken in if it proves itself.
-    pub(super) fn notice(&mut self, payload: &Bytes, tx: &Tx<'_>) {
-        let opened = open_direct(&self.id, self.identity.device.kem_secret(), payload);
-        let Ok((DirectKind::Notice, message)) = opened else {
-            // To another device in this room.
-            return;
-        };
-        match ops_from_bytes(&self.id, &message) {
-            Ok(ops) => {
-                self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
+    /// Something for one device came, from whomever: what it carries is taken in if it proves itself.
+    pub(super) fn direct(&mut self, now: Timestamp, route: Route, payload: &Bytes, tx: &Tx<'_>) {
+        match open_direct(&self.id, self.identity.device.kem_secret(), payload) {
+            Ok((DirectKind::Notice, message)) => match ops_from_bytes(&self.id, &message) {
+                Ok(ops) => {
+                    self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
+                }
+                Err(_) => self.reject("malformed notice"),
+            },
+            Ok((DirectKind::Slot, packet)) => {
+                let from = self.links.room(route.link, &route.room).and_then(|room| *room.peers.get(&route.peer)?);
+                self.key_packet(now, &Bytes::from(packet), from, tx);
             }
-            Err(_) => self.reject("malformed notice"),
+            Ok((DirectKind::Nack, message)) => self.nack(now, route, &message),
+            // To another device in this room; or what belongs at the door.
+            Ok((DirectKind::Knock | DirectKind::Answer | DirectKind::Refusal, _)) | Err(_) => {}
         }
     }
 }

@@ -169,7 +169,7 @@ impl Workspace {
             Message::Want { nonce, pieces } => self.wanted(route, nonce, pieces, tx),
             Message::Have { absent, .. } => self.absent(device, &absent),
             Message::KeyPacket(packet) => {
-                self.key_packet(now, &packet, tx);
+                self.key_packet(now, &packet, Some(device), tx);
             }
         }
     }

@@ -205,7 +205,7 @@ impl Workspace {
         let route = Route { link, room, peer: from };
         match (state.purpose, payload.get(2).copied()) {
             (Purpose::Knock(invite), Some(class::TO_DEVICE)) => self.at_the_door(now, route, invite, &payload, tx),
-            (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.notice(&payload, tx),
+            (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.direct(now, route, &payload, tx),
             (Purpose::Lobby(_), Some(class::LOBBY)) => self.in_lobby(now, route, &payload, tx),
             // A removed device may speak here: whoever knows of its removal takes nothing from this room. What those who did
             // not know it yet have sealed comes through the present epoch's.

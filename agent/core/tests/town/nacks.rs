@@ -1,0 +1,127 @@
+//! A key's maker who gives different people different keys.
+
+use rand_core::Rng;
+use weft_agent_core::envelope::{Draft, Kind, seal};
+use weft_agent_core::epoch::Epoch;
+use weft_agent_core::id::{ChainId, EpochId, Link};
+use weft_agent_core::key_packet::{KeyPacket, SLOT_LEN, SLOT_MULTIPLE, recipients, wrap_slot};
+use weft_agent_core::membership::{OpSet, evaluate};
+use weft_agent_core::message::Message;
+use weft_agent_core::op::{Genesis, OpSigner, SignedOp, ops};
+use weft_agent_core::setup::Weakness;
+use weft_agent_core::store::Read;
+use weft_protocol::cbor::{Reader, Writer};
+
+use super::*;
+
+impl Town {
+    /// What a host knows of the membership, as its rows have it.
+    fn op_set(&self, host: usize) -> OpSet {
+        let store = &self.hosts[host].store;
+        let mut set = OpSet::new(Genesis::parse(&store.get(Table::Meta, b"genesis").unwrap()).unwrap());
+        for (_, row) in store.scan(Table::Ops, &[], None, 1_000) {
+            set.insert(SignedOp::parse(&set.workspace(), &row).unwrap()).unwrap();
+        }
+        set
+    }
+}
+
+/// A slot that opens for this key, and does not hold what the epoch is.
+fn wrong_slot(town: &Town, epoch: EpochId, kem: &[u8; 32], rng: &mut ChaCha20Rng) -> [u8; SLOT_LEN] {
+    use hpke::{Deserializable, Kem, OpModeS, Serializable};
+    type Suite = hpke::kem::X25519HkdfSha256;
+    let info = [b"weft/v1/wrap".as_slice(), &town.hosts[0].machine.id().0, &epoch.0].concat();
+    let mut plain = [7; 65];
+    plain[0] = Role::Writer as u8;
+    let key = <Suite as Kem>::PublicKey::from_bytes(kem).unwrap();
+    let (enc, sealed) = hpke::single_shot_seal_with_rng::<hpke::aead::ChaCha20Poly1305, hpke::kdf::HkdfSha256, Suite>(
+        &OpModeS::Base,
+        &key,
+        &info,
+        &plain,
+        &[],
+        rng,
+    )
+    .unwrap();
+    [enc.to_bytes().as_slice(), &sealed].concat().try_into().unwrap()
+}
+
+/// Ada, Ben and Cid: Cid makes a key that opens for Ada, and gives Ben something else in the same packet. Whether Ben holds
+/// the key in the end, what Ada's and Ben's status say, and what Ben reads of what is written under it.
+fn equivocation(weakness: Option<Weakness>) -> (bool, String, String, String) {
+    let (mut town, hosts) = Town::team(3);
+    let [a, b, c] = hosts[..] else { panic!("three") };
+    for host in [a, b, c] {
+        weakness.into_iter().for_each(|weakness| town.hosts[host].machine.weaken(weakness));
+    }
+    let (set, workspace, cid) = (town.op_set(a), town.hosts[a].machine.id(), identity(c as u8 + 2));
+    let state = evaluate(&set);
+    let row = town.hosts[c].store.scan(Table::Epochs, &[], None, 1)[0].1.clone();
+    let old = Epoch::from_bytes(&workspace, &row).unwrap();
+    let mut rng = ChaCha20Rng::from_seed([43; 32]);
+    let signer = OpSigner::Device(&cid.device);
+    let author = ops::Author { workspace, parents: set.heads(), signer, wall_ms: town.now.wall_ms };
+    let (op, new) = ops::epoch(&author, &state, &[&old], &mut rng).unwrap();
+
+    let ben = identity(b as u8 + 2);
+    let bens = [ben.device.public().kem, ben.root_public.kem];
+    let honest = KeyPacket::make(&new, &recipients(&state), &op, &mut rng).unwrap().to_bytes();
+    let mut reader = Reader::new(&honest);
+    reader.array(3, "packet").unwrap();
+    reader.item::<EpochId>().unwrap();
+    reader.list::<[u8; SLOT_LEN]>(100, "slots").unwrap();
+    let sealed_op = reader.bytes_up_to(1 << 20, "op").unwrap();
+    let mut slots: Vec<[u8; SLOT_LEN]> = recipients(&state)
+        .iter()
+        .map(|(kem, role)| {
+            if bens.contains(kem) {
+                wrong_slot(&town, new.id(), kem, &mut rng)
+            } else {
+                wrap_slot(&new, kem, *role, &mut rng).unwrap()
+            }
+        })
+        .collect();
+    while !slots.len().is_multiple_of(SLOT_MULTIPLE) {
+        let mut filler = [0; SLOT_LEN];
+        rng.fill_bytes(&mut filler);
+        slots.push(filler);
+    }
+    let mut writer = Writer::new();
+    writer.array(3).item(&new.id()).list(&slots).bytes(sealed_op);
+    let message = Message::KeyPacket(Bytes::from(writer.into_bytes()));
+    let body = message.to_body();
+    let draft = Draft {
+        kind: Kind::from_byte(message.kind()),
+        epoch: &old,
+        chain: ChainId { device: cid.device.id(), incarnation: 1 },
+        seq: 0,
+        prev: Link([0; 32]),
+        op_heads: set.heads(),
+        body: &body,
+        leaf_changes: &[],
+    };
+    let payload = seal(draft, &workspace, &cid.device, &mut rng).unwrap().sealed.into_bytes();
+    for host in [a, b] {
+        let (room, payload) = (old.room().id, payload.clone());
+        town.frame(host, ServerFrame::Deliver { room, from: peer_id(c), payload });
+    }
+    town.run(30_000);
+    town.write(a, "secret.md", "under the new key\n");
+    town.run(30_000);
+    let held = town.hosts[b].store.get(Table::Epochs, &new.id().0).is_some();
+    (held, town.problems(a), town.problems(b), town.text(b, "secret.md"))
+}
+
+/// Whoever gets a wrong key refuses it, says so, and is given the right one; the maker is named on both sides. Without the
+/// complaint they would stay outside: everybody hands on the one packet that its maker made.
+#[test]
+fn a_wrong_slot_is_refused_and_replaced() {
+    let (held, ada, ben, read) = equivocation(None);
+    assert!(held, "{ada} {ben}");
+    assert_eq!(read, "under the new key\n");
+    assert!(ben.contains("member-4 (box-4) handed this device a key"), "{ben}");
+    assert!(ada.contains("member-3 (box-3) says that the key that member-4 made"), "{ada}");
+
+    let (held, _, ben, read) = equivocation(Some(Weakness::NoNack));
+    assert!(!held && read.is_empty() && ben.contains("It was refused"), "{ben}");
+}
