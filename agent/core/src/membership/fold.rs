@@ -249,7 +249,11 @@ impl<'a> Fold<'a> {
                     .map(|(index, role)| (Some(*index), *role)),
             );
             if statements.is_empty() {
-                statements.extend(entries.iter().filter_map(|(at, entry)| Some((*at, entry.role?))));
+                // The one that made it a member is void: the first of the others does. A later one finds a member, and says
+                // nothing of the role.
+                let first = |at: &At| !entries.iter().any(|(earlier, _)| self.set.before(*earlier, *at));
+                let first = entries.iter().filter(|(at, _)| first(at));
+                statements.extend(first.filter_map(|(at, entry)| Some((*at, entry.role?))));
             }
             statements.sort_by_key(|(at, _)| *at);
             let last = self.set.latest(statements);
