@@ -8,7 +8,7 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
+//! in and `vouch` passes on what they came in with; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -50,6 +50,7 @@ mod report;
 mod rooms;
 mod sealing;
 mod serving;
+mod vouch;
 
 #[cfg(test)]
 pub(crate) use admission::role_name;
@@ -119,6 +120,7 @@ pub struct Workspace {
     blobs: blobs::Blobs,
     parked: Parked,
     knocks: admission::Knocks,
+    vouch: vouch::Vouch,
     packets: epochs::Packets,
     notices: notices::Notices,
     relays: RelayList,
