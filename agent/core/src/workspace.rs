@@ -8,8 +8,10 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in, and `requests` keeps those who wait for an admin; `members` changes who belongs and `notices` tells those who do no more; `nacks` complains of wrong keys; `epochs` hands out keys, `rotation` says when they are old, and
-//! in the `lobby` those who missed some find them; `blobs` fetches pieces; `report` answers people.
+//! in, `requests` keeps those who wait for an admin, and `vouch` passes on what they came in with; `members` changes who
+//! belongs and `notices` tells those who do no more; `epochs` hands out keys, `rotation` says when they are old, `nacks`
+//! complains of wrong ones, and in the `lobby` those who missed some find them; `blobs` fetches pieces; `report` answers
+//! people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +57,7 @@ mod rooms;
 mod rotation;
 mod sealing;
 mod serving;
+mod vouch;
 
 #[cfg(test)]
 pub(crate) use admission::role_name;
@@ -124,6 +127,7 @@ pub struct Workspace {
     blobs: blobs::Blobs,
     parked: Parked,
     knocks: admission::Knocks,
+    vouch: vouch::Vouch,
     packets: epochs::Packets,
     notices: notices::Notices,
     rotation: rotation::Rotation,

@@ -12,7 +12,6 @@ use super::birth::{GENESIS, JOINING};
 use super::command::{InviteTerms, Knocking};
 use super::input::LinkId;
 use super::links::{Purpose, Route};
-use super::outbox::{Batch, OpsBody};
 use super::output::{Output, Rank};
 use super::receive::op_key;
 use super::{Phase, Workspace};
@@ -354,16 +353,14 @@ impl Workspace {
 
     /// We are in: what the answer brought becomes ours. The opener has checked that it is what the link promised.
     fn admitted(&mut self, answer: Answer, tx: &Tx<'_>) {
-        let Answer { ops, welcome, epoch } = answer;
+        let Answer { ops, welcome: _, epoch } = answer;
         for (order, op) in (0..).zip(ops.ops()) {
             tx.put(Table::Ops, op_key(order, &op.id()), op.bytes().clone());
         }
         tx.put(Table::Meta, GENESIS, ops.genesis().bytes().to_vec());
         tx.delete(Table::Meta, JOINING);
-        if let Some(welcome) = ops.get(&welcome) {
-            // Whoever welcomed us may be gone before it tells the others: we can.
-            self.outbox.push(&Batch::Ops(OpsBody(vec![welcome.bytes().clone()])), tx);
-        }
+        // Whoever welcomed us may be gone before it tells the others: we can.
+        self.let_in_with(ops.ops().map(SignedOp::id), tx);
         self.name = ops.genesis().workspace_name().to_owned();
         self.membership = evaluate(&ops);
         self.ops = Some(ops);

@@ -136,6 +136,7 @@ impl Workspace {
             blobs: blobs::Blobs::default(),
             parked: Parked::default(),
             knocks: Knocks::default(),
+            vouch: super::vouch::Vouch::open(read),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),
