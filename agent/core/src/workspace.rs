@@ -7,7 +7,7 @@
 //!
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
-//! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
+//! move what is missing; `receive` holds and accepts, and `verdicts` judges again when the membership changes; `sealing` turns the outbox into envelopes; `admission` lets people
 //! in and `vouch` passes on what they came in with; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
@@ -50,6 +50,7 @@ mod report;
 mod rooms;
 mod sealing;
 mod serving;
+mod verdicts;
 mod vouch;
 
 #[cfg(test)]
@@ -121,6 +122,7 @@ pub struct Workspace {
     parked: Parked,
     knocks: admission::Knocks,
     vouch: vouch::Vouch,
+    verdicts: verdicts::Verdicts,
     packets: epochs::Packets,
     notices: notices::Notices,
     relays: RelayList,
@@ -189,6 +191,8 @@ impl Workspace {
             self.epochs_deadline(),
             self.sealing_deadline(),
             self.flush_deadline(),
+            self.verdicts_deadline(),
+            self.vouch_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -263,6 +267,8 @@ impl Workspace {
         self.run_reconcile(now);
         self.run_admission(now, tx);
         self.run_epochs(now, tx);
+        self.run_verdicts(now, tx);
+        self.run_vouch(now);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

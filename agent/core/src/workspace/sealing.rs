@@ -50,7 +50,7 @@ impl Workspace {
         self.is_active() && self.membership.active_devices().all(|(device, _)| *device == me)
     }
 
-    fn may_seal(&self) -> bool {
+    pub(super) fn may_seal(&self) -> bool {
         self.is_active() && !self.paused && !self.reborn && self.links.0.values().any(|link| link.reconciled)
     }
 
