@@ -7,11 +7,11 @@
 //!
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
-//! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in, `requests` keeps those who wait for an admin, and `vouch` passes on what they came in with; `members` changes who
-//! belongs and `notices` tells those who do no more; `epochs` hands out keys, `rotation` says when they are old, `nacks`
-//! complains of wrong ones, and in the `lobby` those who missed some find them; `blobs` fetches pieces; `report` answers
-//! people.
+//! move what is missing; `receive` holds and accepts, and `verdicts` judges again when the membership changes; `sealing`
+//! turns the outbox into envelopes; `admission` lets people in, `requests` keeps those who wait for an admin, and `vouch`
+//! passes on what they came in with; `members` changes who belongs and `notices` tells those who do no more; `epochs` hands
+//! out keys, `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some
+//! find them; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -57,6 +57,7 @@ mod rooms;
 mod rotation;
 mod sealing;
 mod serving;
+mod verdicts;
 mod vouch;
 
 #[cfg(test)]
@@ -128,6 +129,7 @@ pub struct Workspace {
     parked: Parked,
     knocks: admission::Knocks,
     vouch: vouch::Vouch,
+    verdicts: verdicts::Verdicts,
     packets: epochs::Packets,
     notices: notices::Notices,
     rotation: rotation::Rotation,
@@ -204,6 +206,8 @@ impl Workspace {
             self.lobbies.next_deadline(),
             self.sealing_deadline(),
             self.flush_deadline(),
+            self.verdicts_deadline(),
+            self.vouch_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -280,6 +284,8 @@ impl Workspace {
         self.run_epochs(now, tx);
         self.run_rotation(now, tx);
         self.run_lobbies(now);
+        self.run_verdicts(now, tx);
+        self.run_vouch(now);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

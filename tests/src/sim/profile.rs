@@ -27,6 +27,8 @@ pub struct Profile {
     pub blobs: u64,
     /// Members that leave.
     pub leaves: usize,
+    /// Members that an owner or admin removes.
+    pub removals: usize,
     /// One-way latency of links, in microseconds, least and most.
     pub latency_us: (u64, u64),
     /// Links of 1 Mbit/s, of 1,000.
@@ -66,6 +68,7 @@ const CALM: Profile = Profile {
     together: 150,
     blobs: 10,
     leaves: 0,
+    removals: 0,
     latency_us: (200, 30_000),
     slow: 0,
     fsync_us: (500, 8_000),
@@ -81,9 +84,10 @@ const CALM: Profile = Profile {
     clock_jumps: 0,
 };
 
-/// The names `--profile` takes.
-pub const NAMES: [&str; 10] =
-    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed"];
+/// The names `--profile` takes. The last is never drawn: what somebody wrote while they were being removed may rightly be
+/// gone, so it is a world of its own.
+pub const NAMES: [&str; 11] =
+    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals"];
 
 impl Profile {
     /// Draws a profile: of that name, or any.
@@ -182,6 +186,17 @@ impl Profile {
                 restores: count(0, 1),
                 clock_jumps: count(0, 2),
                 leaves: count(0, 1),
+                ..base
+            },
+            "removals" => Profile {
+                hosts: count(3, 5),
+                partitions: count(0, 3),
+                crashes: count(0, 1),
+                cuts: count(0, 2),
+                removals: count(1, 2),
+                span_ms: 20_000,
+                edits: count(6, 18),
+                together: 300,
                 ..base
             },
             _ => base,

@@ -109,6 +109,8 @@ pub struct World<M> {
     requests: u64,
     /// Who asked for a link, for whom, with which role and how many uses.
     invites: BTreeMap<(usize, RequestId), (usize, Role, u32)>,
+    /// Who asked for whose removal.
+    removals: BTreeMap<(usize, RequestId), usize>,
     spare_links: Vec<String>,
     network: Dice,
     disks: Dice,
@@ -126,7 +128,7 @@ impl<M: Machine> World<M> {
         let mut keys = Dice::new(seed, "keys", 0);
         let hosts = (0..case.seats.len())
             .map(|index| {
-                let name = format!("{}-member-{index}", super::witness::CANARY);
+                let name = super::witness::member_name(index);
                 let identity = M::identity(&mut keys, &name, &format!("{name}-laptop"));
                 Host::new(identity, keys.below(1 << 40), 1_790_000_000_000 + keys.below(5_000))
             })
@@ -148,6 +150,7 @@ impl<M: Machine> World<M> {
             serial: 0,
             requests: 0,
             invites: BTreeMap::new(),
+            removals: BTreeMap::new(),
             spare_links: Vec::new(),
             network: Dice::new(seed, "network", 0),
             disks: Dice::new(seed, "disk", 0),

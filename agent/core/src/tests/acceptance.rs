@@ -29,7 +29,8 @@ impl Written {
         let prev = after.or_else(|| self.last.get(&chain).copied());
         let seq = prev.and_then(|prev| self.held.get(&prev)).map_or(1, |prev| prev.seq + 1);
         let prev = prev.unwrap_or(Link([0; 32]));
-        let envelope = Envelope { chain, seq, prev, kind: Kind::Content, op_heads: heads, built_on };
+        let envelope =
+            Envelope { chain, seq, prev, kind: Kind::Content, op_heads: heads, built_on, started_from: vec![] };
         let number = (self.order.len() as u64).to_be_bytes();
         let link = Link(hash::h("written", &[format!("{envelope:?}").as_bytes(), &number]));
         self.held.insert(link, envelope);
@@ -214,6 +215,7 @@ fn a_proven_fork_is_settled() {
         kind: Kind::Content,
         op_heads: base.clone(),
         built_on: vec![],
+        started_from: vec![],
     };
     let mut written = Written::default();
     written.held.insert(point.link, place(1, Link([0; 32])));

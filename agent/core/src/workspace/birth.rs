@@ -137,6 +137,7 @@ impl Workspace {
             parked: Parked::default(),
             knocks: Knocks::default(),
             vouch: super::vouch::Vouch::open(read),
+            verdicts: super::verdicts::Verdicts::open(read),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),

@@ -14,13 +14,14 @@ use weft_protocol::id::RoomId;
 use super::Workspace;
 use super::input::LinkId;
 use super::links::{Purpose, Route};
+use super::notices::in_parts;
 use super::output::Rank;
-use crate::envelope::{DirectKind, open_lobby, seal_direct, seal_lobby};
+use crate::envelope::{open_lobby, seal_lobby};
 use crate::epoch::Epoch;
 use crate::hash::h;
 use crate::id::{DeviceId, EpochId};
 use crate::lobby_message::LobbyMessage;
-use crate::op::{OPS_PER_ENVELOPE_MAX, SignedOp, ops_to_bytes};
+use crate::op::SignedOp;
 use crate::store::Tx;
 use crate::time::Timestamp;
 
@@ -38,10 +39,6 @@ const SLOTS_MAX: u64 = 64;
 const ANSWER_AGAIN_MS: u64 = 5_000;
 /// Answers owed at once.
 const OWED_MAX: usize = 16;
-/// Op bytes in one message to a device that catches up.
-const PART_BYTES_MAX: usize = 160 * 1024;
-/// Messages of ops for one device at once: 2.5 MB, thousands of rotations.
-const PARTS_MAX: usize = 16;
 
 type Door = (LinkId, RoomId);
 
@@ -210,34 +207,16 @@ impl Workspace {
     /// leads back to the one it holds.
     pub(super) fn send_ops_since(&mut self, route: Route, device: &DeviceId, stated: &EpochId) {
         let Some(kem) = self.membership.devices.get(device).map(|device| device.public.kem) else { return };
-        for part in self.ops_since(stated) {
-            if let Some(sealed) = seal_direct(&self.id, DirectKind::Notice, &kem, &part, &mut self.rng) {
-                let frame = ClientFrame::Send { room: route.room, to: route.peer, payload: sealed.into_bytes() };
-                self.send(route.link, Rank::Control, frame);
-            }
-        }
+        let parts = self.ops_since(stated);
+        self.send_notices(route, &kem, parts);
     }
 
-    /// All ops but those that an epoch's own descends from (all, if it is not known here), parents first, in lists that fit
-    /// a message.
+    /// All ops but those that an epoch's own descends from (all, if it is not known here), parents first.
     fn ops_since(&self, stated: &EpochId) -> Vec<Vec<u8>> {
         let Some(ops) = &self.ops else { return Vec::new() };
         let stated = self.membership.epochs.get(stated).map(|facts| facts.op);
         let known = stated.and_then(|op| ops.history(&[op])).unwrap_or_default();
         let known: BTreeSet<_> = known.into_iter().map(SignedOp::id).collect();
-        let mut parts: Vec<Vec<&SignedOp>> = Vec::new();
-        let mut bytes = 0;
-        for op in ops.ops().filter(|op| !known.contains(&op.id())) {
-            bytes += op.bytes().len() + 8;
-            match parts.last_mut() {
-                Some(part) if bytes <= PART_BYTES_MAX && part.len() < OPS_PER_ENVELOPE_MAX => part.push(op),
-                _ => {
-                    bytes = op.bytes().len() + 8;
-                    parts.push(vec![op]);
-                }
-            }
-        }
-        parts.truncate(PARTS_MAX);
-        parts.into_iter().map(|part| ops_to_bytes(part.into_iter())).collect()
+        in_parts(ops.ops().filter(|op| !known.contains(&op.id())).collect())
     }
 }

@@ -188,11 +188,21 @@ impl Workspace {
             .collect()
     }
 
+    /// What was refused since the start, and what is held and does not count, by reason.
+    fn rejected_by_reason(&self) -> std::collections::BTreeMap<String, u64> {
+        let mut rejected = self.rejected.clone();
+        for (why, count) in self.verdicts.counts() {
+            *rejected.entry(why).or_default() += count;
+        }
+        rejected
+    }
+
     /// Everything is sealed, held by connected peers, and nothing they hold is missing.
     fn settled(&self) -> bool {
         let mut connected = self.links.connected().into_iter().filter_map(|device| self.peers.get(&device));
         self.scanned
             && self.files.settled()
+            && self.verdicts.is_settled()
             && self.blobs.pending() == 0
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()
@@ -260,7 +270,7 @@ impl Workspace {
                 .collect(),
             relays: self.relays.urls(),
             problems: self.ended_because().into_iter().chain(self.problems.iter().cloned()).collect(),
-            rejected: self.rejected.clone(),
+            rejected: self.rejected_by_reason(),
             members: self
                 .membership
                 .members

@@ -227,6 +227,12 @@ impl<M: Machine> World<M> {
             }
             // A crash took the inviter's own admission back; the invite is asked for again.
             Reply::Refused(_) if self.invites.remove(&(index, request)).is_some() => {}
+            // Who removes somebody may have been removed itself, or the other may be gone.
+            Reply::Refused(_) if self.removals.contains_key(&(index, request)) => {
+                if let Some(whom) = self.removals.remove(&(index, request)) {
+                    self.not_removed(whom);
+                }
+            }
             Reply::Refused(why) => self.witness.fail("refused", || format!("host {index}: {why}")),
             Reply::Done
             | Reply::Invites(_)

@@ -18,7 +18,9 @@ use weft_relay_core as core_relay;
 use weft_relay_core::{Admission, Settings};
 
 use super::{Step, World};
+use crate::sim::host::Phase;
 use crate::sim::machine::Machine;
+use crate::sim::oracle::is_void;
 use crate::sim::wire::Pipe;
 
 /// One connection at one relay, never reused in a world.
@@ -339,7 +341,10 @@ impl<M: Machine> World<M> {
 
     /// An agent sends.
     pub(super) fn send(&mut self, index: usize, link: LinkId, rank: Rank, frame: ClientFrame) {
-        self.count(rank);
+        // Who was removed may hear of it late, and then goes.
+        if self.hosts.get(index).is_some_and(|host| host.phase != Phase::Left) && !is_void(self, index) {
+            self.count(rank);
+        }
         let Some(conn) = self.conns.get_mut(&link.0) else {
             self.witness.fail("link", || format!("host {index} sends on a link that never was"));
             return;
