@@ -80,8 +80,9 @@ fn an_admin_lets_in_whom_they_know() -> Result<()> {
     ada.kill()?;
     ada.revive()?;
     ensure!(requests(ada)?.len() == 2, "{:?}", requests(ada)?);
-    let id: String = text(of("cid")?, "id").chars().take(8).collect();
-    ada.run_here(["approve", &id])?.expect_code(0)?;
+    let by_name = ada.run_here(["approve", "cid"])?.expect_code(2)?;
+    ensure!(by_name.stderr.contains("only what somebody says of themselves") && by_name.stderr.contains(&words));
+    ada.run_here(["approve", &words])?.expect_code(0)?;
     let denied = ada.run_here(["deny", "eve"])?.expect_code(0)?;
     ensure!(denied.stdout.contains("is not let in, and is told so"), "{denied:?}");
     wait_told(&eve, "An admin decided not to let you in")?;

@@ -97,7 +97,7 @@ pub(crate) enum Do {
     Requests,
     /// Let in somebody who waits. Compare the four words with the person first
     Approve {
-        /// The start of its id, a name, or the four words in quotes, as `weft requests` lists them
+        /// The start of its id, or the four words in quotes, as `weft requests` lists them
         who: String,
     },
     /// Tell somebody who waits that they are not let in

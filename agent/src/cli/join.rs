@@ -16,6 +16,9 @@ use crate::daemon::wire::{Failure, Request};
 /// So long somebody may take to answer before the command ends and the agent goes on alone.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
+/// A refusal is told if nobody lets the joiner in within this.
+const REFUSED_STANDS: Duration = Duration::from_secs(1);
+
 /// `weft join`.
 pub(crate) fn run(context: &Context, join: &Join) -> Ended {
     let given = match join.link.as_deref() {
@@ -71,6 +74,7 @@ fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &st
     let deadline = Instant::now() + ANSWER_MAX;
     let mut last = Value::Null;
     let mut joined = false;
+    let mut refused: Option<Instant> = None;
     while Instant::now() < deadline {
         last = ask_one(client, dir)?;
         let state = text(&last, "state");
@@ -81,8 +85,11 @@ fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &st
             ));
         }
         joined = !matches!(state, "joining" | "starting");
-        if !joined && matches!(heard(&last), "waiting" | "refused") {
-            break;
+        match heard(&last) {
+            "waiting" if !joined => break,
+            // Of several members, one may know more than the one who said no.
+            "refused" if !joined && refused.get_or_insert_with(Instant::now).elapsed() > REFUSED_STANDS => break,
+            _ => {}
         }
         if joined {
             spinner

@@ -1,7 +1,7 @@
 //! Requests about who may come in: links, and people who wait for an admin.
 //!
-//! Invariant: a name that means several of those who wait is refused with what tells them apart; nobody is let in who was
-//! only likely meant.
+//! Invariant: nobody is let in by a name that they gave themselves, and a name that means several of those who wait is
+//! refused with what tells them apart.
 
 use serde_json::{Value, json};
 use weft_agent_core::id::{OpId, RootKey};
@@ -103,31 +103,37 @@ pub(crate) async fn requests(shared: &Shared) -> Outcome {
     Ok(Value::Array(ask_requests(shared).await?.iter().map(report::request).collect()))
 }
 
-/// Whoever is meant by the start of an id, a name or four words.
-fn find<'a>(requests: &'a [JoinRequestDetail], who: &str) -> Result<&'a JoinRequestDetail, Failure> {
-    let by_id = |request: &&JoinRequestDetail| who.len() >= 4 && request.device.to_string().starts_with(who);
-    let by_name = |request: &&JoinRequestDetail| request.name == who || request.fingerprint == who;
-    let mut found: Vec<&JoinRequestDetail> = requests.iter().filter(by_name).collect();
-    if found.is_empty() {
-        found = requests.iter().filter(by_id).collect();
+/// Whoever is meant by the start of an id or four words; by a name too where nobody is let in by it.
+fn find<'a>(requests: &'a [JoinRequestDetail], who: &str, names: bool) -> Result<&'a JoinRequestDetail, Failure> {
+    let named: Vec<&JoinRequestDetail> = requests.iter().filter(|request| request.name == who).collect();
+    let by_key = |request: &&JoinRequestDetail| {
+        request.fingerprint == who || (who.len() >= 4 && request.device.to_string().starts_with(who))
+    };
+    let mut found: Vec<&JoinRequestDetail> = requests.iter().filter(by_key).collect();
+    if found.is_empty() && names {
+        found.clone_from(&named);
     }
+    let lines = |of: &[&JoinRequestDetail]| -> String {
+        of.iter().map(|request| format!("\n  {}  {}  {}", request.device, request.name, request.fingerprint)).collect()
+    };
     match found.as_slice() {
         [one] => Ok(one),
-        [] => Err(Failure::usage(format!("nobody who waits is called {who:?}; `weft requests` lists them"))),
-        several => {
-            let line = |request: &&JoinRequestDetail| {
-                format!("  {}  {}  {}", request.device, request.name, request.fingerprint)
-            };
-            let lines: Vec<String> = several.iter().map(line).collect();
-            Err(Failure::usage(format!("{who:?} means several; name one by its id:\n{}", lines.join("\n"))))
+        [] if named.is_empty() => {
+            Err(Failure::usage(format!("nobody who waits is called {who:?}; `weft requests` lists them")))
         }
+        [] => Err(Failure::usage(format!(
+            "a name is only what somebody says of themselves: compare the four words with {who}, then name them by those, in \
+             quotes, or by the id:{}",
+            lines(&named)
+        ))),
+        several => Err(Failure::usage(format!("{who:?} means several; name one by its id:{}", lines(several)))),
     }
 }
 
 /// Lets somebody in.
 pub(crate) async fn approve(shared: &Shared, who: &str) -> Outcome {
     let all = ask_requests(shared).await?;
-    let request = find(&all, who)?;
+    let request = find(&all, who, false)?;
     done(shared, Command::Approve(request.device)).await?;
     Ok(report::request(request))
 }
@@ -135,7 +141,7 @@ pub(crate) async fn approve(shared: &Shared, who: &str) -> Outcome {
 /// Tells somebody that they are not let in.
 pub(crate) async fn deny(shared: &Shared, who: &str) -> Outcome {
     let all = ask_requests(shared).await?;
-    let request = find(&all, who)?;
+    let request = find(&all, who, true)?;
     done(shared, Command::Deny(request.device)).await?;
     Ok(report::request(request))
 }
@@ -161,15 +167,21 @@ mod tests {
         }
     }
 
-    /// A name goes before an id; two of one name are refused with their words, and a short id means nobody.
+    /// Nobody is let in by a name that they gave themselves; two of one name are refused with their words, and a short id
+    /// means nobody.
     #[test]
     fn who_waits_is_named_exactly() {
-        let all = vec![request(0x11, "Bob"), request(0x22, "Bob"), request(0x33, "2222")];
-        let found = |who: &str| find(&all, who).map(|request| request.root.0[0]).map_err(|failure| failure.message);
-        assert_eq!((found("1111"), found("2222"), found("word 34")), (Ok(0x11), Ok(0x33), Ok(0x22)));
-        let several = found("Bob").unwrap_err();
+        let all = vec![request(0x11, "Bob"), request(0x22, "Bob"), request(0x33, "2222"), request(0x44, "Eve")];
+        let of = |who: &str, names: bool| {
+            find(&all, who, names).map(|request| request.root.0[0]).map_err(|failure| failure.message)
+        };
+        assert_eq!((of("1111", false), of("2222", true), of("word 51", false)), (Ok(0x11), Ok(0x22), Ok(0x33)));
+        assert_eq!(of("Eve", true), Ok(0x44));
+        let named = of("Eve", false).unwrap_err();
+        assert!(named.contains("only what somebody says") && named.contains("word 68"), "{named}");
+        let several = of("Bob", true).unwrap_err();
         assert!(several.contains("word 17") && several.contains("word 34"), "{several}");
-        assert!(found("11").is_err() && found("Zed").is_err());
+        assert!(of("11", true).is_err() && of("Zed", true).is_err());
     }
 
     /// A DID that is a key is that key; a DID of an account is refused with what to do.
