@@ -697,5 +697,7 @@ fn a_revoked_device_hears_why() {
 mod invites;
 #[path = "town/nacks.rs"]
 mod nacks;
+#[path = "town/removal.rs"]
+mod removal;
 #[path = "town/rotation.rs"]
 mod rotation;

@@ -14,7 +14,7 @@ use crate::envelope::{self, Kind, OpenError, VerifiedHead};
 use crate::files::{Author, actor_prefix, inspect_change, is_actor_of};
 use crate::frontier::Tip;
 use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
-use crate::membership::{InsertError, Inserted, accepts, evaluate};
+use crate::membership::{InsertError, Inserted, accepts, evaluate, evaluate_at};
 use crate::op::SignedOp;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
@@ -132,7 +132,13 @@ impl Workspace {
             self.parked.park_unknown(envelope);
             return None;
         }
-        let Some(device) = self.membership.devices.get(&chain.device) else {
+        // A device belongs to its chain even if who let it in had no right to: what it wrote does not count then, but all
+        // must hold the same.
+        let known = self.membership.devices.get(&chain.device).cloned().or_else(|| {
+            let then = evaluate_at(self.ops.as_ref()?, &head.header.op_heads)?;
+            then.devices.get(&chain.device).cloned()
+        });
+        let Some(device) = known else {
             self.parked.park_unknown(envelope);
             return None;
         };
