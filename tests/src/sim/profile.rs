@@ -55,6 +55,8 @@ pub struct Profile {
     pub restores: usize,
     /// Jumps of a wall clock.
     pub clock_jumps: usize,
+    /// Frames about which relays lie, of 1,000, until the world is healed.
+    pub lies: u64,
 }
 
 const CALM: Profile = Profile {
@@ -82,12 +84,13 @@ const CALM: Profile = Profile {
     crashes: 0,
     restores: 0,
     clock_jumps: 0,
+    lies: 0,
 };
 
-/// The names `--profile` takes. The last is never drawn: what somebody wrote while they were being removed may rightly be
-/// gone, so it is a world of its own.
-pub const NAMES: [&str; 11] =
-    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals"];
+/// The names `--profile` takes. The last two are never drawn, and are worlds of their own: what somebody wrote while they
+/// were being removed may rightly be gone, and where relays lie, much is refused.
+pub const NAMES: [&str; 12] =
+    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals", "liars"];
 
 impl Profile {
     /// Draws a profile: of that name, or any.
@@ -186,6 +189,17 @@ impl Profile {
                 restores: count(0, 1),
                 clock_jumps: count(0, 2),
                 leaves: count(0, 1),
+                ..base
+            },
+            "liars" => Profile {
+                hosts: count(2, 4),
+                relays: count(1, 2),
+                late: count(0, 1),
+                crashes: count(0, 1),
+                cuts: count(0, 1),
+                blobs: 60,
+                lies: count(20, 400) as u64,
+                span_ms: 15_000,
                 ..base
             },
             "removals" => Profile {

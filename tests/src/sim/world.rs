@@ -6,6 +6,7 @@
 mod agents;
 mod deeds;
 mod faults;
+mod lies;
 mod network;
 mod shell;
 
@@ -43,6 +44,7 @@ enum Step {
     Up(ConnId, Bytes),
     Down(ConnId, Bytes),
     Unpause(ConnId),
+    Late(ConnId, lies::Delivery),
     Ping(ConnId),
     RelayWake { relay: usize, boot: u64 },
     Opened(ConnId),
@@ -112,6 +114,8 @@ pub struct World<M> {
     /// Who asked for whose removal.
     removals: BTreeMap<(usize, RequestId), usize>,
     spare_links: Vec<String>,
+    /// What relays delivered, for those that say it again.
+    heard: Vec<lies::Delivery>,
     network: Dice,
     disks: Dice,
     keys: Dice,
@@ -152,6 +156,7 @@ impl<M: Machine> World<M> {
             invites: BTreeMap::new(),
             removals: BTreeMap::new(),
             spare_links: Vec::new(),
+            heard: Vec::new(),
             network: Dice::new(seed, "network", 0),
             disks: Dice::new(seed, "disk", 0),
             keys,
@@ -201,6 +206,7 @@ impl<M: Machine> World<M> {
             Step::Up(conn, frame) => self.up(conn, frame),
             Step::Down(conn, frame) => self.down(conn, frame),
             Step::Unpause(conn) => self.unpause(conn),
+            Step::Late(conn, delivery) => self.deliver(conn, delivery),
             Step::Ping(conn) => self.ping(conn),
             Step::RelayWake { relay, boot } => self.relay_wake(relay, boot),
             Step::Opened(conn) => self.opened(conn),
@@ -230,6 +236,10 @@ impl<M: Machine> World<M> {
         self.healed = true;
         self.note(|| "HEAL".to_owned());
         for relay in 0..self.relays.len() {
+            if self.case.profile.lies > 0 {
+                // Honest ones take their place.
+                self.relay_stop(relay);
+            }
             self.relay_start(relay);
         }
         for host in 0..self.hosts.len() {

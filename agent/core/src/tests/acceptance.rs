@@ -84,6 +84,26 @@ fn removed_writer_backdates() {
     });
 }
 
+/// A text that an honest writer began on a file of the removed one keeps the file, though no change of theirs depends on one
+/// of its; the writer's own does not fall with it if the version is there from elsewhere.
+#[test]
+fn a_file_that_others_went_on_with_stays() {
+    let mut cast = Cast::ranks();
+    let base = cast.base();
+    let mut written = Written::default();
+    let file = written.write(&cast, 5, base.clone(), vec![], None);
+    let edit = written.write(&cast, 6, base.clone(), vec![], None);
+    written.held.get_mut(&edit).unwrap().started_from = vec![file];
+    let removal = cast.removal(0, 5, base.clone(), Cut::default());
+    let removal = cast.add(removal);
+    let verdicts = settle(&cast.world.set, &written.held);
+    assert_eq!([verdicts[&file], verdicts[&edit]], [Ok(()); 2]);
+    // Who knew of the removal had the version from somebody else, or should not have it: the file does not stay for that.
+    written.held.get_mut(&edit).unwrap().op_heads = vec![removal];
+    let verdicts = settle(&cast.world.set, &written.held);
+    assert_eq!([verdicts[&file], verdicts[&edit]], [Err(Refused::BeyondCut), Ok(())]);
+}
+
 /// What a writer who did not know of the removal built on stays; what one who knew built on does not, nor what the removed
 /// one's friend builds on after being removed too; and a moved cut gives the rest.
 #[test]

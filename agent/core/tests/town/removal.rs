@@ -113,3 +113,36 @@ fn a_restart_brings_nothing_void_back() {
         assert_eq!(town.text(host, "notes.md"), "ONE by Cleo\ntwo\nthree\nfour\nfive\n", "host {host}");
     }
 }
+
+/// Who is made a reader while they write keeps what they wrote in their own folder, and it is published once they may
+/// write again; nobody else has it meanwhile.
+#[test]
+fn what_a_demoted_writer_wrote_beyond_the_cut_stays_with_them() {
+    let (mut town, people) = Town::cut_off();
+    let (ada, ben, cleo) = (people[0], people[1], people[2]);
+    town.edit(ben, "notes.md", "two", "TWO by Ben");
+    town.write(ben, "ben.md", "only Ben's\n");
+    town.run(5_000);
+    assert_eq!(town.text(cleo, "ben.md"), "only Ben's\n");
+    let root = town.root(ben);
+    assert_eq!(town.command(ada, Command::SetRole(root, Role::Reader)), Reply::Done);
+    town.connect(ada);
+    town.run(30_000);
+    for host in [ada, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "one\ntwo\nthree\nfour\nfive\n", "host {host}");
+        assert_eq!(town.text(host, "ben.md"), "", "host {host}");
+    }
+    assert_eq!(town.text(ben, "notes.md"), "one\nTWO by Ben\nthree\nfour\nfive\n");
+    assert_eq!(town.text(ben, "ben.md"), "only Ben's\n");
+    // What others write reaches the reader, beside what it keeps.
+    town.edit(cleo, "notes.md", "five", "FIVE by Cleo");
+    town.run(10_000);
+    assert_eq!(town.text(ben, "notes.md"), "one\nTWO by Ben\nthree\nfour\nFIVE by Cleo\n");
+    assert_eq!(town.command(ada, Command::SetRole(root, Role::Writer)), Reply::Done);
+    town.run(30_000);
+    for host in [ada, ben, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "one\nTWO by Ben\nthree\nfour\nFIVE by Cleo\n", "host {host}");
+        assert_eq!(town.text(host, "ben.md"), "only Ben's\n", "host {host}");
+        assert!(town.status(host).settled, "host {host}");
+    }
+}

@@ -172,7 +172,11 @@ impl<M: Machine> World<M> {
             Output::Send { link, rank, frame } => self.send(index, link, rank, frame),
             Output::Close { link, why } => {
                 self.note(|| format!("h{index} closes {link:?}: {why}"));
-                self.witness.fail("misbehaved", || format!("host {index} gave up an honest link: {why}"));
+                if self.case.profile.lies > 0 && !self.healed {
+                    self.cut(link.0, 1_000);
+                } else {
+                    self.witness.fail("misbehaved", || format!("host {index} gave up an honest link: {why}"));
+                }
             }
             Output::Act(action, what) => {
                 if host.jobs.len() > ACTIONS_MAX {
