@@ -17,7 +17,7 @@ fn fails(seed: u64, profile: &str, sabotage: Sabotage) -> bool {
 /// Runs the seeds under a profile, or each under the one it draws; what breaks.
 fn broken(seeds: std::ops::Range<u64>, profile: Option<&str>) -> Vec<String> {
     let run = |seed| {
-        let case = Case::draw(seed, profile).unwrap();
+        let Some(case) = Case::draw(seed, profile) else { return Some(format!("there is no profile {profile:?}")) };
         let violation = run::<Workspace>(&case, Sabotage::default(), false).err()?;
         let name = case.profile.name;
         let how = profile.map(|name| format!(" --profile {name}")).unwrap_or_default();
