@@ -8,7 +8,7 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
+//! in and `enrol` further devices of members; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +33,7 @@ mod birth;
 mod blobs;
 pub mod command;
 mod effects;
+mod enrol;
 mod epochs;
 mod incarnation;
 pub mod input;
@@ -45,6 +46,7 @@ mod parked;
 mod pulls;
 mod receive;
 mod reconcile;
+mod recovery;
 mod relays;
 mod report;
 mod rooms;
@@ -83,6 +85,8 @@ impl Own {
 enum Phase {
     /// We hold a link and wait to be let in.
     Joining(Box<admission::Joining>),
+    /// We hold a pass and wait to be let in as a further device of a member.
+    Enrolling(Box<enrol::Enrolling>),
     /// We are in.
     Active,
     /// We left, or were removed.
@@ -119,6 +123,7 @@ pub struct Workspace {
     blobs: blobs::Blobs,
     parked: Parked,
     knocks: admission::Knocks,
+    doors: enrol::Doors,
     packets: epochs::Packets,
     notices: notices::Notices,
     relays: RelayList,
@@ -184,6 +189,7 @@ impl Workspace {
             self.pulls.next_deadline(),
             self.blobs.next_deadline(),
             self.admission_deadline(),
+            self.enrol_deadline(),
             self.epochs_deadline(),
             self.sealing_deadline(),
             self.flush_deadline(),
@@ -260,6 +266,7 @@ impl Workspace {
         }
         self.run_reconcile(now);
         self.run_admission(now, tx);
+        self.run_enrol(now, tx);
         self.run_epochs(now, tx);
     }
 
@@ -276,7 +283,7 @@ impl Workspace {
 
     fn state(&self) -> State {
         match self.phase {
-            Phase::Joining(_) => State::Joining,
+            Phase::Joining(_) | Phase::Enrolling(_) => State::Joining,
             Phase::Left => State::Left,
             Phase::Active if self.files.halted().is_some() => State::Halted,
             Phase::Active if self.paused => State::Paused,

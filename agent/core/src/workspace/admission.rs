@@ -153,7 +153,7 @@ impl Workspace {
         }
         let due = match &self.phase {
             Phase::Joining(joining) => joining.next_mono <= now.mono_ms,
-            Phase::Active | Phase::Left => false,
+            Phase::Enrolling(_) | Phase::Active | Phase::Left => false,
         };
         if due {
             let doors: Vec<_> = self
@@ -178,7 +178,7 @@ impl Workspace {
     pub(super) fn admission_deadline(&self) -> Option<u64> {
         let joining = match &self.phase {
             Phase::Joining(joining) => Some(joining.next_mono),
-            Phase::Active | Phase::Left => None,
+            Phase::Enrolling(_) | Phase::Active | Phase::Left => None,
         };
         self.knocks.0.iter().map(|pending| pending.due_mono).chain(joining).min()
     }

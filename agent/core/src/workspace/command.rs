@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::files::{Halt, LogEntry, Resume};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
+use crate::identity::RecoveryKey;
 use crate::membership::Role;
 use crate::workspace::input::LinkKind;
 
@@ -67,8 +68,67 @@ pub enum Command {
         /// How many at most.
         limit: u32,
     },
+    /// Make a pass by which a member's further device comes here with its words. Answered by [`Reply::Pass`].
+    Pass {
+        /// The member.
+        root: RootKey,
+        /// LAN addresses of this agent now.
+        lan: Vec<String>,
+    },
+    /// Make a pass for another device of ours, and listen for it. Answered by [`Reply::Pass`].
+    Pair {
+        /// Monotonic time until which it may come.
+        until_mono_ms: u64,
+        /// LAN addresses of this agent now.
+        lan: Vec<String>,
+    },
+    /// What came of the last [`Command::Pair`]. Answered by [`Reply::Pairing`].
+    Pairing,
+    /// Whether the four words on both devices are the same: lets the device that asks in, or refuses it. Answered by
+    /// [`Reply::Done`].
+    AcceptDevice(bool),
+    /// The person has confirmed their words: from now on they are asked for. Answered by [`Reply::Done`].
+    ForgetRoot,
+    /// Do this with the workspace's recovery key. Answered as [`Command::RemoveMember`].
+    ByRecoveryKey(RecoveryKey, RecoveryDeed),
     /// LAN addresses of this agent changed; beacons carry them.
     LanAddresses(Vec<String>),
+}
+
+/// What the recovery key is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryDeed {
+    /// Remove a member, an owner too.
+    Remove(RootKey),
+    /// Give a member a role, owner too.
+    Role(RootKey, Role),
+}
+
+/// Where the pairing with another device of ours stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pairing {
+    /// None is under way, or its time is over.
+    None,
+    /// Nobody came yet.
+    Waiting,
+    /// A device asks.
+    Asks {
+        /// Which.
+        device: DeviceId,
+        /// What it calls itself.
+        label: String,
+        /// Four words that it shows too.
+        words: String,
+    },
+    /// It is in.
+    Done {
+        /// Which.
+        device: DeviceId,
+        /// What it calls itself.
+        label: String,
+    },
+    /// Nobody was let in; why.
+    Failed(String),
 }
 
 /// An answer.
@@ -109,6 +169,10 @@ pub enum Reply {
         /// How many owners are needed, this one included.
         needed: usize,
     },
+    /// `weft-pass:…`, which leads a further device here.
+    Pass(String),
+    /// Where the pairing stands.
+    Pairing(Pairing),
     /// Log entries.
     Log(Vec<LogEntry>),
 }
@@ -171,6 +235,8 @@ pub struct DeviceDetail {
     pub label: String,
     /// Whether it belongs.
     pub active: bool,
+    /// The device of the same member that let it in; `None`: its member's words, or an invite.
+    pub certified_by: Option<DeviceId>,
     /// Whether it is this one.
     pub me: bool,
     /// It, and the active devices it certified: what its revocation takes.
@@ -255,6 +321,8 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// This device.
     pub device: DeviceId,
+    /// We are the only owner, and there is no recovery key: without our words nobody can decide here any more.
+    pub only_owner: bool,
 }
 
 /// An open link.

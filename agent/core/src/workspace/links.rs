@@ -23,6 +23,8 @@ pub(super) enum Purpose {
     Epoch(EpochId),
     /// Who holds this invite's link knocks here.
     Knock(OpId),
+    /// Further devices of members ask here: at the door of this epoch, or of a pass.
+    Door(Option<EpochId>),
 }
 
 /// Where a peer can be sent to.

@@ -9,6 +9,7 @@ use super::admission::role_name;
 use super::birth::{LEFT, PAUSED};
 use super::command::{Command, LinkStatus, MemberStatus, OpenInvite, PeerStatus, Reply, RequestId, State, Status};
 use super::links::Purpose;
+use super::members::By;
 use super::output::Output;
 use super::{Phase, Workspace};
 use crate::files::{LogEntry, decode_log};
@@ -61,10 +62,19 @@ impl Workspace {
             Command::Invites => Reply::Invites(self.open_invites(now, tx)),
             Command::RevokeInvite(id) => self.revoke_invite(now, id, tx),
             Command::Members => Reply::Members(Box::new(self.members())),
-            Command::RemoveMember(root) => self.remove_member(now, root, tx),
-            Command::SetRole(root, role) => self.set_role(now, root, role, tx),
+            Command::RemoveMember(root) => self.remove_member(now, root, By::Device, tx),
+            Command::SetRole(root, role) => self.set_role(now, root, role, By::Device, tx),
             Command::RevokeDevices(devices) => self.revoke_devices(now, devices, tx),
             Command::Agree(op) => self.agree(now, op, tx),
+            Command::Pass { root, lan } => self.make_pass(now, root, &lan, tx),
+            Command::Pair { until_mono_ms, lan } => self.pair(now, until_mono_ms, &lan, tx),
+            Command::Pairing => self.pairing(),
+            Command::AcceptDevice(yes) => self.accept_device(now, yes, tx),
+            Command::ForgetRoot => {
+                self.forget_root();
+                Reply::Done
+            }
+            Command::ByRecoveryKey(key, deed) => self.by_recovery_key(now, &key, deed, tx),
             Command::Leave => {
                 self.leave(now, tx);
                 Reply::Done
@@ -269,6 +279,7 @@ impl Workspace {
                 })
                 .collect(),
             device: me,
+            only_owner: self.is_only_owner(),
         }
     }
 

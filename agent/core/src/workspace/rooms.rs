@@ -64,7 +64,11 @@ impl Workspace {
                 let key = joining.room();
                 rooms.insert(key.id, (Purpose::Knock(joining.invite()), key));
             }
+            super::Phase::Enrolling(_) => {
+                rooms.extend(self.door_rooms().into_iter().map(|(purpose, key)| (key.id, (purpose, key))));
+            }
             super::Phase::Active => {
+                rooms.extend(self.door_rooms().into_iter().map(|(purpose, key)| (key.id, (purpose, key))));
                 let left = self.epochs_of_former(FORMER_ROOMS_MAX);
                 for epoch in self.recent_epochs(EPOCH_ROOMS_MAX).into_iter().chain(left) {
                     let key = epoch.room().clone();
@@ -139,6 +143,11 @@ impl Workspace {
                     self.knock(now, link, room);
                 }
             }
+            Purpose::Door(_) => {
+                if !peers.is_empty() {
+                    self.ask_at_door(now, link, room);
+                }
+            }
         }
     }
 
@@ -150,6 +159,7 @@ impl Workspace {
             // Who enters asks; if its question is lost we ask a little later.
             Purpose::Epoch(_) => self.ask_later(now, link, room),
             Purpose::Knock(_) => self.knock_soon(now),
+            Purpose::Door(_) => self.ask_at_door_soon(now),
         }
     }
 
@@ -187,6 +197,7 @@ impl Workspace {
         let route = Route { link, room, peer: from };
         match (state.purpose, payload.get(2).copied()) {
             (Purpose::Knock(invite), Some(class::TO_DEVICE)) => self.at_the_door(now, route, invite, &payload, tx),
+            (Purpose::Door(door), Some(class::TO_DEVICE)) => self.at_a_door(now, route, door, &payload, tx),
             (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.notice(&payload, tx),
             // A removed device may speak here: whoever knows of its removal takes nothing from this room. What those who did
             // not know it yet have sealed comes through the present epoch's.
