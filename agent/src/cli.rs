@@ -14,10 +14,12 @@ mod join;
 mod local;
 mod manage;
 mod members;
+mod pair;
 mod share;
 mod status;
 mod term;
 mod up;
+mod words;
 
 use std::process::ExitCode;
 
@@ -77,7 +79,10 @@ fn run(args: Args) -> Ended {
         Do::Init(init) => share::init(&context, &init),
         Do::Join(arguments) => join::run(&context, &arguments),
         Do::Leave { yes } => manage::leave(&context, yes),
-        Do::Invite(invite) => share::invite(&context, &invite),
+        Do::Invite(invite) => match &invite.member {
+            Some(who) => words::pass_for(&context, who, invite.qr),
+            None => share::invite(&context, &invite),
+        },
         Do::Invites { action } => manage::invites(&context, action.as_ref()),
         Do::Members { action, why } => members::run(&context, action.as_ref(), why),
         Do::Devices { action } => members::devices(&context, action.as_ref()),

@@ -5,6 +5,7 @@
 //! Spec: docs/architecture.md#daemon.
 
 pub(crate) mod answer;
+pub(crate) mod enrol;
 pub(crate) mod log;
 mod members;
 mod people;

@@ -37,11 +37,7 @@ impl DoorKeys {
     #[must_use]
     pub fn new(workspace: &WorkspaceId, secret: &Secret) -> Self {
         let derive = |label: &[u8]| hash::derive(&workspace.0, secret.expose(), &[label]);
-        Self {
-            psk: derive(b"enrol-psk"),
-            kem: derive(b"enrol-kem"),
-            room: RoomKey::from_seed(&derive(b"enrol-room")),
-        }
+        Self { psk: derive(b"enrol-psk"), kem: derive(b"enrol-kem"), room: RoomKey::from_seed(&derive(b"enrol-room")) }
     }
 
     /// The door of an epoch that opens a lobby: its members, and no others, can make a pass to it.

@@ -14,7 +14,7 @@ mod root;
 pub use cert::{CertError, Certifier, DeviceCert};
 pub use device::{DeviceKeys, DevicePublic};
 pub use local::{IdentityError, LocalIdentity};
-pub(crate) use name::{four_words, read_name};
 pub use name::{NAME_BYTES_MAX, clean_name, fingerprint};
+pub(crate) use name::{four_words, read_name};
 pub use recovery::RecoveryKey;
 pub use root::{RootPublic, RootSecret, WordsError};

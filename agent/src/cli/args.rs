@@ -23,7 +23,7 @@ Share a folder:
 
 People:
   members       Who belongs; change a role, remove somebody
-  devices       Which devices belong; revoke one
+  devices       Which devices belong; add or revoke one
 
 Run:
   start, stop   The agent in the background
@@ -37,7 +37,7 @@ Look:
   log           Who changed what
 
 Set up:
-  identity      Who you are; an account for relays that ask
+  identity      Who you are: your words, coming back by them; an account
   config        Read and change settings
   ignore        What stays out of a workspace
   doctor        Check this installation
@@ -210,6 +210,9 @@ pub(crate) struct Up {
     /// Share large folders without asking
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Make a recovery key for the workspace, and print it once
+    #[arg(long)]
+    pub(crate) recovery_key: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -229,11 +232,15 @@ pub(crate) struct Init {
     /// Share large folders without asking
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Make a recovery key for the workspace, which outranks its owners, and print it once
+    #[arg(long)]
+    pub(crate) recovery_key: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Join {
-    /// The link (weft:...), or - to read it from standard input; asked for if left out
+    /// The link (weft:...) or the pass of another device of yours (weft-pass:...), or - to read it from standard input; asked
+    /// for if left out
     pub(crate) link: Option<String>,
     /// The folder (default: named like the workspace)
     #[arg(value_name = "DIR")]
@@ -263,6 +270,9 @@ pub(crate) struct Invite {
     /// Print it as a QR code too
     #[arg(long)]
     pub(crate) qr: bool,
+    /// For a member who lost their device: a pass by which they come back with their words (weft identity recover)
+    #[arg(long = "for", value_name = "WHO", conflicts_with_all = ["role", "expires", "uses"])]
+    pub(crate) member: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -282,6 +292,9 @@ pub(crate) enum MembersDo {
         who: String,
         /// reader, writer, admin or owner
         role: String,
+        /// With the workspace's recovery key, which is asked for
+        #[arg(long)]
+        recovery_key: bool,
     },
     /// Remove somebody: nothing written from now on reaches them
     Remove {
@@ -290,6 +303,9 @@ pub(crate) enum MembersDo {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// With the workspace's recovery key, which is asked for
+        #[arg(long)]
+        recovery_key: bool,
     },
     /// As an owner, agree to what takes several
     Agree {
@@ -300,6 +316,18 @@ pub(crate) enum MembersDo {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevicesDo {
+    /// Let another device of yours in: prints a pass for it, then compares four words with it
+    Add {
+        /// Print the pass as a QR code too
+        #[arg(long)]
+        qr: bool,
+        /// How long the pass works
+        #[arg(long, default_value = "10m", value_name = "TIME")]
+        expires: String,
+        /// Do not ask whether the words are the same: whoever has the pass first is let in
+        #[arg(long)]
+        yes: bool,
+    },
     /// Revoke a device, a lost one say, with those it certified
     Revoke {
         /// Its label, or the start of its id
@@ -349,6 +377,28 @@ pub(crate) enum RelaysDo {
 pub(crate) enum IdentityDo {
     /// Print it
     Show,
+    /// Print your 24 words and what leads back to your workspaces; then confirm them, and they leave this computer
+    Words {
+        /// - confirms them: all 24 are read from standard input
+        #[arg(value_parser = ["-"], value_name = "-")]
+        confirm: Option<String>,
+        /// Print them although nobody looks at a terminal
+        #[arg(long)]
+        show: bool,
+    },
+    /// Come back with your words, on a computer that knows nothing of you or whose device was revoked. They are asked for, or
+    /// read from standard input behind the pass
+    Recover {
+        /// What `weft identity words` or `weft invite --for` printed (weft-pass:...), or - to read it from standard input;
+        /// asked for if left out
+        pass: Option<String>,
+        /// The folder (default: named like the workspace)
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// The folder may hold files already: equal ones meet, of differing ones both are kept
+        #[arg(long)]
+        merge: bool,
+    },
     /// Log in with an account of the AT Protocol, for relays that ask for people by name. The app password is asked for, or
     /// read from standard input
     Login {
@@ -423,6 +473,17 @@ mod tests {
             "weft members agree ab12",
             "weft devices",
             "weft devices revoke phone --keep-certified",
+            "weft devices add --qr --expires 5m --yes",
+            "weft invite --for Ann",
+            "weft init --recovery-key",
+            "weft up notes --recovery-key",
+            "weft members remove Ann --recovery-key",
+            "weft members role Ben owner --recovery-key",
+            "weft identity words",
+            "weft identity words - --json",
+            "weft identity words --show",
+            "weft identity recover",
+            "weft identity recover - notes --merge",
             "weft start --no-lan",
             "weft start --foreground",
             "weft resume --restore",
@@ -446,5 +507,7 @@ mod tests {
         }
         assert!(Args::try_parse_from(["weft", "resume", "--restore", "--accept-deletes"]).is_err());
         assert!(Args::try_parse_from(["weft", "invite", "--uses", "0"]).is_err());
+        // Words are never arguments.
+        assert!(Args::try_parse_from(["weft", "identity", "words", "legal"]).is_err());
     }
 }

@@ -11,7 +11,7 @@ use super::args::{Invite, Up};
 use super::client::Client;
 use super::status::{ask_one, list, number, summary, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended, share};
+use super::{Context, Ended, share, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// `weft up`.
@@ -23,12 +23,17 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         None
     } else {
         let (name, display_name) = (up.name.as_deref(), up.display_name.as_deref());
-        Some(share::prepare(context, dir.clone(), name, &up.relay, display_name, up.yes)?)
+        let new = share::prepare(context, dir.clone(), name, &up.relay, display_name, up.yes)?;
+        Some(share::New { recovery_key: up.recovery_key, ..new })
     };
     let mut client = Client::ready(&context.home)?;
     match new {
         Some(new) => {
-            share::make(&mut client, new)?;
+            let made = share::make(&mut client, new)?;
+            words::show_recovery_key(&made);
+        }
+        None if up.recovery_key => {
+            return Err(Failure::usage("a workspace gets its recovery key when it is made, or never"));
         }
         None => {
             for url in &up.relay {
@@ -37,7 +42,7 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         }
     }
     let workspace = ask_one(&mut client, &dir)?;
-    let invite = Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, qr: up.qr };
+    let invite = Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, qr: up.qr, member: None };
     let made = share::ask_link(&mut client, dir.clone(), &invite)?;
     if context.json {
         term::say(&made.to_string());

@@ -12,8 +12,8 @@ use weft_agent_core::workspace::input::LinkKind;
 
 use super::space::Shared;
 
-/// One workspace; `status` is absent while it cannot answer.
-pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
+/// One workspace; `status` is absent while it cannot answer. `reminders` are of the agent as a whole.
+pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[String]) -> Value {
     let mut problems: Vec<String> = shared.problem().into_iter().collect();
     let mut reading = 0;
     if let Some(glance) = shared.glance() {
@@ -37,6 +37,10 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
     let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
     problems.extend(status.halt.as_ref().map(halt_text));
     problems.extend(status.problems.iter().cloned());
+    problems.extend(reminders.iter().cloned());
+    if status.only_owner {
+        problems.push(only_owner(&name));
+    }
     let links: Vec<Value> = status
         .links
         .iter()
@@ -83,6 +87,14 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         "addresses": addresses,
         "halt": status.halt.as_ref().map(halt_text),
     })
+}
+
+/// What the only owner of a workspace without a recovery key is told.
+pub(crate) fn only_owner(name: &str) -> String {
+    format!(
+        "You are the only owner of '{name}', and it has no recovery key: without your words nobody can decide there any more. \
+         Name a second owner: weft members role WHO owner"
+    )
 }
 
 fn kind(kind: LinkKind) -> &'static str {
@@ -160,6 +172,7 @@ pub(crate) fn members(members: &Members) -> Value {
     let device = |device: &DeviceDetail| {
         json!({
             "id": device.id.to_string(), "label": device.label, "active": device.active, "me": device.me,
+            "certified_by": device.certified_by.map(|by| by.to_string()),
             "takes": device.takes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     };

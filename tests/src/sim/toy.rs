@@ -313,6 +313,7 @@ impl Machine for Toy {
                     rejected: BTreeMap::new(),
                     members: Vec::new(),
                     device: DeviceId([self.device; 16]),
+                    only_owner: false,
                 };
                 self.out.push_back(Output::Reply(request, Reply::Status(Box::new(status))));
             }

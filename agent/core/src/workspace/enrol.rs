@@ -142,8 +142,7 @@ impl Workspace {
     /// The held epochs that open a lobby, newest first.
     fn door_epochs(&self) -> Vec<EpochId> {
         let held = |id: &&EpochId| self.vault.keyring.get(id).is_some();
-        let mut epochs: Vec<_> =
-            self.membership.epochs.iter().filter(|(id, facts)| facts.lobby && held(id)).collect();
+        let mut epochs: Vec<_> = self.membership.epochs.iter().filter(|(id, facts)| facts.lobby && held(id)).collect();
         epochs.sort_by_key(|(id, facts)| (std::cmp::Reverse(facts.depth), **id));
         epochs.into_iter().map(|(id, _)| *id).collect()
     }
@@ -158,7 +157,9 @@ impl Workspace {
         }
         let door = self.door_epochs().first().and_then(|id| Some(self.vault.keyring.get(id)?.door()));
         let Some(secret) = door else {
-            return Reply::Refused("This device has not got the keys that a pass is made of yet; try again later.".into());
+            return Reply::Refused(
+                "This device has not got the keys that a pass is made of yet; try again later.".into(),
+            );
         };
         Reply::Pass(self.pass(now, Way::Words, secret, root, lan, tx).to_text())
     }
