@@ -173,7 +173,8 @@ pub enum NewContent {
 /// Something to do in the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderAction {
-    /// Create the folder and those above it; done already is done.
+    /// Create the folder in one that is there, and never one above it: that was moved or deleted by a person. Done already
+    /// is done.
     MakeFolder {
         /// Where.
         path: RelPath,

@@ -8,7 +8,9 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in and `enrol` further devices of members; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `report` answers people.
+//! in, `vouch` passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who
+//! belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `recovery` uses what takes
+//! more than a device; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -52,6 +54,7 @@ mod report;
 mod rooms;
 mod sealing;
 mod serving;
+mod vouch;
 
 #[cfg(test)]
 pub(crate) use admission::role_name;
@@ -124,6 +127,7 @@ pub struct Workspace {
     parked: Parked,
     knocks: admission::Knocks,
     doors: enrol::Doors,
+    vouch: vouch::Vouch,
     packets: epochs::Packets,
     notices: notices::Notices,
     relays: RelayList,

@@ -49,7 +49,8 @@ pub(crate) fn add(context: &Context, qr: bool, expires: &str, yes: bool) -> Ende
                     term::note(&format!("  {}\n", paint(Style::Bold, text(&now, "words"))));
                 });
                 let same = yes || spinner.suspend(|| term::confirm("Are they the same there?"))?;
-                client.ask(&Request::AcceptDevice { dir: dir.clone(), yes: same })?;
+                let device = text(&now, "device").to_owned();
+                client.ask(&Request::AcceptDevice { dir: dir.clone(), device, same })?;
                 if !same {
                     spinner.finish_and_clear();
                     return Err(Failure::usage("nobody let in; give --yes where nobody can be asked"));

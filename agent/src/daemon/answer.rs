@@ -49,7 +49,7 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::PassFor { dir, who } => enrol::pass_for(daemon, &space(daemon, &dir)?.shared, &who).await,
         Request::Pair { dir, for_ms } => enrol::pair(daemon, &space(daemon, &dir)?.shared, for_ms).await,
         Request::Pairing { dir } => enrol::pairing(&space(daemon, &dir)?.shared).await,
-        Request::AcceptDevice { dir, yes } => enrol::accept(&space(daemon, &dir)?.shared, yes).await,
+        Request::AcceptDevice { dir, device, same } => enrol::accept(&space(daemon, &dir)?.shared, &device, same).await,
         Request::Leave { dir } => leave(daemon, &dir).await,
         Request::Invite { dir, role, expires_ms, uses } => invite(daemon, &dir, &role, expires_ms, uses).await,
         Request::Invites { dir } => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_agent_core::enrol::{Pass, Way, pairing_words};
-use weft_agent_core::id::RootKey;
+use weft_agent_core::id::{DeviceId, RootKey};
 use weft_agent_core::identity::{Certifier, LocalIdentity, RecoveryKey, RootSecret};
 use weft_agent_core::op::{OpBody, OpSigner, SignedOp};
 use weft_agent_core::workspace::command::{Command, Pairing, Reply};
@@ -242,7 +242,9 @@ pub(super) async fn pairing(shared: &Shared) -> Outcome {
 }
 
 /// Whether the words on both are the same.
-pub(super) async fn accept(shared: &Shared, yes: bool) -> Outcome {
-    let Reply::Done = shared.ask(Command::AcceptDevice(yes), PATIENCE).await? else { return unexpected() };
+pub(super) async fn accept(shared: &Shared, device: &str, same: bool) -> Outcome {
+    let device = DeviceId::from_hex(device).ok_or_else(|| Failure::usage("a device is named by its id"))?;
+    let command = Command::AcceptDevice { device, same };
+    let Reply::Done = shared.ask(command, PATIENCE).await? else { return unexpected() };
     Ok(Value::Null)
 }

@@ -67,7 +67,8 @@ pub(crate) enum Request {
     },
     AcceptDevice {
         dir: PathBuf,
-        yes: bool,
+        device: String,
+        same: bool,
     },
     Leave {
         dir: PathBuf,

@@ -546,6 +546,8 @@ mod tests {
         fs::write(root.join("a"), "A").unwrap();
         let shift = FolderAction::Move { from: path("a"), to: path("x/b"), expect: Expect::File(hash("A")) };
         assert!(matches!(world.act(shift.clone(), None), Outcome::Failed(_)));
+        let inside = FolderAction::MakeFolder { path: path("x/in") };
+        assert!(matches!(world.act(inside, None), Outcome::Failed(_)), "none is made in passing");
         let make = FolderAction::MakeFolder { path: path("x") };
         assert!(matches!(world.act(make.clone(), None), Outcome::Done(_)));
         assert!(matches!(world.act(make, None), Outcome::Done(_)));

@@ -36,26 +36,17 @@ pub(crate) fn open_folder(root: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd>
     Ok(fd)
 }
 
-/// A folder, made with those above it if need be; the flag says whether any was made.
-pub(crate) fn make_folder(root: &OwnedFd, path: &RelPath) -> io::Result<(OwnedFd, bool)> {
-    let mut fd = root.try_clone()?;
-    let mut made = false;
-    for part in path.as_str().split('/') {
-        fd = match rustix::fs::openat(&fd, part, FOLDER, Mode::empty()) {
-            Ok(next) => next,
-            Err(rustix::io::Errno::NOENT) => {
-                match rustix::fs::mkdirat(&fd, part, Mode::from_raw_mode(0o777)) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                rustix::fs::fsync(&fd)?;
-                made = true;
-                rustix::fs::openat(&fd, part, FOLDER, Mode::empty())?
-            }
-            Err(error) => return Err(error.into()),
-        };
+/// Makes a folder in one that is there; done already is done. It makes none above it: one that is gone was moved or deleted
+/// by a person.
+pub(crate) fn make_folder(root: &OwnedFd, path: &RelPath) -> io::Result<()> {
+    let dir = open_parent(root, path)?;
+    match rustix::fs::mkdirat(&dir, path.name(), Mode::from_raw_mode(0o777)) {
+        Ok(()) => Ok(rustix::fs::fsync(&dir)?),
+        Err(rustix::io::Errno::EXIST) => {
+            rustix::fs::openat(&dir, path.name(), FOLDER, Mode::empty()).map(|_| ()).map_err(Into::into)
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok((fd, made))
 }
 
 /// What lies at a name, without following it.

@@ -171,6 +171,9 @@ impl Folder {
         let failed = |why: &str| (Acted::Failed(why.to_owned()), Undo::new());
         match action {
             FolderAction::MakeFolder { path } => {
+                if !self.has_parent(path) {
+                    return failed("its folder is gone");
+                }
                 let before = self.nodes.get(path).cloned();
                 if self.make_folder(path) {
                     (Acted::Done(Stat::default()), vec![(path.clone(), before, self.stat(path))])

@@ -118,6 +118,8 @@ pub struct Host<M> {
     pub wall_base_ms: u64,
     /// The last backup.
     pub backup: Option<Backup>,
+    /// The true watermark, if an older one was put back with the last backup.
+    pub unproven: Option<Watermark>,
     /// The last status it gave.
     pub status: Option<Box<Status>>,
 }
@@ -153,6 +155,7 @@ impl<M> Host<M> {
             mono_base_ms,
             wall_base_ms,
             backup: None,
+            unproven: None,
             status: None,
         }
     }
@@ -160,6 +163,11 @@ impl<M> Host<M> {
     #[must_use]
     pub fn watermark(&self) -> Watermark {
         self.disk.watermark
+    }
+    /// Whether a watermark was put back with the rest, and no peer has told of what came after yet.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.unproven.is_some_and(|before| self.disk.watermark.incarnation <= before.incarnation)
     }
     /// Forgets what only a running agent knows.
     pub fn halt(&mut self) {

@@ -122,7 +122,8 @@ impl Toy {
                 continue;
             }
             let expect = old.map_or(Expect::Absent, |old| Expect::File(hash(old)));
-            if let Some(folder) = path.parent().filter(|_| new.is_some()) {
+            let above: Vec<RelPath> = std::iter::successors(path.parent(), RelPath::parent).collect();
+            for folder in above.into_iter().rev().filter(|_| new.is_some()) {
                 self.counter += 1;
                 let make = FolderAction::MakeFolder { path: folder };
                 self.out.push_back(Output::Act(ActionId(self.counter), make));

@@ -15,7 +15,7 @@ use super::{DoorKeys, Pass};
 use crate::envelope::{DirectKind, Sealed, open_scoped, seal_scoped};
 use crate::epoch::Epoch;
 use crate::id::{OpId, WorkspaceId};
-use crate::identity::{DeviceCert, DeviceKeys};
+use crate::identity::DeviceKeys;
 use crate::key_packet::open_slot;
 use crate::knock::{ANSWER_BYTES_MAX, ANSWER_PARTS_MAX, ReplyKey};
 use crate::membership::{Inserted, OPS_MAX, OpSet, evaluate};
@@ -195,12 +195,8 @@ pub enum EnrolError {
 pub struct Enrolled {
     /// Genesis and ops.
     pub ops: OpSet,
-    /// An op that introduced this device.
-    pub introduced: OpId,
     /// The epoch it brought. Back links open the older ones.
     pub epoch: Epoch,
-    /// That this device is the member's.
-    pub cert: DeviceCert,
 }
 
 #[derive(Default)]
@@ -299,16 +295,15 @@ impl EnrolOpener {
             device.active && device.root == self.pass.root && device.public == self.device.public()
         };
         let device = state.devices.get(&self.device.id()).filter(ours).ok_or(EnrolError::NotWelcome)?;
-        let introduced = device.introduced_by.iter().find_map(|id| {
-            let OpBody::Device { cert, .. } = set.get(id)?.body() else { return None };
-            Some((*id, cert.clone()))
-        });
-        let (introduced, cert) = introduced.ok_or(EnrolError::NotWelcome)?;
+        let by_op = |id: &OpId| set.get(id).is_some_and(|op| matches!(op.body(), OpBody::Device { .. }));
+        if !device.introduced_by.iter().any(by_op) {
+            return Err(EnrolError::NotWelcome);
+        }
         let facts = state.epochs.get(&body.slot.epoch).ok_or(EnrolError::NoEpoch)?;
         let kem = self.device.kem_secret();
         let epoch = open_slot(&workspace, &facts.grant.commitments, kem, &body.slot.slot);
         let epoch = epoch.map_err(|_| EnrolError::NoEpoch)?;
-        Ok(Enrolled { introduced, epoch, cert, ops: set })
+        Ok(Enrolled { epoch, ops: set })
     }
 }
 

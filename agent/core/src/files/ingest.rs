@@ -14,7 +14,7 @@ use crate::files::diff::{Hunk, apart, diff, weight};
 use crate::files::documents::{count, heads, ours, theirs};
 use crate::files::entry::{Deletion, Field, Kind, Known, Place, Pointer, ROOT_ID, VersionRef, add_known};
 use crate::files::names::{Document, file_id, folder_id, start_of, version_hash};
-use crate::files::record::{Key, OnDisk, Record, TextState, text_row};
+use crate::files::record::{Key, OnDisk, Record, TextState, WHEN_REBORN, text_row};
 use crate::files::tree::Tree;
 use crate::files::{CHANGE_BYTES_MAX, Cx, Files, FilesOutput, LogEvent, Versions, text};
 use crate::id::{ChangeHash, FileId, VersionHash};
@@ -388,9 +388,11 @@ impl Files {
         let Some(at) = record.recent.iter().position(|(old, when)| old.hash == look.hash && eligible(*when)) else {
             return false;
         };
-        let (old, _) = record.recent.remove(at);
+        let (old, when) = record.recent.remove(at);
         record.now = Some(old);
-        self.log(cx, None, LogEvent::StaleBuffer(look.path.clone()));
+        if when != WHEN_REBORN {
+            self.log(cx, None, LogEvent::StaleBuffer(look.path.clone()));
+        }
         true
     }
 

@@ -547,14 +547,15 @@ impl Files {
                 self.outputs.push_back(FilesOutput::Look(look.into_iter().collect()));
             }
         }
-        // What was seen there meanwhile may be from before the action: look again.
+        self.work.add([done.key]);
+        self.settle_later(&mut cx);
+        // What was seen there meanwhile may be from before the action: look again, unless the next action is under way
+        // there by now: then what was seen may move along with that one.
         let free: Vec<RelPath> = self.deferred.iter().filter(|path| !self.work.is_busy(path)).cloned().collect();
         if !free.is_empty() {
             self.deferred.retain(|path| !free.contains(path));
             self.outputs.push_back(FilesOutput::Look(free));
         }
-        self.work.add([done.key]);
-        self.settle_later(&mut cx);
     }
 
     /// What was seen in a folder that has moved since moved along with it.

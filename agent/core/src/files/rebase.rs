@@ -8,12 +8,11 @@
 
 use std::collections::BTreeSet;
 
-use super::documents::{has, theirs};
+use super::documents::{has, ours, theirs};
 use super::entry::Kind;
-use super::names::Document;
-use super::record::Key;
-use super::record::{OnDisk, text_row_at};
-use super::{Files, Moved, Versions};
+use super::names::{Document, version_hash};
+use super::record::{Key, OnDisk, RECENT_ROWS_MAX as STATES_MAX, WHEN_REBORN, text_row_at};
+use super::{Files, Moved, Versions, text};
 use crate::content::DocumentName;
 use crate::disk::Stat;
 use crate::store::{Read, Table, Tx};
@@ -50,7 +49,30 @@ impl Files {
         let entry = self.tree.entries.get(&key.id);
         let shown =
             entry.is_some_and(|entry| entry.alternatives.iter().any(|other| other.version.hash == base.version));
-        shown || versions.version(&base.version, tx).is_some()
+        shown || versions.version(&base.version, tx).is_some() || versions.manifest(&base.version, tx).is_some()
+    }
+
+    /// The states that a text went through since `base`: one of them is on the disk, if the folder did not go back with the
+    /// database, and is then no edit of another. They are those that its authors had on their disks, before and after each
+    /// change; newest first.
+    fn states_since(&mut self, key: Key, base: Option<&OnDisk>, tx: &Tx<'_>) -> Vec<(OnDisk, u64)> {
+        let Some(base) = base.filter(|_| key.is_main()) else { return Vec::new() };
+        let workspace = self.identity.workspace;
+        let doc = &self.documents.open(Document::text(key.id, &base.version), tx).doc;
+        let mut seen: BTreeSet<Vec<automerge::ChangeHash>> = BTreeSet::from([theirs(&base.heads)]);
+        let mut states = Vec::new();
+        for change in doc.get_changes(&theirs(&base.heads)).iter().rev() {
+            for heads in [vec![change.hash()], change.deps().to_vec()] {
+                if heads.is_empty() || states.len() >= STATES_MAX || !seen.insert(heads.clone()) {
+                    continue;
+                }
+                let (style, text) = text::read(doc, Some(&heads));
+                let hash = version_hash(&workspace, &text::render(style, &text));
+                let state = OnDisk { hash, heads: ours(&heads), ..base.clone() };
+                states.push((state, WHEN_REBORN));
+            }
+        }
+        states
     }
 
     /// Makes every record one that the documents can answer for.
@@ -83,7 +105,7 @@ impl Files {
                     }
                 }
             }
-            record.recent.clear();
+            record.recent = self.states_since(key, record.now.as_ref(), tx);
             record.stat = Stat::default();
             self.records.put(key, &record, tx);
         }

@@ -17,6 +17,11 @@ use crate::store::{Read, Table, Tx};
 /// How many contents that we replaced are kept, for editors that still hold an old one.
 pub(crate) const RECENT_MAX: usize = 8;
 
+/// ... and how many a row may hold: after a restored backup any of many may be on the disk.
+pub(crate) const RECENT_ROWS_MAX: usize = 64;
+/// In place of the time at which our write replaced a content: it may be on the disk since a backup was put back.
+pub(crate) const WHEN_REBORN: u64 = u64::MAX;
+
 /// One shown thing: an entry's first version, or another that stands beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -146,7 +151,7 @@ impl Wire for Record {
             inode: reader.uint()?,
         };
         let (now, pending) = (reader.optional()?, reader.optional()?);
-        let recent: Vec<Recent> = reader.list(RECENT_MAX, "recent")?;
+        let recent: Vec<Recent> = reader.list(RECENT_ROWS_MAX, "recent")?;
         let recent = recent.into_iter().map(|recent| (recent.0, recent.1)).collect();
         Ok(Self { path, kind, stat, now, pending, recent })
     }

@@ -11,11 +11,10 @@ use weft_protocol::id::RoomId;
 use super::birth::{GENESIS, JOINING};
 use super::input::LinkId;
 use super::links::{Purpose, Route};
-use super::outbox::{Batch, OpsBody};
 use super::output::{Output, Rank};
 use super::receive::op_key;
 use super::{Phase, Workspace};
-use crate::epoch::RoomKey;
+use crate::epoch::{Epoch, RoomKey};
 use crate::hash::h;
 use crate::id::{DeviceId, OpId};
 use crate::identity::LocalIdentity;
@@ -23,7 +22,7 @@ use crate::invite::{InviteSecret, KnockKeys};
 use crate::invite_link::{InviteLink, LINK_OPS_MAX, LINK_URLS_MAX};
 use crate::knock::{self, Answer, AnswerError, AnswerOpener, Knock, KnockError, Refusal, ReplyKey};
 use crate::membership::{Lawful, OpSet, Role, evaluate};
-use crate::op::{OpSigner, ops};
+use crate::op::{OpSigner, SignedOp, ops};
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
 
@@ -238,23 +237,26 @@ impl Workspace {
 
     /// We are in: what the answer brought becomes ours. The opener has checked that it is what the link promised.
     fn admitted(&mut self, answer: Answer, tx: &Tx<'_>) {
-        let Answer { ops, welcome, epoch } = answer;
+        let Answer { ops, welcome: _, epoch } = answer;
+        tx.delete(Table::Meta, JOINING);
+        self.come_in(ops, epoch, tx);
+        self.effects.push(Output::Admitted { name: self.name.clone() });
+    }
+
+    /// From now on this is our membership, and we are in it.
+    pub(super) fn come_in(&mut self, ops: OpSet, epoch: Epoch, tx: &Tx<'_>) {
         for (order, op) in (0..).zip(ops.ops()) {
             tx.put(Table::Ops, op_key(order, &op.id()), op.bytes().clone());
         }
         tx.put(Table::Meta, GENESIS, ops.genesis().bytes().to_vec());
-        tx.delete(Table::Meta, JOINING);
-        if let Some(welcome) = ops.get(&welcome) {
-            // Whoever welcomed us may be gone before it tells the others: we can.
-            self.outbox.push(&Batch::Ops(OpsBody(vec![welcome.bytes().clone()])), tx);
-        }
+        // Whoever let us in may be gone before it tells the others: we can.
+        self.let_in_with(ops.ops().map(SignedOp::id), tx);
         self.name = ops.genesis().workspace_name().to_owned();
         self.membership = evaluate(&ops);
         self.ops = Some(ops);
         self.phase = Phase::Active;
         self.problems.clear();
         self.keep_epoch(epoch, tx);
-        self.effects.push(Output::Admitted { name: self.name.clone() });
     }
 
     /// Makes an invite; the link.

@@ -165,6 +165,7 @@ impl Workspace {
             parked: Parked::default(),
             knocks: Knocks::default(),
             doors: super::enrol::Doors::default(),
+            vouch: super::vouch::Vouch::open(read),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             relays: RelayList::open(read),

@@ -86,7 +86,12 @@ pub enum Command {
     Pairing,
     /// Whether the four words on both devices are the same: lets the device that asks in, or refuses it. Answered by
     /// [`Reply::Done`].
-    AcceptDevice(bool),
+    AcceptDevice {
+        /// Whose words were compared.
+        device: DeviceId,
+        /// Whether they were the same.
+        same: bool,
+    },
     /// The person has confirmed their words: from now on they are asked for. Answered by [`Reply::Done`].
     ForgetRoot,
     /// Do this with the workspace's recovery key. Answered as [`Command::RemoveMember`].

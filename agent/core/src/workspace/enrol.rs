@@ -11,14 +11,12 @@ use weft_protocol::cbor::{self, Decoded, Reader, Wire, Writer};
 use weft_protocol::frame::ClientFrame;
 use weft_protocol::id::RoomId;
 
-use super::birth::{ENROLLING, GENESIS};
+use super::birth::ENROLLING;
 use super::command::Pairing as Shown;
 use super::command::Reply;
 use super::input::LinkId;
 use super::links::{Purpose, Route};
-use super::outbox::{Batch, OpsBody};
 use super::output::{Output, Rank};
-use super::receive::op_key;
 use super::{Phase, Workspace};
 use crate::enrol::{
     DoorKeys, EnrolError, EnrolOpener, EnrolRequest, Enrolled, PASS_BYTES_MAX, PASS_OPS_MAX, PASS_URLS_MAX, Pass,
@@ -30,7 +28,7 @@ use crate::id::{DeviceId, EpochId, RootKey};
 use crate::identity::{DeviceCert, LocalIdentity};
 use crate::key_packet::wrap_slot;
 use crate::knock::ReplyKey;
-use crate::membership::{Lawful, OpSet, Role, evaluate};
+use crate::membership::{Lawful, OpSet, Role};
 use crate::op::{OP_BYTES_MAX, OpBody, Signer, WrappedSlot};
 use crate::secret::Secret;
 use crate::store::{Table, Tx};
@@ -377,12 +375,16 @@ impl Workspace {
     }
 
     /// The person compared the words, and says whether they are the same.
-    pub(super) fn accept_device(&mut self, now: Timestamp, yes: bool, tx: &Tx<'_>) -> Reply {
-        let asks = self.doors.pairing.as_mut().and_then(|pairing| Some((pairing.keys.clone(), pairing.asks.take()?)));
+    pub(super) fn accept_device(&mut self, now: Timestamp, device: DeviceId, same: bool, tx: &Tx<'_>) -> Reply {
+        // Another one than was compared may ask by now, at the door of a later pass.
+        let asks = self.doors.pairing.as_mut().and_then(|pairing| {
+            let asks = pairing.asks.take_if(|(_, request)| request.device.id() == device)?;
+            Some((pairing.keys.clone(), asks))
+        });
         let Some((keys, (route, request))) = asks else {
             return Reply::Refused("No device asks; begin with `weft devices add`.".into());
         };
-        if !yes {
+        if !same {
             self.refuse(route, &keys, &request, Refusal::Declined);
             self.set_pairing(Shown::Failed("The words differed; nobody was let in.".into()));
             return Reply::Done;
@@ -396,9 +398,8 @@ impl Workspace {
             return Reply::Refused(why.into());
         };
         self.publish_op(&op, tx);
-        let (device, label) = (request.device.id(), request.label.clone());
         self.answer_door_with(now, route, &keys, &request);
-        self.set_pairing(Shown::Done { device, label });
+        self.set_pairing(Shown::Done { device, label: request.label });
         Reply::Done
     }
 
@@ -449,23 +450,10 @@ impl Workspace {
 
     /// We are in: what the answer brought becomes ours. The opener has checked that it is what the pass promised.
     fn enrolled(&mut self, enrolled: Enrolled, tx: &Tx<'_>) {
-        let Enrolled { ops, introduced, epoch, .. } = enrolled;
-        for (order, op) in (0..).zip(ops.ops()) {
-            tx.put(Table::Ops, op_key(order, &op.id()), op.bytes().clone());
-        }
-        tx.put(Table::Meta, GENESIS, ops.genesis().bytes().to_vec());
+        let Enrolled { ops, epoch } = enrolled;
         tx.delete(Table::Meta, ENROLLING);
-        if let Some(op) = ops.get(&introduced) {
-            // Whoever let us in may be gone before it tells the others: we can.
-            self.outbox.push(&Batch::Ops(OpsBody(vec![op.bytes().clone()])), tx);
-        }
-        self.name = ops.genesis().workspace_name().to_owned();
-        self.membership = evaluate(&ops);
-        self.ops = Some(ops);
-        self.phase = Phase::Active;
-        self.problems.clear();
+        self.come_in(ops, epoch, tx);
         self.take_certificate();
-        self.keep_epoch(epoch, tx);
         self.effects.push(Output::Admitted { name: self.name.clone() });
     }
 

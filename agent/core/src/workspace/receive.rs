@@ -118,12 +118,12 @@ impl Workspace {
             self.reject("wrong link");
             return None;
         }
+        let mut carried = None;
         if head.header.kind == Kind::Ops {
             // Ops stand by themselves: what the envelope names, or its very device, may be in it.
             let body = head.clone().trust_stored().open_body(&self.vault.keyring, &envelope);
-            if let Ok(Ok(ops)) = body.map(|body| from_bytes::<OpsBody>(&body))
-                && !self.take_ops(&ops, tx)
-            {
+            carried = body.ok().and_then(|body| from_bytes::<OpsBody>(&body).ok());
+            if carried.as_ref().is_some_and(|ops| !self.take_ops(ops, tx)) {
                 self.parked.park_unknown(envelope);
                 return None;
             }
@@ -144,6 +144,9 @@ impl Workspace {
             }
         };
         self.hold(now, &verified, envelope, tx);
+        if let Some(ops) = carried {
+            self.is_carried(&ops, tx);
+        }
         Some(chain)
     }
 

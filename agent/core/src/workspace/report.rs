@@ -69,7 +69,7 @@ impl Workspace {
             Command::Pass { root, lan } => self.make_pass(now, root, &lan, tx),
             Command::Pair { until_mono_ms, lan } => self.pair(now, until_mono_ms, &lan, tx),
             Command::Pairing => self.pairing(),
-            Command::AcceptDevice(yes) => self.accept_device(now, yes, tx),
+            Command::AcceptDevice { device, same } => self.accept_device(now, device, same, tx),
             Command::ForgetRoot => {
                 self.forget_root();
                 Reply::Done

@@ -87,6 +87,9 @@ impl Workspace {
 
     /// Seals what may be sealed, and sends it to those who are there.
     pub(super) fn seal(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.may_seal() {
+            self.vouch(tx);
+        }
         if !self.has_work() {
             return;
         }

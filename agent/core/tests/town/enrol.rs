@@ -164,13 +164,15 @@ fn a_device_lets_another_in() {
     let phone = fresh(101, "phone");
     let new = town.by_pass(phone.clone(), &pass);
     town.run(5_000);
-    let Pairing::Asks { label, words, .. } = town.pairing(b) else { panic!("{:?}", town.pairing(b)) };
+    let Pairing::Asks { device, label, words } = town.pairing(b) else { panic!("{:?}", town.pairing(b)) };
     assert_eq!((label.as_str(), words), ("phone", pairing_words(&pass.door(), &phone.device.public())));
     assert_eq!(town.text(new, "note.md"), "", "nobody said yes yet");
     let (store, watermark) = (town.hosts[new].store.clone(), town.hosts[new].watermark);
     town.restart_as(new, phone.clone(), store, watermark);
     town.run(5_000);
-    assert_eq!(town.command(b, Command::AcceptDevice(true)), Reply::Done);
+    let other = Command::AcceptDevice { device: identity(2).device.id(), same: true };
+    assert!(matches!(town.command(b, other), Reply::Refused(_)), "not the one whose words were compared");
+    assert_eq!(town.command(b, Command::AcceptDevice { device, same: true }), Reply::Done);
     town.run(15_000);
     assert_eq!(town.text(new, "note.md"), "hello\n", "{:#?}", town.status(new));
     assert!(matches!(town.pairing(b), Pairing::Done { .. }));
@@ -205,10 +207,11 @@ fn a_pass_for_a_device_is_good_for_one_and_not_for_long() {
     let pass = town.pair(a, 600_000);
     let declined = town.by_pass(fresh(101, "phone"), &pass);
     town.run(5_000);
-    assert_eq!(town.command(a, Command::AcceptDevice(false)), Reply::Done);
+    let device = fresh(101, "phone").device.id();
+    assert_eq!(town.command(a, Command::AcceptDevice { device, same: false }), Reply::Done);
     town.run(1_000);
     assert!(town.problems(declined).contains("did not let this one in"), "{}", town.problems(declined));
-    assert!(matches!(town.command(a, Command::AcceptDevice(true)), Reply::Refused(_)));
+    assert!(matches!(town.command(a, Command::AcceptDevice { device, same: true }), Reply::Refused(_)));
     town.disconnect(declined);
 
     let pass = town.pair(a, 600_000);
@@ -216,7 +219,10 @@ fn a_pass_for_a_device_is_good_for_one_and_not_for_long() {
     town.run(5_000);
     let Pairing::Failed(why) = town.pairing(a) else { panic!("{:?}", town.pairing(a)) };
     assert!(why.contains("somebody else has it"), "{why}");
-    assert!(matches!(town.command(a, Command::AcceptDevice(true)), Reply::Refused(_)));
+    for (seed, label) in [(102, "one"), (103, "two")] {
+        let device = fresh(seed, label).device.id();
+        assert!(matches!(town.command(a, Command::AcceptDevice { device, same: true }), Reply::Refused(_)));
+    }
     both.into_iter().for_each(|host| town.disconnect(host));
 
     let pass = town.pair(a, 10_000);

@@ -323,7 +323,9 @@ impl<M: Machine> World<M> {
         let mut any = false;
         let all = others.into_iter().all(|(_, other)| {
             any = true;
-            mine.iter().all(|(key, _)| other.disk.store.get(Table::Envelopes, key).is_some())
+            // What a crash may take back is not held yet.
+            other.disk.newest_pending().is_none()
+                && mine.iter().all(|(key, _)| other.disk.store.get(Table::Envelopes, key).is_some())
         });
         any && all
     }

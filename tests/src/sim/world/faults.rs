@@ -1,5 +1,6 @@
 //! The events of the plan.
 
+use weft_agent_core::content::INLINE_BYTES_MAX;
 use weft_agent_core::workspace::command::Command;
 
 use super::{Step, World};
@@ -111,6 +112,9 @@ impl<M: Machine> World<M> {
         if self.hosts.get(index).is_none_or(|host| host.phase != Phase::Active) {
             return;
         }
+        if self.someone_is_unproven(index) {
+            return;
+        }
         self.crash(index, pick);
         let peers_ahead = self.peers_hold_all_of(index) && !self.someone_may_come(index);
         let Some(host) = self.hosts.get_mut(index) else { return };
@@ -120,6 +124,8 @@ impl<M: Machine> World<M> {
         // meets first must be one of those.
         if !(watermark && peers_ahead) {
             host.disk.watermark = watermark_now;
+        } else if host.disk.watermark != watermark_now {
+            host.unproven = Some(watermark_now);
         }
         if !store_only {
             let now: Vec<usize> = content(&host.folder);
@@ -134,17 +140,46 @@ impl<M: Machine> World<M> {
         self.after(50_000, Step::Start(index));
     }
 
+    /// Whether another host was put back, watermark and all, and has not heard of that yet: this one may be the last that
+    /// knows what it sent before.
+    fn someone_is_unproven(&self, index: usize) -> bool {
+        self.hosts.iter().enumerate().any(|(other, host)| other != index && host.is_unproven())
+    }
+
     /// Whether anybody else is about to become a member.
     fn someone_may_come(&self, index: usize) -> bool {
         let comes = |host: &crate::sim::host::Host<M>| matches!(host.phase, Phase::Outside | Phase::Joining);
         self.hosts.iter().enumerate().any(|(other, host)| other != index && comes(host))
     }
 
-    /// A member leaves; what nobody else has of theirs goes with them.
+    /// Whether a large file is nowhere but here: its pieces have not travelled yet.
+    fn has_large_files_alone(&self, index: usize) -> bool {
+        let Some(host) = self.hosts.get(index) else { return false };
+        let large = |node: &Node| matches!(node, Node::File { bytes, .. } if bytes.len() > INLINE_BYTES_MAX);
+        let same = |one: &Node, other: &Node| match (one, other) {
+            (Node::File { bytes: one, .. }, Node::File { bytes: other, .. }) => one == other,
+            _ => false,
+        };
+        let others: Vec<&Node> = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter(|(other, host)| *other != index && host.phase == Phase::Active)
+            .flat_map(|(_, host)| host.folder.iter().map(|(_, node)| node).filter(|node| large(node)))
+            .collect();
+        let mut mine = host.folder.iter().map(|(_, node)| node).filter(|node| large(node));
+        mine.any(|node| !others.iter().any(|other| same(node, other)))
+    }
+
+    /// A member leaves; what nobody else has of theirs goes with them. Nobody leaves while a large file of theirs has not
+    /// arrived anywhere: the others would wait for it for ever, and `weft leave` cannot know.
     fn leave(&mut self, index: usize) {
         if index == 0
             || !self.hosts.get(index).is_some_and(|host| host.phase == Phase::Active && host.machine.is_some())
         {
+            return;
+        }
+        if self.has_large_files_alone(index) || self.someone_is_unproven(index) {
             return;
         }
         let mine: Vec<usize> = self.hosts.get(index).map(|host| content(&host.folder)).unwrap_or_default();

@@ -300,6 +300,9 @@ impl Replica {
         let stored = known_files(&self.store).find(|(path, ..)| path.as_str() == at).map(|(_, stat, _)| stat);
         stored != Some(self.stat(&path(at)))
     }
+    fn has_parent(&self, at: &RelPath) -> bool {
+        at.parent().is_none_or(|above| self.folder.get(&above) == Some(&Node::Folder))
+    }
     fn perform(&mut self, action: &FolderAction) -> Outcome {
         let differs = |replica: &mut Self, at: &RelPath| Outcome::Differs(replica.look(at));
         let mut stat = Stat::default();
@@ -308,19 +311,18 @@ impl Replica {
                 if self.folder.get(path).is_some_and(|node| *node != Node::Folder) {
                     return differs(self, path);
                 }
-                self.make_folders(path);
+                if !self.has_parent(path) {
+                    return Outcome::Failed("its folder is gone".into());
+                }
                 self.folder.insert(path.clone(), Node::Folder);
             }
             FolderAction::Write { path, expect, content, executable, hash } => {
                 if !self.holds(path, expect) {
                     return differs(self, path);
                 }
-                if let Some(above) = path.parent()
-                    && self.folder.get(&above).is_some_and(|node| *node != Node::Folder)
-                {
-                    return Outcome::Failed("not a folder".into());
+                if !self.has_parent(path) {
+                    return Outcome::Failed("its folder is gone".into());
                 }
-                self.make_folders(path);
                 self.next_inode += 1;
                 let inode = self.next_inode;
                 let node = match content {
@@ -342,6 +344,9 @@ impl Replica {
             FolderAction::Move { from, to, expect } => {
                 if !self.holds(from, expect) || self.folder.contains_key(to) {
                     return differs(self, from);
+                }
+                if !self.has_parent(to) {
+                    return Outcome::Failed("its folder is gone".into());
                 }
                 self.rename(from.as_str(), to.as_str());
                 stat = self.stat(to);
