@@ -104,6 +104,9 @@ pub(crate) fn run(context: &Context, show: bool) -> Ended {
         for url in list(workspace, "urls").iter().filter_map(Value::as_str) {
             term::say(&format!("  at {url}"));
         }
+        if workspace.get("alone") == Some(&Value::Bool(true)) {
+            term::say("  no other device has its files yet: until one has, only a copy of the folder brings them back");
+        }
         term::say(&format!("  {}\n", if pass.is_empty() { text(workspace, "why") } else { pass }));
     }
     term::say("A pass lets nobody in without the words. Without it, any member makes a new one: weft invite --for you");

@@ -101,9 +101,13 @@ pub(super) async fn words(daemon: &Arc<Daemon>) -> Outcome {
             Ok(pass) => (Some(pass), None),
             Err(failure) => (None, Some(failure.message)),
         };
+        let alone = match shared.ask(Command::Status, PATIENCE).await {
+            Ok(Reply::Status(status)) => status.peers.is_empty(),
+            Ok(_) | Err(_) => false,
+        };
         workspaces.push(json!({
             "name": shared.name(), "workspace": shared.id.to_string(), "path": shared.path, "urls": relays,
-            "pass": pass, "why": why,
+            "pass": pass, "why": why, "alone": alone,
         }));
     }
     let words = identity.root.as_ref().map(|root| root.words().to_string());
@@ -145,7 +149,10 @@ pub(super) async fn enrol(
     let dir = begins(daemon, &pass.workspace, &dir)?;
     let name = display_name.unwrap_or_else(identity::user_name);
     let (identity, op) = match pass.way {
-        Way::Words => by_words(daemon, &pass, words.ok_or_else(|| Failure::usage(WORDS_NEEDED))?, &name)?,
+        Way::Words => {
+            not_while_pairing(daemon)?;
+            by_words(daemon, &pass, words.ok_or_else(|| Failure::usage(WORDS_NEEDED))?, &name)?
+        }
         Way::Device => (to_be_paired(daemon, &pass, &name)?, None),
     };
     let shown = (pass.way == Way::Device).then(|| pairing_words(&pass.door(), &identity.device.public()));
