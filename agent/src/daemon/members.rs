@@ -62,7 +62,7 @@ pub(crate) async fn remove(shared: &Shared, who: &str, recovery_key: Option<&Hid
     let member = find(&members, who)?;
     let command = match recovery_key {
         None => Command::RemoveMember(member.root),
-        Some(words) => Command::ByRecoveryKey(enrol::recovery_key(words)?, RecoveryDeed::Remove(member.root)),
+        Some(words) => Command::ByRecoveryKey(Box::new(enrol::recovery_key(words)?), RecoveryDeed::Remove(member.root)),
     };
     act(shared, command, &member.name).await
 }
@@ -76,7 +76,9 @@ pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str, recovery_ke
     let member = find(&members, who)?;
     let command = match recovery_key {
         None => Command::SetRole(member.root, role),
-        Some(words) => Command::ByRecoveryKey(enrol::recovery_key(words)?, RecoveryDeed::Role(member.root, role)),
+        Some(words) => {
+            Command::ByRecoveryKey(Box::new(enrol::recovery_key(words)?), RecoveryDeed::Role(member.root, role))
+        }
     };
     act(shared, command, &member.name).await
 }

@@ -95,7 +95,7 @@ pub enum Command {
     /// The person has confirmed their words: from now on they are asked for. Answered by [`Reply::Done`].
     ForgetRoot,
     /// Do this with the workspace's recovery key. Answered as [`Command::RemoveMember`].
-    ByRecoveryKey(RecoveryKey, RecoveryDeed),
+    ByRecoveryKey(Box<RecoveryKey>, RecoveryDeed),
     /// LAN addresses of this agent changed; beacons carry them.
     LanAddresses(Vec<String>),
 }

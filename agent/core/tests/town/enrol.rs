@@ -253,13 +253,13 @@ fn the_recovery_key_decides_who_owns() {
     let (ada, ben) = (identity(2).root_public.sign, town.root(b));
     let other = RecoveryKey::generate(&mut ChaCha20Rng::from_seed([78; 32]));
     let deed = RecoveryDeed::Role(ben, Role::Owner);
-    let refused = town.command(b, Command::ByRecoveryKey(other, deed));
+    let refused = town.command(b, Command::ByRecoveryKey(Box::new(other), deed));
     assert!(matches!(&refused, Reply::Refused(why) if why.contains("not this workspace's")), "{refused:?}");
-    let last = town.command(b, Command::ByRecoveryKey(key.clone(), RecoveryDeed::Remove(ada)));
+    let last = town.command(b, Command::ByRecoveryKey(Box::new(key.clone()), RecoveryDeed::Remove(ada)));
     assert!(matches!(last, Reply::Refused(_)), "the last owner stays: {last:?}");
-    assert_eq!(town.command(b, Command::ByRecoveryKey(key.clone(), deed)), Reply::Done);
+    assert_eq!(town.command(b, Command::ByRecoveryKey(Box::new(key.clone()), deed)), Reply::Done);
     town.run(5_000);
-    assert_eq!(town.command(b, Command::ByRecoveryKey(key, RecoveryDeed::Remove(ada))), Reply::Done);
+    assert_eq!(town.command(b, Command::ByRecoveryKey(Box::new(key), RecoveryDeed::Remove(ada))), Reply::Done);
     town.run(10_000);
     assert_eq!(town.status(a).state, State::Left);
     let status = town.status(b);
@@ -276,6 +276,6 @@ fn an_only_owner_is_told() {
     town.run(5_000);
     assert_eq!((town.status(a).only_owner, town.status(b).only_owner), (false, false));
     let key = RecoveryKey::generate(&mut ChaCha20Rng::from_seed([77; 32]));
-    let reply = town.command(a, Command::ByRecoveryKey(key, RecoveryDeed::Remove(town.root(b))));
+    let reply = town.command(a, Command::ByRecoveryKey(Box::new(key), RecoveryDeed::Remove(town.root(b))));
     assert!(matches!(&reply, Reply::Refused(why) if why.contains("has no recovery key")), "{reply:?}");
 }
