@@ -49,7 +49,7 @@ fn show(context: &Context) -> Ended {
             term::say(if member.get("has_root") == Some(&Value::Bool(true)) {
                 "  your 24 words are on this computer; write them down: weft identity words"
             } else {
-                "  your 24 words are on no computer"
+                "  your 24 words are not on this computer"
             });
         }
         None => term::say("No identity yet; it is made by the first `weft init`, `up` or `join`."),

@@ -27,10 +27,14 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         Some(share::New { recovery_key: up.recovery_key, ..new })
     };
     let mut client = Client::ready(&context.home)?;
+    let mut recovery_key = Value::Null;
     match new {
         Some(new) => {
-            let made = share::make(&mut client, new)?;
-            words::show_recovery_key(&made);
+            let mut made = share::make(&mut client, new)?;
+            if !context.json {
+                words::show_recovery_key(&made);
+            }
+            recovery_key = made.get_mut("recovery_key").map(Value::take).unwrap_or_default();
         }
         None if up.recovery_key => {
             return Err(Failure::usage("a workspace gets its recovery key when it is made, or never"));
@@ -43,8 +47,11 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
     }
     let workspace = ask_one(&mut client, &dir)?;
     let invite = Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, qr: up.qr, member: None };
-    let made = share::ask_link(&mut client, dir.clone(), &invite)?;
+    let mut made = share::ask_link(&mut client, dir.clone(), &invite)?;
     if context.json {
+        if let (false, Some(made)) = (recovery_key.is_null(), made.as_object_mut()) {
+            made.insert("recovery_key".to_owned(), recovery_key);
+        }
         term::say(&made.to_string());
     } else {
         term::say(&format!("'{}' in {}", paint(Style::Bold, text(&workspace, "name")), text(&workspace, "path")));

@@ -35,10 +35,11 @@ fn member(client: &mut Client) -> Result<Option<Value>, Failure> {
     Ok(shown.get("member").filter(|member| !member.is_null()).cloned())
 }
 
-/// Asks for the words, if there is an identity and they are on no computer any more.
+/// Asks for the words, if there is an identity and they are not here.
 pub(crate) fn if_needed(client: &mut Client) -> Result<Option<Hidden>, Failure> {
     let gone = member(client)?.is_some_and(|member| member.get("has_root") == Some(&Value::Bool(false)));
-    gone.then(|| asked_words("Your 24 words (no computer keeps them, and this needs your root key):")).transpose()
+    gone.then(|| asked_words("Your 24 words (this computer does not keep them, and this needs your root key):"))
+        .transpose()
 }
 
 /// Asks for the words, if this device was let in by another one and so is known only where that one is.
@@ -93,7 +94,7 @@ pub(crate) fn run(context: &Context, show: bool) -> Ended {
     }
     let words = Zeroizing::new(text(&all, "words").to_owned());
     if words.is_empty() {
-        term::say("Your 24 words are on no computer: you have them. What leads back to your workspaces, with them:\n");
+        term::say("Your 24 words are not on this computer. What leads back to your workspaces, with them:\n");
     } else {
         term::say(&format!("The 24 words of {}:\n\n{}", paint(Style::Bold, text(&all, "name")), in_columns(&words)));
         term::say("Whoever has them is you. Write them on paper. What leads back to your workspaces, with them:\n");

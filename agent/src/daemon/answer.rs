@@ -45,7 +45,7 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
             enrol::enrol(daemon, dir, &pass, words.as_ref(), display_name).await
         }
         Request::Words => enrol::words(daemon).await,
-        Request::ForgetWords { words } => enrol::forget_words(daemon, &words),
+        Request::ForgetWords { words } => enrol::forget_words(daemon, &words).await,
         Request::PassFor { dir, who } => enrol::pass_for(daemon, &space(daemon, &dir)?.shared, &who).await,
         Request::Pair { dir, for_ms } => enrol::pair(daemon, &space(daemon, &dir)?.shared, for_ms).await,
         Request::Pairing { dir } => enrol::pairing(&space(daemon, &dir)?.shared).await,

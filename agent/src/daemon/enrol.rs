@@ -25,7 +25,7 @@ use crate::host::watermark::WatermarkFile;
 
 /// What a person is told whose words are needed.
 pub(crate) const WORDS_NEEDED: &str =
-    "this needs your 24 words, which no computer keeps; they are asked for, or read from standard input";
+    "this needs your 24 words, which this computer does not keep; they are asked for, or read from standard input";
 
 /// The root secret that these words are.
 fn root_of(words: &Hidden) -> Result<RootSecret, Failure> {
@@ -115,7 +115,9 @@ pub(super) async fn words(daemon: &Arc<Daemon>) -> Outcome {
 }
 
 /// The person has shown to have the words: they leave this computer.
-pub(super) fn forget_words(daemon: &Arc<Daemon>, words: &Hidden) -> Outcome {
+pub(super) async fn forget_words(daemon: &Arc<Daemon>, words: &Hidden) -> Outcome {
+    // Whoever else read the identity to write it anew would bring them back.
+    let _making = daemon.making.lock().await;
     let identity = known(daemon)?;
     if root_of(words)?.public() != identity.root_public {
         return Err(Failure::usage("these are the words of another identity; nothing was erased"));
