@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod demo;
 mod doctor;
+mod export;
 mod identity;
 mod join;
 mod local;
@@ -98,6 +99,8 @@ fn run(args: Args) -> Ended {
             manage::log(&context, &since, path.as_deref(), by.as_deref(), follow, limit)
         }
         Do::Identity { action } => identity::run(&context, action.as_ref()),
+        Do::Export { file } => export::export(&context, &file),
+        Do::Import { file, folder } => export::import(&context, &file, &folder),
         Do::Ignore => local::ignore(&context),
         Do::Config { action } => local::config(&context, &action),
         Do::Doctor => doctor::run(&context),

@@ -6,6 +6,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod enrol;
+mod export;
 pub(crate) mod log;
 mod members;
 mod people;

@@ -3,9 +3,11 @@
 //! Why: the host can be tested with a scripted machine, and a change of the core's constructors touches one file.
 
 use weft_agent_core::enrol::Pass;
+use weft_agent_core::epoch::Epoch;
 use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::membership::OpSet;
 use weft_agent_core::op::SignedOp;
 use weft_agent_core::setup::{Setup, Watermark};
 use weft_agent_core::store::Read;
@@ -114,6 +116,18 @@ pub(crate) fn join(
     link: &InviteLink,
 ) -> Box<dyn Machine + Send> {
     Box::new(Workspace::join(setup(identity, watermark), now, link))
+}
+
+/// A machine that begins from what an export holds; `None` if it does not let this device in.
+pub(crate) fn restore(
+    identity: LocalIdentity,
+    now: Timestamp,
+    watermark: Watermark,
+    ops: OpSet,
+    epochs: Vec<Epoch>,
+    relays: &[String],
+) -> Option<Box<dyn Machine + Send>> {
+    Some(Box::new(Workspace::restore(setup(identity, watermark), now, ops, epochs, relays)?))
 }
 
 /// A machine from its store.

@@ -343,3 +343,101 @@ fn nonsense_begins_nothing() -> Result<()> {
     ensure!(all.get("workspaces").and_then(Value::as_array).is_some_and(Vec::is_empty), "something began: {all}");
     Ok(())
 }
+
+fn export(agent: &Agent, file: &Path, passphrase: &str) -> Result<Ran> {
+    let (folder, file) = (agent.folder().to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
+    agent.run_input(["-C", &folder, "export", &file], passphrase)
+}
+
+fn import(agent: &Agent, file: &Path, passphrase: &str, words: &str) -> Result<Ran> {
+    let (folder, file) = (agent.folder().to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
+    agent.run_input(["import", &file, &folder], &format!("{passphrase}\n{words}\n"))
+}
+
+/// What only one computer ever had comes back from an export, with nobody there: every file, byte by byte. Without the
+/// passphrase, with other words or a file that was cut short nothing begins.
+#[test]
+fn an_export_brings_back_what_only_one_computer_had() -> Result<()> {
+    let stage = Stage::open()?;
+    let mut lone = stage.agent("lone")?;
+    lone.init(&[])?;
+    let big: Vec<u8> = (0..3_000_000u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    lone.write("note.md", "only here\n")?;
+    lone.write("deep/er/big.bin", &big)?;
+    lone.write("empty", "")?;
+    lone.write("run.sh", "#!/bin/sh\n")?;
+    std::fs::set_permissions(lone.folder().join("run.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    wait_settled(&[&lone])?;
+    lone.write("note.md", "only here, edited\n")?;
+    wait_settled(&[&lone])?;
+    let (words, _) = words(&lone)?;
+    confirm(&lone, &words)?.expect_code(0)?;
+    let file = stage.root().join("notes.age");
+    let inside = export(&lone, &lone.folder().join("notes.age"), "correct horse")?.expect_code(2)?;
+    ensure!(inside.stderr.contains("outside"), "{inside:?}");
+    export(&lone, &file, "short")?.expect_code(2)?;
+    export(&lone, &file, "correct horse")?.expect_code(0)?;
+    export(&lone, &file, "correct horse")?.expect_code(2)?;
+    for secret in [&b"only here"[..], b"note.md", RootSecret::from_words(&words)?.entropy().expose()] {
+        ensure!(!std::fs::read(&file)?.windows(secret.len()).any(|window| window == secret), "it is sealed");
+    }
+    let before = weft_tests::e2e::snapshot(lone.folder())?;
+    lone.kill()?;
+
+    let here = stage.agent("here")?;
+    let wrong = import(&here, &file, "correct pony", &words)?.expect_code(1)?;
+    ensure!(wrong.stderr.contains("passphrase is wrong"), "{wrong:?}");
+    let other = RootSecret::from_entropy(&weft_agent_core::secret::Secret::new([7; 32])).words().to_string();
+    let wrong = import(&here, &file, "correct horse", &other)?;
+    ensure!(wrong.code != 0 && wrong.stderr.contains("was no member"), "{wrong:?}");
+    let bytes = std::fs::read(&file)?;
+    let cut = stage.root().join("cut.age");
+    for len in [1000, bytes.len() - 1000] {
+        std::fs::write(&cut, &bytes[..len])?;
+        let wrong = import(&here, &cut, "correct horse", &words)?.expect_code(1)?;
+        ensure!(wrong.stderr.contains("cut short"), "{wrong:?}");
+    }
+    ensure!(!here.run(["status", "--json"])?.stdout.contains("notes"), "nothing began");
+
+    import(&here, &file, "correct horse", &words)?.expect_code(0)?;
+    let after = weft_tests::e2e::snapshot(here.folder())?;
+    assert_eq!(weft_tests::e2e::differences(&before, &after), String::new());
+    wait_settled(&[&here])?;
+    Ok(())
+}
+
+/// A team's workspace comes back from an export with its history and keys; when the others come online they meet: the same
+/// member, one device more, and edits flow both ways.
+#[test]
+fn an_export_meets_the_others_again() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben"])?;
+    let big: Vec<u8> = (0..400_000u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    team[0].write("note.md", "one\ntwo\nthree\n")?;
+    team[0].write("big.bin", &big)?;
+    wait_same(&[&team[0], &team[1]])?;
+    team[1].write("note.md", "one\ntwo by ben\nthree\n")?;
+    wait_text(&team[0], "note.md", "one\ntwo by ben\nthree\n")?;
+    let mut ben = team.remove(1);
+    let mut ada = team.remove(0);
+    ben.stop()?;
+    ada.write("late.md", "nobody else has this\n")?;
+    let (words, _) = words(&ada)?;
+    wait("ada to have read it", LONG, || Ok((ada.status()?.number("/files") == 3).then_some(())))?;
+    let file = stage.root().join("notes.age");
+    export(&ada, &file, "correct horse")?.expect_code(0)?;
+    ada.kill()?;
+    let here = stage.agent("here")?;
+    import(&here, &file, "correct horse", &words)?.expect_code(0)?;
+    assert_eq!(here.read("note.md")?, "one\ntwo by ben\nthree\n");
+    assert_eq!(here.read("late.md")?, "nobody else has this\n");
+    here.write("note.md", "one by ada\ntwo by ben\nthree\n")?;
+    ben.revive()?;
+    ben.write("note.md", "one\ntwo by ben\nthree by ben\n")?;
+    wait_text(&here, "note.md", "one by ada\ntwo by ben\nthree by ben\n")?;
+    wait_text(&ben, "late.md", "nobody else has this\n")?;
+    wait_same(&[&ben, &here])?;
+    assert_eq!(ben.status()?.members(), 2);
+    Ok(())
+}

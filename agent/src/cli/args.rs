@@ -40,6 +40,8 @@ Set up:
   identity      Who you are: your words, coming back by them; an account
   config        Read and change settings
   ignore        What stays out of a workspace
+  export        Write all of a workspace into one sealed file
+  import        Begin from such a file, with nobody there
   doctor        Check this installation
   completions   Completions for your shell
 
@@ -173,6 +175,20 @@ pub(crate) enum Do {
     Identity {
         #[command(subcommand)]
         action: Option<IdentityDo>,
+    },
+    /// Write all of a workspace (history, keys, files) into one file, sealed with a passphrase. It is asked for, or read from
+    /// standard input
+    Export {
+        /// The file; it must not be there, nor in the workspace's folder
+        file: PathBuf,
+    },
+    /// Begin from an export, with nobody there: asks for its passphrase and your 24 words, or reads them from standard input
+    Import {
+        /// The file
+        file: PathBuf,
+        /// An empty folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
     /// What stays out of a workspace, and by which rules
     Ignore,
@@ -484,6 +500,8 @@ mod tests {
             "weft identity words --show",
             "weft identity recover",
             "weft identity recover - notes --merge",
+            "weft export notes.age",
+            "weft import notes.age notes",
             "weft start --no-lan",
             "weft start --foreground",
             "weft resume --restore",

@@ -25,7 +25,8 @@ const TRIES: usize = 3;
 /// 24 words are at most 215 bytes; anything much longer is something else.
 const INPUT_BYTES_MAX: u64 = 4096;
 
-fn asked_words(question: &str) -> Result<Hidden, Failure> {
+/// Asks for words.
+pub(crate) fn asked(question: &str) -> Result<Hidden, Failure> {
     let words = term::ask_secret(question)?;
     if words.is_empty() { Err(Failure::usage(WORDS_NEEDED)) } else { Ok(Hidden::new(words)) }
 }
@@ -38,23 +39,20 @@ fn member(client: &mut Client) -> Result<Option<Value>, Failure> {
 /// Asks for the words, if there is an identity and they are not here.
 pub(crate) fn if_needed(client: &mut Client) -> Result<Option<Hidden>, Failure> {
     let gone = member(client)?.is_some_and(|member| member.get("has_root") == Some(&Value::Bool(false)));
-    gone.then(|| asked_words("Your 24 words (this computer does not keep them, and this needs your root key):"))
-        .transpose()
+    gone.then(|| asked("Your 24 words (this computer does not keep them, and this needs your root key):")).transpose()
 }
 
 /// Asks for the words, if this device was let in by another one and so is known only where that one is.
 pub(crate) fn if_certificate_needed(client: &mut Client) -> Result<Option<Hidden>, Failure> {
     let certified = member(client)?.is_none_or(|member| member.get("by_root") == Some(&Value::Bool(true)));
     (!certified)
-        .then(|| {
-            asked_words("Your 24 words (this device was let in by another one; elsewhere your words vouch for it):")
-        })
+        .then(|| asked("Your 24 words (this device was let in by another one; elsewhere your words vouch for it):"))
         .transpose()
 }
 
 /// The recovery key, if it is to be used.
 pub(crate) fn recovery_key(wanted: bool) -> Result<Option<Hidden>, Failure> {
-    wanted.then(|| asked_words("The workspace's recovery key (24 words):")).transpose()
+    wanted.then(|| asked("The workspace's recovery key (24 words):")).transpose()
 }
 
 /// Prints a recovery key that was just made, once.
@@ -173,7 +171,7 @@ pub(crate) fn recover(context: &Context, pass: Option<&str>, folder: Option<&Pat
     };
     let pass = Pass::parse(&given).map_err(|error| Failure::usage(error.to_string()))?;
     let (dir, _) = join::folder_for(context, folder, &pass.name, merge)?;
-    let words = asked_words("Your 24 words:")?;
+    let words = asked("Your 24 words:")?;
     enrol(context, dir, given, Some(words), None, &pass.name)
 }
 

@@ -16,7 +16,7 @@ use weft_agent_core::workspace::command::{Command, OpenInvite, Reply, Status};
 use super::run::{Daemon, say};
 use super::space::Space;
 use super::wire::{Answer, Failure, Hidden, Request, ResumeAnswer};
-use super::{enrol, members, people, report};
+use super::{enrol, export, members, people, report};
 use crate::engine::{Founding, Machine, OsRandom};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
@@ -44,6 +44,10 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Enrol { dir, pass, words, display_name } => {
             enrol::enrol(daemon, dir, &pass, words.as_ref(), display_name).await
         }
+        Request::Export { dir, file, passphrase } => {
+            export::export(daemon, &space(daemon, &dir)?.shared, file, passphrase).await
+        }
+        Request::Import { file, dir, passphrase, words } => export::import(daemon, file, dir, passphrase, words).await,
         Request::Words => enrol::words(daemon).await,
         Request::ForgetWords { words } => enrol::forget_words(daemon, &words).await,
         Request::PassFor { dir, who } => enrol::pass_for(daemon, &space(daemon, &dir)?.shared, &who).await,
@@ -325,6 +329,30 @@ pub(super) fn begin(
     }
     daemon.start_space(entry, Some(machine), seeds)?;
     Ok(())
+}
+
+/// Lists a workspace whose rows are all there, and starts it.
+pub(super) fn listed(
+    daemon: &Daemon,
+    id: WorkspaceId,
+    dir: &Path,
+    name: &str,
+    device: DeviceId,
+) -> Result<Arc<Space>, Failure> {
+    marker::write(dir, &marker::Marker { workspace: id, device })?;
+    let entry = Entry {
+        workspace: id.to_string(),
+        path: dir.to_path_buf(),
+        name: name.to_owned(),
+        paused: false,
+        joining: false,
+    };
+    {
+        let mut registry = daemon.registry();
+        registry.put(entry.clone());
+        registry.save(&daemon.home)?;
+    }
+    Ok(daemon.start_space(entry, None, Vec::new())?)
 }
 
 async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {

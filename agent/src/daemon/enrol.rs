@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use weft_agent_core::enrol::{Pass, Way, pairing_words};
 use weft_agent_core::id::{DeviceId, RootKey};
 use weft_agent_core::identity::{Certifier, LocalIdentity, RecoveryKey, RootSecret};
+use weft_agent_core::membership::OpSet;
 use weft_agent_core::op::{OpBody, OpSigner, SignedOp};
 use weft_agent_core::workspace::command::{Command, Pairing, Reply};
 
@@ -28,7 +29,7 @@ pub(crate) const WORDS_NEEDED: &str =
     "this needs your 24 words, which this computer does not keep; they are asked for, or read from standard input";
 
 /// The root secret that these words are.
-fn root_of(words: &Hidden) -> Result<RootSecret, Failure> {
+pub(super) fn root_of(words: &Hidden) -> Result<RootSecret, Failure> {
     RootSecret::from_words(words.expose()).map_err(|error| Failure::usage(error.to_string()))
 }
 
@@ -177,18 +178,29 @@ fn by_words(
     if root.public().sign != pass.root {
         return Err(Failure::usage("these words are right, but of another member than the pass is for"));
     }
+    let identity = identity_by_words(daemon, &root, name)?;
+    let body = OpBody::Device { cert: identity.cert.clone(), label: identity.label.clone() };
+    let op = SignedOp::make(&pass.workspace, &pass.op_heads, OpSigner::Root(&root), clock::wall_ms(), body);
+    Ok((identity, Some(op)))
+}
+
+/// The identity that is here, if it is that member's, or a new device of it; certified by the root and kept without it.
+pub(super) fn identity_by_words(daemon: &Daemon, root: &RootSecret, name: &str) -> Result<LocalIdentity, Failure> {
     let path = daemon.home.identity_file();
     let before = identity::load(&path)?;
     let whole = match &before {
-        None => LocalIdentity::for_root(root, &mut OsRandom, name, &identity::host_label()),
-        Some(known) => known.with_root(root).ok_or_else(|| foreign(daemon))?,
+        None => LocalIdentity::for_root(root.clone(), &mut OsRandom, name, &identity::host_label()),
+        Some(known) => known.with_root(root.clone()).ok_or_else(|| foreign(daemon))?,
     };
-    let Some(root) = &whole.root else { return Err(Failure::usage(WORDS_NEEDED)) };
-    let body = OpBody::Device { cert: whole.cert.clone(), label: whole.label.clone() };
-    let op = SignedOp::make(&pass.workspace, &pass.op_heads, OpSigner::Root(root), clock::wall_ms(), body);
-    let kept = LocalIdentity { root: before.and_then(|known| known.root), ..whole.clone() };
+    let kept = LocalIdentity { root: before.and_then(|known| known.root), ..whole };
     identity::save(&path, &kept)?;
-    Ok((LocalIdentity { root: None, ..kept }, Some(op)))
+    Ok(LocalIdentity { root: None, ..kept })
+}
+
+/// A member's name, as the workspace knows it.
+pub(super) fn name_in(set: &OpSet, root: &RootKey) -> String {
+    let members = weft_agent_core::membership::evaluate(set);
+    members.members.get(root).map_or_else(identity::user_name, |member| member.name.clone())
 }
 
 /// The identity of a device that another one is to let in: the one that is here, or keys that belong to nobody yet.

@@ -52,6 +52,19 @@ pub(crate) enum Request {
     ForgetWords {
         words: Hidden,
     },
+    /// Write all of a workspace into one file. Secret.
+    Export {
+        dir: PathBuf,
+        file: PathBuf,
+        passphrase: Hidden,
+    },
+    /// Begin from such a file. Secret.
+    Import {
+        file: PathBuf,
+        dir: PathBuf,
+        passphrase: Hidden,
+        words: Hidden,
+    },
     /// A pass for a member's further device.
     PassFor {
         dir: PathBuf,

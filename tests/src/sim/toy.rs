@@ -300,6 +300,7 @@ impl Machine for Toy {
                     name: String::new(),
                     state: State::Active,
                     settled,
+                    folder_settled: settled,
                     files: 0,
                     document_bytes: 0,
                     changes: 0,

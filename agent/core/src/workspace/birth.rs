@@ -276,6 +276,41 @@ impl Workspace {
         this
     }
 
+    /// Begins as a device of its own from what an export holds: a membership in which this device is active, and all keys.
+    /// What others sealed is given to it one by one ([`Command::TakeIn`]). `None` without an epoch, or if this device is not
+    /// active.
+    ///
+    /// [`Command::TakeIn`]: super::command::Command::TakeIn
+    #[must_use]
+    pub fn restore(
+        setup: Setup,
+        now: Timestamp,
+        ops: OpSet,
+        mut epochs: Vec<Epoch>,
+        relays: &[String],
+    ) -> Option<Self> {
+        let empty = MemoryStore::default();
+        let rng = seeded(&setup);
+        let incarnation = setup.watermark.incarnation + 1;
+        let of = (ops.workspace(), ops.genesis().workspace_name().to_owned());
+        let last = epochs.pop()?;
+        let mut this = Self::assemble(Parts::outside(setup, rng, of, Phase::Left, incarnation), &empty);
+        let tx = Tx::new(&empty);
+        this.write_start(&tx);
+        this.come_in(ops, last, &tx);
+        if this.membership.role_of(&this.my_device()).is_none() {
+            return None;
+        }
+        epochs.into_iter().for_each(|epoch| this.keep_epoch(epoch, &tx));
+        this.settle_news(now, &tx);
+        for relay in relays {
+            this.relays.set(relay, now.wall_ms, true, &tx);
+        }
+        this.effects.push(Output::Admitted { name: this.name.clone() });
+        this.effects.commit(tx, this.own.watermark());
+        Some(this)
+    }
+
     fn write_start(&self, tx: &Tx<'_>) {
         tx.put(Table::Meta, key::FORMAT, vec![FORMAT]);
         tx.put(Table::Meta, key::DEVICE, self.my_device().0.to_vec());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::files::{Halt, LogEntry, Resume};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
 use crate::identity::RecoveryKey;
@@ -94,6 +96,8 @@ pub enum Command {
     },
     /// The person has confirmed their words: from now on they are asked for. Answered by [`Reply::Done`].
     ForgetRoot,
+    /// Take in an envelope that somebody kept, as if a peer had sent it. Answered by [`Reply::Done`].
+    TakeIn(Bytes),
     /// Do this with the workspace's recovery key. Answered as [`Command::RemoveMember`].
     ByRecoveryKey(Box<RecoveryKey>, RecoveryDeed),
     /// LAN addresses of this agent changed; beacons carry them.
@@ -298,6 +302,8 @@ pub struct Status {
     pub state: State,
     /// Nothing to send, receive, write or look at, and at least one scan was complete.
     pub settled: bool,
+    /// The folder was read once, and shows all that is held; whatever others hold.
+    pub folder_settled: bool,
     /// Files that exist.
     pub files: u64,
     /// Bytes of all stored documents.

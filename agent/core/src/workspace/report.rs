@@ -74,6 +74,12 @@ impl Workspace {
                 self.forget_root();
                 Reply::Done
             }
+            Command::TakeIn(envelope) => {
+                if self.is_active() {
+                    self.receive(now, envelope, tx);
+                }
+                Reply::Done
+            }
             Command::ByRecoveryKey(key, deed) => self.by_recovery_key(now, &key, deed, tx),
             Command::Leave => {
                 self.leave(now, tx);
@@ -218,6 +224,7 @@ impl Workspace {
             name: self.name.clone(),
             state: self.state(),
             settled: self.settled(),
+            folder_settled: self.scanned && self.files.settled() && self.blobs.pending() == 0,
             files: figures.files,
             document_bytes: figures.document_bytes,
             changes: figures.changes,
