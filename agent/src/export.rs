@@ -83,9 +83,8 @@ pub(crate) fn write_record(out: &mut dyn Write, kind: Kind, bytes: &[u8]) -> io:
 /// Reads one record. A file that ends without an end is an error.
 pub(crate) fn read_record(from: &mut dyn Read) -> io::Result<(Kind, Vec<u8>)> {
     let mut head = [0; 5];
-    from.read_exact(&mut head).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => invalid("the export was cut short"),
-        _ => error,
+    from.read_exact(&mut head).map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof { invalid("the export was cut short") } else { error }
     })?;
     let [kind, len @ ..] = head;
     let kind = Kind::from_byte(kind).ok_or_else(|| invalid("the export is of a newer weft: upgrade"))?;

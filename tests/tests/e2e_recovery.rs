@@ -401,8 +401,9 @@ fn an_export_brings_back_what_only_one_computer_had() -> Result<()> {
 
     import(&here, &file, "correct horse", &words)?.expect_code(0)?;
     let after = weft_tests::e2e::snapshot(here.folder())?;
-    assert_eq!(weft_tests::e2e::differences(&before, &after), String::new());
-    wait_settled(&[&here])?;
+    ensure!(before == after, "{}", weft_tests::e2e::differences(&before, &after));
+    wait("all four to be taken in", LONG, || Ok((here.status()?.number("/files") == 4).then_some(())))
+        .with_context(|| here.report())?;
     Ok(())
 }
 

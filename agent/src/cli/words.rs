@@ -104,7 +104,9 @@ pub(crate) fn run(context: &Context, show: bool) -> Ended {
             term::say(&format!("  at {url}"));
         }
         if workspace.get("alone") == Some(&Value::Bool(true)) {
-            term::say("  no other device has its files yet: until one has, only a copy of the folder brings them back");
+            term::say(
+                "  no other device has its files yet: until one has, only an export brings them back (weft export FILE)",
+            );
         }
         term::say(&format!("  {}\n", if pass.is_empty() { text(workspace, "why") } else { pass }));
     }

@@ -298,9 +298,7 @@ impl Workspace {
         let tx = Tx::new(&empty);
         this.write_start(&tx);
         this.come_in(ops, last, &tx);
-        if this.membership.role_of(&this.my_device()).is_none() {
-            return None;
-        }
+        this.membership.role_of(&this.my_device())?;
         epochs.into_iter().for_each(|epoch| this.keep_epoch(epoch, &tx));
         this.settle_news(now, &tx);
         for relay in relays {

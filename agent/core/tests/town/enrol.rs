@@ -3,10 +3,13 @@
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use weft_agent_core::enrol::{Pass, pairing_words};
+use weft_agent_core::epoch::Epoch;
 use weft_agent_core::id::RootKey;
 use weft_agent_core::identity::{DeviceCert, LocalIdentity, RecoveryKey};
-use weft_agent_core::op::{OpBody, OpSigner, SignedOp};
+use weft_agent_core::membership::OpSet;
+use weft_agent_core::op::{Genesis, OpBody, OpSigner, SignedOp};
 use weft_agent_core::setup::{Setup, Watermark};
+use weft_agent_core::store::{Read, Table};
 use weft_agent_core::workspace::Workspace;
 use weft_agent_core::workspace::command::{Command, Pairing, RecoveryDeed, Reply, State};
 
@@ -278,4 +281,49 @@ fn an_only_owner_is_told() {
     let key = RecoveryKey::generate(&mut ChaCha20Rng::from_seed([77; 32]));
     let reply = town.command(a, Command::ByRecoveryKey(Box::new(key), RecoveryDeed::Remove(town.root(b))));
     assert!(matches!(&reply, Reply::Refused(why) if why.contains("has no recovery key")), "{reply:?}");
+}
+
+/// A device begins from ops, keys and envelopes that somebody kept, with nobody there: what they hold is in its folder. When
+/// the others come, they meet.
+#[test]
+fn a_device_begins_from_what_was_kept() {
+    let (mut town, hosts) = Town::team(2);
+    let [a, b] = hosts[..] else { panic!("two") };
+    town.write(a, "note.md", "by a\n");
+    town.write(b, "other.md", "by b\n");
+    town.run(10_000);
+    let (ada, kept) = (identity(2), town.hosts[a].store.clone());
+    town.disconnect(a);
+    town.disconnect(b);
+    let genesis = Genesis::parse(&kept.get(Table::Meta, b"genesis").unwrap()).unwrap();
+    let workspace = genesis.workspace();
+    let mut set = OpSet::new(genesis);
+    for (_, op) in kept.scan(Table::Ops, &[], None, 1000) {
+        set.insert(SignedOp::parse(&workspace, &op).unwrap()).unwrap();
+    }
+    let keys = kept.scan(Table::Epochs, &[], None, 1000);
+    let keys = || keys.iter().map(|(_, row)| Epoch::from_bytes(&workspace, row).unwrap()).collect::<Vec<_>>();
+    let root = ada.root.clone().unwrap();
+    let device = fresh(101, "desk");
+    let cert = DeviceCert::by_root(&root, device.device.public());
+    let device = device.certified(cert.clone(), "ada").unwrap();
+    let (relays, now) = (vec!["ws://relay:1".to_owned()], town.now);
+    let setup = town.setup_as(device.clone(), Watermark::default());
+    assert!(Workspace::restore(setup, now, set.clone(), keys(), &relays).is_none(), "nobody introduced it");
+    let body = OpBody::Device { cert, label: "desk".into() };
+    set.insert(SignedOp::make(&workspace, &set.heads(), OpSigner::Root(&root), 1, body)).unwrap();
+    let setup = town.setup_as(device.clone(), Watermark::default());
+    assert!(Workspace::restore(setup, now, set.clone(), Vec::new(), &relays).is_none(), "there is no key");
+    let setup = town.setup_as(device, Watermark::default());
+    let host = town.add(Workspace::restore(setup, now, set, keys(), &relays).unwrap());
+    for (_, envelope) in kept.scan(Table::Envelopes, &[], None, 1000) {
+        assert_eq!(town.command(host, Command::TakeIn(envelope)), Reply::Done);
+    }
+    town.run(5_000);
+    assert_eq!((town.text(host, "note.md"), town.text(host, "other.md")), ("by a\n".into(), "by b\n".into()));
+    assert!(town.status(host).folder_settled && town.status(host).rejected.is_empty(), "{:#?}", town.status(host));
+    town.write(host, "since.md", "by the new one\n");
+    town.connect(b);
+    town.run(20_000);
+    assert_eq!(town.text(b, "since.md"), "by the new one\n", "{:#?}", town.status(b));
 }
