@@ -42,9 +42,11 @@ mod renames;
 mod tests;
 mod text;
 mod tree;
+mod void;
 
 pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
 pub use journal::{decode_log, encode_log};
+pub(crate) use names::is_of_versions;
 pub use names::{VersionHasher, actor_prefix, is_actor_of, version_hash};
 pub(crate) use rebase::forget;
 pub use receive::{Refusal, Refused};
@@ -248,6 +250,8 @@ pub struct Files {
     /// Paths that were looked at while an action was under way there; looked at again when it has ended.
     deferred: BTreeSet<RelPath>,
     halt: Option<Halt>,
+    /// Documents are being built anew: what they say until they are whole is not done.
+    building: bool,
     /// Inline versions that came or were published in this call.
     fresh: BTreeMap<VersionHash, Bytes>,
     draft: Draft,
@@ -279,6 +283,7 @@ impl Files {
             gone: Gone::default(),
             deferred: BTreeSet::new(),
             halt: None,
+            building: false,
             fresh: BTreeMap::new(),
             draft: Draft::default(),
             remote: BTreeMap::new(),
@@ -313,6 +318,10 @@ impl Files {
     pub fn set_folding(&mut self, fold: bool) {
         self.fold = fold;
         self.moved = Some(Moved::default());
+    }
+    /// Does nothing in the folder until [`Files::rebase`] or [`Files::enter_again`]: accepted content is given again now.
+    pub(crate) fn build(&mut self) {
+        self.building = true;
     }
     /// Enters edits at the newest heads instead of those that are on disk: shows the simulator what the base is for.
     pub(crate) fn ignore_base(&mut self) {

@@ -17,6 +17,7 @@ mod quorum;
 mod set;
 mod step;
 
+pub(crate) use acceptance::ends_before;
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
 pub use set::{InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};

@@ -7,10 +7,10 @@
 //!
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
-//! move what is missing; `receive` holds and accepts; `sealing` turns the outbox into envelopes; `admission` lets people
-//! in, `vouch` passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who
-//! belongs and `notices` tells those who do no more; `epochs` rotates keys; `blobs` fetches pieces; `recovery` uses what takes
-//! more than a device; `report` answers people.
+//! move what is missing; `receive` holds and accepts, and `verdicts` judges again when the membership changes; `sealing` turns
+//! the outbox into envelopes; `admission` lets people in, `vouch` passes on what they came in with, and `enrol` lets further
+//! devices of members in; `members` changes who belongs and `notices` tells those who do no more; `epochs` rotates keys;
+//! `blobs` fetches pieces; `recovery` uses what takes more than a device; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -54,6 +54,7 @@ mod report;
 mod rooms;
 mod sealing;
 mod serving;
+mod verdicts;
 mod vouch;
 
 #[cfg(test)]
@@ -128,6 +129,7 @@ pub struct Workspace {
     knocks: admission::Knocks,
     doors: enrol::Doors,
     vouch: vouch::Vouch,
+    verdicts: verdicts::Verdicts,
     packets: epochs::Packets,
     notices: notices::Notices,
     relays: RelayList,
@@ -197,6 +199,8 @@ impl Workspace {
             self.epochs_deadline(),
             self.sealing_deadline(),
             self.flush_deadline(),
+            self.verdicts_deadline(),
+            self.vouch_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -272,6 +276,8 @@ impl Workspace {
         self.run_admission(now, tx);
         self.run_enrol(now, tx);
         self.run_epochs(now, tx);
+        self.run_verdicts(now, tx);
+        self.run_vouch(now);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

@@ -696,3 +696,6 @@ fn a_revoked_device_hears_why() {
     assert_eq!(members.members.len(), 2);
     assert!(members.members.iter().flat_map(|member| &member.devices).any(|device| !device.active));
 }
+
+#[path = "town/removal.rs"]
+mod removal;

@@ -23,7 +23,7 @@ pub enum Phase {
     Joining,
     /// A member.
     Active,
-    /// Left.
+    /// Left, or was removed: what it does counts no more, if it still does anything.
     Left,
 }
 

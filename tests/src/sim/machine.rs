@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::{RelPath, Stat};
-use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
+use weft_agent_core::id::{PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::setup::{Watermark, Weakness};
 use weft_agent_core::store::Read;
 use weft_agent_core::time::Timestamp;
@@ -40,6 +40,8 @@ pub enum Known {
 pub trait Machine: Sized {
     /// A new identity file, for a member of that name on a device of that label.
     fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8>;
+    /// The member key of an identity.
+    fn root(identity: &[u8]) -> Option<RootKey>;
     /// Founds a workspace.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use weft_agent_core::store::{Read, Table};
 use super::folder::{Folder, Node};
 use super::host::{Host, Phase};
 use super::machine::Machine;
-use super::witness::{Fate, Violation, hex, markers};
+use super::witness::{Fate, Violation, hex, markers, member_name};
 use super::world::World;
 
 type Verdict = Result<(), Violation>;
@@ -22,11 +22,27 @@ fn broken(oracle: &'static str, detail: String) -> Verdict {
     Err(Violation { oracle, detail })
 }
 
+/// The hosts that are members in the end.
+pub fn members<M>(world: &World<M>) -> impl Iterator<Item = (usize, &Host<M>)> {
+    let void = |index: usize| is_void(world, index);
+    world.hosts.iter().enumerate().filter(move |(index, host)| host.phase == Phase::Active && !void(*index))
+}
+
+/// Whether a host is none of the members that the founder, whom nobody removes, sees: whoever let it in was removed at the
+/// same time.
+pub fn is_void<M>(world: &World<M>, index: usize) -> bool {
+    let founder = world.hosts.first().and_then(|host| host.status.as_ref());
+    let name = member_name(index);
+    let seen = founder.is_none_or(|status| status.members.iter().any(|member| member.name == name));
+    world.case.profile.removals > 0 && !seen
+}
+
 /// Whether every member says that nothing is left to do, and no shell has anything under way.
 pub fn settled<M>(world: &World<M>) -> bool {
     // Whoever left while nobody was there was heard by nobody: the last member waits for it with good reason.
     let alone = world.hosts.iter().filter(|host| host.phase == Phase::Active).count() <= 1;
-    world.hosts.iter().all(|host| match host.phase {
+    world.hosts.iter().enumerate().all(|(index, host)| match host.phase {
+        Phase::Active if is_void(world, index) => true,
         Phase::Outside => !host.waits_for_link,
         Phase::Joining => false,
         Phase::Left => true,
@@ -83,16 +99,25 @@ pub fn check<M: Machine>(world: &World<M>) -> Verdict {
 /// while something was on its way to it, and a newcomer spoke before its welcome came.
 const RACES: [&str; 4] = ["no-such-peer", "not-in-room", "replaced", "unknown device"];
 
+/// What does not count where members are removed while they, or others who do not know it, go on writing.
+const VOID: [&str; 2] = ["beyond the cut of its author's removal", "built on something that does not count"];
+
 /// Nobody has a problem, refused anything, or waits for anybody.
 fn healthy<M: Machine>(world: &World<M>) -> Verdict {
-    for (index, host) in world.active() {
+    for (index, host) in members(world) {
         let Some(status) = &host.status else {
             return broken("healthy", format!("host {index} gives no status"));
         };
         if !status.problems.is_empty() {
             return broken("healthy", format!("host {index} has problems: {:?}", status.problems));
         }
-        if status.rejected.keys().any(|reason| !RACES.contains(&reason.as_str())) {
+        if world.case.profile.lies > 0 {
+            // What relays lied about was refused, for whatever reason.
+            continue;
+        }
+        let removes = world.case.profile.removals > 0;
+        let known = |reason: &str| RACES.contains(&reason) || (removes && VOID.contains(&reason));
+        if status.rejected.keys().any(|reason| !known(reason)) {
             return broken("healthy", format!("host {index} refused: {:?}", status.rejected));
         }
     }
@@ -101,7 +126,7 @@ fn healthy<M: Machine>(world: &World<M>) -> Verdict {
 
 /// All members' folders are the same, byte for byte.
 fn same_folders<M: Machine>(world: &World<M>) -> Verdict {
-    let mut hosts = world.active();
+    let mut hosts = members(world);
     let Some((first_index, first)) = hosts.next() else { return Ok(()) };
     for (index, host) in hosts {
         if let Some(difference) = difference(&first.folder, &host.folder) {
@@ -144,14 +169,14 @@ fn describe(node: Option<&Node>) -> String {
 
 /// Every marker that a member's user wrote and nobody removed is somewhere in the folder.
 fn nothing_lost<M: Machine>(world: &World<M>) -> Verdict {
-    let Some((_, host)) = world.active().next() else { return Ok(()) };
+    let Some((_, host)) = members(world).next() else { return Ok(()) };
     let mut found = BTreeSet::new();
     for (_, node) in host.folder.iter() {
         if let Node::File { bytes, .. } = node {
             found.extend(markers(bytes));
         }
     }
-    let active: BTreeSet<usize> = world.active().map(|(index, _)| index).collect();
+    let active: BTreeSet<usize> = members(world).map(|(index, _)| index).collect();
     for (number, marker) in world.witness.markers.iter().enumerate() {
         if marker.fate == Fate::Live && active.contains(&marker.host) && !found.contains(&number) {
             let when = marker.at_us / 1000;
@@ -171,7 +196,7 @@ fn same_rows<M: Machine>(world: &World<M>, oracle: &'static str, table: Table, k
         let name = |key: &[u8]| key.get(key.len().saturating_sub(key_bytes)..).unwrap_or_default().to_vec();
         rows.into_iter().map(|(key, value)| (name(&key), *blake3::hash(&value).as_bytes())).collect()
     };
-    let mut hosts = world.active();
+    let mut hosts = members(world);
     let Some((first_index, first)) = hosts.next() else { return Ok(()) };
     let first_rows = rows(first);
     for (index, host) in hosts {
@@ -195,10 +220,10 @@ fn same_members<M: Machine>(world: &World<M>) -> Verdict {
         seen.sort();
         seen
     };
-    let present = world.active().count();
+    let present = members(world).count();
     let left = world.hosts.iter().filter(|host| host.phase == Phase::Left).count();
     let mut first: Option<Vec<(RootKey, String, Role)>> = None;
-    for (index, host) in world.active() {
+    for (index, host) in members(world) {
         let members = seen(host);
         if members.len() < present || members.len() > present + left {
             let count = members.len();

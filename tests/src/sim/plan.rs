@@ -51,6 +51,8 @@ pub enum What {
     Join,
     /// The host's member leaves.
     Leave,
+    /// The host's member, if it may, removes another.
+    Remove,
     /// The agent dies, and starts again after so many milliseconds.
     Crash {
         /// How long it is away.
@@ -195,6 +197,11 @@ fn workload(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
             let at_ms = at_ms + dice.between(0, 40);
             events.push(Event { at_ms, host: other, what: What::Deed(deed), pick });
         }
+    }
+    for _ in 0..profile.removals {
+        let host = if dice.chance(700) { 0 } else { dice.index(profile.hosts) };
+        let at_ms = dice.between(profile.span_ms / 4, profile.span_ms);
+        events.push(Event { at_ms, host, what: What::Remove, pick: dice.any() });
     }
     for _ in 0..profile.leaves {
         let host = 1 + dice.index(profile.hosts - 1);

@@ -27,6 +27,8 @@ pub struct Profile {
     pub blobs: u64,
     /// Members that leave.
     pub leaves: usize,
+    /// Members that an owner or admin removes.
+    pub removals: usize,
     /// One-way latency of links, in microseconds, least and most.
     pub latency_us: (u64, u64),
     /// Links of 1 Mbit/s, of 1,000.
@@ -53,6 +55,8 @@ pub struct Profile {
     pub restores: usize,
     /// Jumps of a wall clock.
     pub clock_jumps: usize,
+    /// Frames about which relays lie, of 1,000, until the world is healed.
+    pub lies: u64,
 }
 
 const CALM: Profile = Profile {
@@ -66,6 +70,7 @@ const CALM: Profile = Profile {
     together: 150,
     blobs: 10,
     leaves: 0,
+    removals: 0,
     latency_us: (200, 30_000),
     slow: 0,
     fsync_us: (500, 8_000),
@@ -79,11 +84,13 @@ const CALM: Profile = Profile {
     crashes: 0,
     restores: 0,
     clock_jumps: 0,
+    lies: 0,
 };
 
-/// The names `--profile` takes.
-pub const NAMES: [&str; 10] =
-    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed"];
+/// The names `--profile` takes. The last two are never drawn, and are worlds of their own: what somebody wrote while they
+/// were being removed may rightly be gone, and where relays lie, much is refused.
+pub const NAMES: [&str; 12] =
+    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals", "liars"];
 
 impl Profile {
     /// Draws a profile: of that name, or any.
@@ -182,6 +189,28 @@ impl Profile {
                 restores: count(0, 1),
                 clock_jumps: count(0, 2),
                 leaves: count(0, 1),
+                ..base
+            },
+            "liars" => Profile {
+                hosts: count(2, 4),
+                relays: count(1, 2),
+                late: count(0, 1),
+                crashes: count(0, 1),
+                cuts: count(0, 1),
+                blobs: 60,
+                lies: count(20, 400) as u64,
+                span_ms: 15_000,
+                ..base
+            },
+            "removals" => Profile {
+                hosts: count(3, 5),
+                partitions: count(0, 3),
+                crashes: count(0, 1),
+                cuts: count(0, 2),
+                removals: count(1, 2),
+                span_ms: 20_000,
+                edits: count(6, 18),
+                together: 300,
                 ..base
             },
             _ => base,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::RelPath;
 use weft_agent_core::files::{known_files, known_folders, version_hash};
-use weft_agent_core::id::{PieceId, VersionHash, WorkspaceId};
+use weft_agent_core::id::{PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::setup::{Setup, Weakness};
@@ -66,6 +66,9 @@ fn setup(start: &Start<'_>) -> Result<Setup, String> {
 impl Machine for Workspace {
     fn identity(dice: &mut Dice, name: &str, label: &str) -> Vec<u8> {
         identity(dice, name, label)
+    }
+    fn root(identity: &[u8]) -> Option<RootKey> {
+        LocalIdentity::from_bytes(identity).ok().map(|identity| identity.root_public.sign)
     }
     fn create(start: &Start<'_>, now: Timestamp, name: &str, relays: Vec<String>) -> Result<Self, String> {
         Workspace::create(setup(start)?, now, name, relays).map_err(|error| error.to_string())

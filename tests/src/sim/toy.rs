@@ -10,7 +10,7 @@ use ed25519_dalek::SigningKey;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen};
 use weft_agent_core::files::ActionId;
-use weft_agent_core::id::{DeviceId, OpId, PieceId, VersionHash, WorkspaceId};
+use weft_agent_core::id::{DeviceId, OpId, PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::store::{Read, Table, Write};
 use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::command::{Command, Reply, State, Status};
@@ -177,6 +177,9 @@ fn hash(bytes: &[u8]) -> VersionHash {
 impl Machine for Toy {
     fn identity(dice: &mut Dice, _name: &str, _label: &str) -> Vec<u8> {
         vec![dice.any() as u8]
+    }
+    fn root(_identity: &[u8]) -> Option<RootKey> {
+        None
     }
     fn create(start: &Start<'_>, _now: Timestamp, _name: &str, _relays: Vec<String>) -> Result<Self, String> {
         let mut toy = Self::new(start);

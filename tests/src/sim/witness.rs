@@ -120,6 +120,12 @@ impl Witness {
     }
 }
 
+/// The display name of a host's member.
+#[must_use]
+pub fn member_name(index: usize) -> String {
+    format!("{CANARY}-member-{index}")
+}
+
 /// The numbers of the markers in some bytes, ascending.
 #[must_use]
 pub fn markers(bytes: &[u8]) -> Vec<usize> {

@@ -6,6 +6,7 @@
 mod agents;
 mod deeds;
 mod faults;
+mod lies;
 mod network;
 mod shell;
 
@@ -43,6 +44,7 @@ enum Step {
     Up(ConnId, Bytes),
     Down(ConnId, Bytes),
     Unpause(ConnId),
+    Late(ConnId, lies::Delivery),
     Ping(ConnId),
     RelayWake { relay: usize, boot: u64 },
     Opened(ConnId),
@@ -109,7 +111,11 @@ pub struct World<M> {
     requests: u64,
     /// Who asked for a link, for whom, with which role and how many uses.
     invites: BTreeMap<(usize, RequestId), (usize, Role, u32)>,
+    /// Who asked for whose removal.
+    removals: BTreeMap<(usize, RequestId), usize>,
     spare_links: Vec<String>,
+    /// What relays delivered, for those that say it again.
+    heard: Vec<lies::Delivery>,
     network: Dice,
     disks: Dice,
     keys: Dice,
@@ -126,7 +132,7 @@ impl<M: Machine> World<M> {
         let mut keys = Dice::new(seed, "keys", 0);
         let hosts = (0..case.seats.len())
             .map(|index| {
-                let name = format!("{}-member-{index}", super::witness::CANARY);
+                let name = super::witness::member_name(index);
                 let identity = M::identity(&mut keys, &name, &format!("{name}-laptop"));
                 Host::new(identity, keys.below(1 << 40), 1_790_000_000_000 + keys.below(5_000))
             })
@@ -148,7 +154,9 @@ impl<M: Machine> World<M> {
             serial: 0,
             requests: 0,
             invites: BTreeMap::new(),
+            removals: BTreeMap::new(),
             spare_links: Vec::new(),
+            heard: Vec::new(),
             network: Dice::new(seed, "network", 0),
             disks: Dice::new(seed, "disk", 0),
             keys,
@@ -198,6 +206,7 @@ impl<M: Machine> World<M> {
             Step::Up(conn, frame) => self.up(conn, frame),
             Step::Down(conn, frame) => self.down(conn, frame),
             Step::Unpause(conn) => self.unpause(conn),
+            Step::Late(conn, delivery) => self.deliver(conn, delivery),
             Step::Ping(conn) => self.ping(conn),
             Step::RelayWake { relay, boot } => self.relay_wake(relay, boot),
             Step::Opened(conn) => self.opened(conn),
@@ -227,6 +236,10 @@ impl<M: Machine> World<M> {
         self.healed = true;
         self.note(|| "HEAL".to_owned());
         for relay in 0..self.relays.len() {
+            if self.case.profile.lies > 0 {
+                // Honest ones take their place.
+                self.relay_stop(relay);
+            }
             self.relay_start(relay);
         }
         for host in 0..self.hosts.len() {

@@ -72,6 +72,12 @@ impl Draft {
     pub(crate) fn put_mode(&mut self, id: FileId, executable: bool) {
         self.entry(id).puts.insert(Field::Mode, ScalarValue::Boolean(executable));
     }
+    /// Sets a register as it was set before.
+    pub(crate) fn put_again(&mut self, id: FileId, field: Field, value: ScalarValue) {
+        let entry = self.entry(id);
+        entry.folder |= field == Field::Kind && value.as_u64() == Some(1);
+        entry.puts.insert(field, value);
+    }
     /// Publishes a version.
     pub(crate) fn version(&mut self, id: FileId, item: Item) {
         let entry = self.entry(id);

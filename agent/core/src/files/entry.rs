@@ -64,6 +64,15 @@ impl Field {
     }
 }
 
+/// The entry and the field that a key names.
+pub(crate) fn field_of_key(key: &str) -> Option<(FileId, Field)> {
+    let (id, letter) = key.split_once('/')?;
+    let field = [Field::Place, Field::Kind, Field::Versions, Field::Mode, Field::Deleted]
+        .into_iter()
+        .find(|field| letter.chars().eq([field.letter()]))?;
+    Some((FileId::from_hex(id)?, field))
+}
+
 /// The entry a key belongs to.
 pub(crate) fn id_of_key(key: &str) -> Option<FileId> {
     key.split_once('/').and_then(|(id, _)| FileId::from_hex(id))

@@ -58,7 +58,8 @@ impl Look {
     }
     /// On disk as this version itself.
     fn on_disk(&self, version: VersionHash, heads: Vec<ChangeHash>) -> OnDisk {
-        OnDisk { hash: self.hash, executable: self.executable, version, heads, target: self.target.clone() }
+        let (executable, target) = (self.executable, self.target.clone());
+        OnDisk { hash: self.hash, executable, version, heads, target, void: None }
     }
 }
 
@@ -129,7 +130,10 @@ impl Files {
                 Found::File { .. } | Found::Symlink { .. } => {
                     let Some(look) = self.look(one, cx) else { continue };
                     match at {
-                        Some(key) if kind_at == Some(look.kind) && self.is_foreign(key, &look, cx) => {
+                        Some(key)
+                            if kind_at == Some(look.kind)
+                                && (self.is_foreign(key, &look, cx) || self.is_of_nothing(key, &look)) =>
+                        {
                             self.records.remove(key, cx.tx);
                             self.work.add([key]);
                             new.push(look);
@@ -201,6 +205,12 @@ impl Files {
         let new = look.inline().and_then(|bytes| text::split(bytes));
         let (Some((_, new)), Some((_, old))) = (new, self.text_at(key.id, &pending, cx)) else { return true };
         old.is_empty() || diff(&old, &new).iter().any(|hunk| hunk.removed > 0)
+    }
+
+    /// Whether what is there was edited after its file ceased to count: then it is a file of its own.
+    fn is_of_nothing(&self, key: Key, look: &Look) -> bool {
+        let edited = self.records.brief(key).is_some_and(|known| known.hash != Some(look.hash));
+        edited && !self.tree.entries.contains_key(&key.id) && !self.draft.contains(&key.id)
     }
 
     /// The folder at this path; made in the tree if it is new there.
@@ -413,9 +423,9 @@ impl Files {
         }
         if look.is_text()
             && let Some(new) = look.inline().and_then(|bytes| text::split(bytes))
-            && let Some((version, heads)) = self.enter_text(key, record, look, &new, cx)
+            && let Some(now) = self.enter_text(key, record, look, &new, cx)
         {
-            record.now = Some(look.on_disk(version, heads));
+            record.now = Some(now);
             self.log(cx, None, LogEvent::Edited(look.path.clone()));
             return;
         }
@@ -437,6 +447,9 @@ impl Files {
 
     /// The text of a content that was on disk, as its document has it.
     pub(crate) fn text_at(&mut self, id: FileId, base: &OnDisk, cx: &mut Cx<'_, '_>) -> Option<(text::Style, String)> {
+        if let Some(void) = &base.void {
+            return text::split(void);
+        }
         if base.heads.is_empty() {
             return text::split(&self.bytes_of(cx, &base.version)?);
         }
@@ -444,7 +457,7 @@ impl Files {
         Some(text::read(doc, Some(&theirs(&base.heads))))
     }
 
-    /// Enters an edit into the text it was made on; the new heads. `None`: it must become a version.
+    /// Enters an edit into the text it was made on; what is on disk now. `None`: it must become a version.
     fn enter_text(
         &mut self,
         key: Key,
@@ -452,16 +465,52 @@ impl Files {
         look: &Look,
         new: &(text::Style, String),
         cx: &mut Cx<'_, '_>,
-    ) -> Option<(VersionHash, Vec<ChangeHash>)> {
+    ) -> Option<OnDisk> {
         let (base, old) = self.choose_base(key, record, look, &new.1, cx)?;
-        let edit = text::Edit { hunks: diff(&old.1, &new.1), style: (old.0, new.0) };
+        if base.void.is_none() {
+            let edit = text::Edit { hunks: diff(&old.1, &new.1), style: (old.0, new.0) };
+            let (version, heads) = self.enter_at(key.id, &base, &edit, cx)?;
+            return Some(look.on_disk(version, heads));
+        }
+        let void = look.inline().cloned();
+        let (version, heads) = self.enter_beside(key, &old, new, cx)?;
+        Some(OnDisk { void, ..look.on_disk(version, heads) })
+    }
+
+    /// Enters an edit of a text that does not count any more into the one that does.
+    pub(crate) fn enter_beside(
+        &mut self,
+        key: Key,
+        old: &(text::Style, String),
+        new: &(text::Style, String),
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(VersionHash, Vec<ChangeHash>)> {
+        let shown = self.alternative(key).filter(|shown| shown.version.text)?;
+        let heads = shown.text.as_ref().map(|text| text.heads.clone()).unwrap_or_default();
+        let version = shown.version.hash;
+        let base = OnDisk { hash: shown.hash(), executable: false, version, heads, target: String::new(), void: None };
+        let now = self.text_at(key.id, &base, cx)?;
+        let merged = text::merge(&old.1, &new.1, &now.1)?;
+        let style = if old.0 == new.0 { now.0 } else { new.0 };
+        let edit = text::Edit { hunks: diff(&now.1, &merged), style: (now.0, style) };
+        self.enter_at(key.id, &base, &edit, cx)
+    }
+
+    /// Enters an edit of a text at `base`; the version and its new heads.
+    fn enter_at(
+        &mut self,
+        id: FileId,
+        base: &OnDisk,
+        edit: &text::Edit,
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(VersionHash, Vec<ChangeHash>)> {
         if edit.is_empty() {
-            return Some((base.version, base.heads));
+            return Some((base.version, base.heads.clone()));
         }
         if !edit.is_small() {
             return None;
         }
-        let (id, version) = (key.id, base.version);
+        let version = base.version;
         let document = Document::text(id, &version);
         let time = i64::try_from(cx.now.wall_ms / 1000).unwrap_or(i64::MAX);
         let mut items = Vec::new();
@@ -603,6 +652,12 @@ impl Files {
     pub(crate) fn delete(&mut self, keys: &BTreeSet<Key>, cx: &mut Cx<'_, '_>) {
         for key in keys {
             let Some(record) = self.records.whole(*key, cx.tx) else { continue };
+            if !self.tree.entries.contains_key(&key.id) {
+                // It does not count any more, and was to be removed anyway.
+                self.gone.remove(*key);
+                self.records.remove(*key, cx.tx);
+                continue;
+            }
             // What is hidden because it is the same, at the same path, went with it; not if what went was elsewhere on this
             // disk, still to be moved there: then the other is what a person has just put there.
             let at_home = self.shown.paths.get(key) == Some(&record.path);
@@ -620,7 +675,9 @@ impl Files {
 
     /// Drafts the deletion of what a key shows; `seen`: what was on disk (what is current, if it was hidden).
     fn delete_entry(&mut self, key: Key, seen: Option<OnDisk>, cx: &mut Cx<'_, '_>) {
-        // Of what was on disk, not of what others made of it meanwhile: that the person never saw.
+        // Of what was on disk, not of what others made of it meanwhile: that the person never saw. (What does not count any
+        // more is not there to be deleted: what took its place is.)
+        let seen = seen.filter(|seen| seen.void.is_none());
         let hash = seen.as_ref().map(|seen| seen.hash);
         let hash = hash.or_else(|| self.alternative(key).map(super::tree::Alternative::hash));
         let seen = seen.map(|seen| (seen.version, seen.heads)).or_else(|| self.current(key));

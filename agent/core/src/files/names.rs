@@ -111,6 +111,11 @@ pub(crate) enum Document {
     Text(FileId, [u8; 8]),
 }
 
+/// Whether a document holds versions of a file, which are taken as they are and never built.
+pub(crate) fn is_of_versions(name: &DocumentName) -> bool {
+    matches!(Document::parse(name), Some(Document::Versions(_)))
+}
+
 /// The start of a version's hash, which names the text founded on it.
 pub(crate) fn start_of(version: &VersionHash) -> [u8; 8] {
     let [a, b, c, d, e, f, g, h, ..] = version.0;

@@ -175,7 +175,7 @@ enum Step {
 impl Files {
     /// Gives out actions for what differs between tree and disk, as many as may be under way.
     pub(crate) fn plan(&mut self, cx: &mut Cx<'_, '_>) {
-        if self.halt.is_some() {
+        if self.halt.is_some() || self.building {
             return;
         }
         self.plan_once(cx);
@@ -463,7 +463,7 @@ impl Files {
             recent: Vec::new(),
         });
         let expect = record.expect();
-        record.pending = Some(OnDisk { hash, executable, version, heads: known_heads, target });
+        record.pending = Some(OnDisk { hash, executable, version, heads: known_heads, target, void: None });
         self.records.put(key, &record, cx.tx);
         let bytes = match &content {
             NewContent::Bytes(bytes) => bytes.len(),

@@ -77,6 +77,7 @@ impl Files {
 
     /// Makes every record one that the documents can answer for.
     pub(crate) fn rebase(&mut self, versions: &mut dyn Versions, tx: &Tx<'_>) {
+        self.building = false;
         let keys: Vec<_> = self.records.keys().collect();
         for key in keys {
             let Some(mut record) = self.records.whole(key, tx) else { continue };
@@ -89,7 +90,7 @@ impl Files {
             let shown = self.alternative(key).map(|found| {
                 let heads = found.text.as_ref().map(|text| text.heads.clone()).unwrap_or_default();
                 let target = record.now.as_ref().map(|now| now.target.clone()).unwrap_or_default();
-                OnDisk { hash: found.hash(), executable, version: found.version.hash, heads, target }
+                OnDisk { hash: found.hash(), executable, version: found.version.hash, heads, target, void: None }
             });
             if record.kind != Kind::Folder {
                 let known = record.now.clone().filter(|now| self.knows(key, now, versions, tx));

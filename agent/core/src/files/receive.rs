@@ -16,6 +16,7 @@ use crate::files::change::{ChangeError, parse_change};
 use crate::files::documents::{count, has, ours};
 use crate::files::entry::id_of_key;
 use crate::files::names::{Document, start_of, version_hash};
+use crate::files::tree::Tree;
 use crate::files::{Author, Cx, Files, Versions, text};
 use crate::id::{ChangeHash, FileId, VersionHash};
 use crate::store::{Read, Table, Tx};
@@ -214,7 +215,8 @@ impl Files {
         }
         let numbers: BTreeMap<[u8; 32], usize> = changes.iter().map(|(index, one)| (one.hash().0, *index)).collect();
         let number = |change: &Change| numbers.get(&change.hash().0).copied().unwrap_or(0);
-        let changes = changes.into_iter().map(|(_, change)| change).collect();
+        let changes: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
+        self.found_for(document, &changes, cx);
         let (unfit, early) = self.apply_ready(document, changes, author, cx);
         refused.extend(unfit.iter().map(|change| (number(change), Refused::DoesNotFit)));
         for change in early {
@@ -287,7 +289,7 @@ impl Files {
     }
 
     /// The entries of a bucket may be others now: those named, or all of them.
-    fn take_bucket(&mut self, bucket: u8, named: Option<BTreeSet<FileId>>, author: Author, cx: &Cx<'_, '_>) {
+    fn take_bucket(&mut self, bucket: u8, named: Option<BTreeSet<FileId>>, author: Author, cx: &mut Cx<'_, '_>) {
         let ids = named.unwrap_or_else(|| self.tree.ids(bucket, &mut self.documents, cx.tx));
         for id in ids {
             let old = self.tree.entries.get(&id).cloned();
@@ -297,6 +299,8 @@ impl Files {
             // The log wants to know what it was.
             self.note_before(id, old.as_ref(), author);
             self.touch(&id, old.as_ref(), cx);
+            // Which version a text starts from may be known only now.
+            self.retry_texts(id, author, cx);
         }
     }
 
@@ -332,6 +336,30 @@ impl Files {
         Ok(())
     }
 
+    /// Founds a text that nobody says is founded, if these changes build on its founding and its version is here. Why: who
+    /// said so may have been removed since, and what others wrote there must not wait for that for ever.
+    fn found_for(&mut self, document: Document, changes: &[Change], cx: &mut Cx<'_, '_>) {
+        let Document::Text(id, start) = document else { return };
+        if changes.is_empty() || count(&self.documents.open(document, cx.tx).doc) > 0 {
+            return;
+        }
+        let named = Tree::registers(&id, &mut self.documents, cx.tx).map(|registers| {
+            let replaced = registers.replaced().into_iter().map(|known| known.version);
+            registers.versions().into_iter().map(|version| version.hash).chain(replaced).collect::<Vec<_>>()
+        });
+        let fresh = self.fresh.keys().copied();
+        let version = named.into_iter().flatten().chain(fresh).find(|version| start_of(version) == start);
+        let Some(version) = version else { return };
+        let Some(doc) = self.bytes_of(cx, &version).and_then(|bytes| text::found(&id, &version, &bytes)) else {
+            return;
+        };
+        let founding = doc.get_heads();
+        if changes.iter().any(|change| change.deps().iter().any(|dep| founding.contains(dep))) {
+            self.documents.insert(document, doc, cx.tx);
+            self.note_text(id, version, cx);
+        }
+    }
+
     fn wait(&mut self, name: &DocumentName, hash: &[u8; 32], value: Vec<u8>, tx: &Tx<'_>) -> Result<(), Refused> {
         let key = waiting_key(name, hash);
         if tx.get(Table::Waiting, &key).is_some() {
@@ -347,6 +375,9 @@ impl Files {
 
     /// Versions of this file came: texts that waited for them can be founded.
     fn retry_texts(&mut self, id: FileId, author: Author, cx: &mut Cx<'_, '_>) {
+        if self.waiting.by_document.is_empty() {
+            return;
+        }
         let prefix = format!("file:{id}:text-");
         let names: Vec<DocumentName> =
             self.waiting.by_document.keys().filter(|name| name.as_str().starts_with(&prefix)).cloned().collect();
@@ -394,6 +425,7 @@ impl Files {
         }
         let lens: BTreeMap<[u8; 32], usize> =
             changes.iter().map(|change| (change.hash().0, change.raw_bytes().len() + 1)).collect();
+        self.found_for(document, &changes, cx);
         let (_, early) = self.apply_ready(document, changes, author, cx);
         let early: BTreeSet<[u8; 32]> = early.iter().map(|change| change.hash().0).collect();
         for (hash, len) in lens {

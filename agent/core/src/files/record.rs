@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
 
 use crate::disk::{Expect, RelPath, Stat};
+use crate::files::TEXT_BYTES_MAX;
 use crate::files::entry::Kind;
 use crate::files::names::start_of;
 use crate::id::{ChangeHash, FileId, VersionHash};
@@ -72,6 +74,9 @@ pub(crate) struct OnDisk {
     pub(crate) heads: Vec<ChangeHash>,
     /// Where it points, for a link; empty otherwise.
     pub(crate) target: String,
+    /// The bytes themselves, if what they came from does not count any more, so that no document knows them: what a person
+    /// makes of them is told apart from what was in them. Empty if they are no text.
+    pub(crate) void: Option<Bytes>,
 }
 
 /// The row of one key.
@@ -90,17 +95,30 @@ pub(crate) struct Record {
 
 impl Wire for OnDisk {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(5).item(&self.hash).bool(self.executable).item(&self.version).list(&self.heads).text(&self.target);
+        writer.array(6).item(&self.hash).bool(self.executable).item(&self.version).list(&self.heads).text(&self.target);
+        writer.optional(self.void.clone().map(Void).as_ref());
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
-        reader.array(5, "content")?;
+        reader.array(6, "content")?;
         Ok(Self {
             hash: reader.item()?,
             executable: reader.bool()?,
             version: reader.item()?,
             heads: reader.list(4096, "heads")?,
             target: reader.text_up_to(1 << 16, "target")?.to_owned(),
+            void: reader.optional::<Void>()?.map(|void| void.0),
         })
+    }
+}
+
+struct Void(Bytes);
+
+impl Wire for Void {
+    fn encode(&self, writer: &mut Writer) {
+        writer.bytes(&self.0);
+    }
+    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
+        Ok(Self(Bytes::copy_from_slice(reader.bytes_up_to(TEXT_BYTES_MAX * 2, "text")?)))
     }
 }
 

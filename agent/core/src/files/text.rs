@@ -10,7 +10,7 @@
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{ActorId, Automerge, AutomergeError, ObjId, ObjType, PatchLog, ROOT, ReadDoc, TextEncoding, Value};
 
-use crate::files::diff::Hunk;
+use crate::files::diff::{Hunk, diff};
 use crate::files::names::founding_actor;
 use crate::id::{FileId, VersionHash};
 
@@ -121,6 +121,7 @@ pub(crate) fn read(doc: &Automerge, heads: Option<&[automerge::ChangeHash]>) -> 
 }
 
 /// An edit of a text, ready to be entered at the heads it was made on.
+#[derive(Debug)]
 pub(crate) struct Edit {
     /// What changed in the text.
     pub(crate) hunks: Vec<Hunk>,
@@ -169,6 +170,22 @@ impl Edit {
     }
 }
 
+/// What two edits of one text come to, as if they had been made apart and met.
+pub(crate) fn merge(old: &str, one: &str, other: &str) -> Option<String> {
+    let put = |doc: &mut Automerge, new: &str, actor: u8| {
+        let heads = doc.get_heads();
+        let edit = Edit { hunks: diff(old, new), style: Default::default() };
+        edit.is_empty() || edit.enter(doc, &heads, [actor; 16], 0).is_some()
+    };
+    let mut first = found(&FileId([0; 16]), &VersionHash([0; 32]), old.as_bytes())?;
+    let mut second = first.fork();
+    if !put(&mut first, one, 1) || !put(&mut second, other, 2) {
+        return None;
+    }
+    first.merge(&mut second).ok()?;
+    Some(read(&first, None).1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +199,14 @@ mod tests {
             assert_eq!(render(style, &text), bytes);
         }
         assert!(split(b"a\0b").is_none() && split(b"\xff").is_none());
+    }
+
+    /// Both edits are there, each once, also where they are the same.
+    #[test]
+    fn merging_keeps_both() {
+        assert_eq!(merge("a\nb\nc\n", "a\nB\nc\n", "a\nb\nc\nd\n").as_deref(), Some("a\nB\nc\nd\n"));
+        assert_eq!(merge("a\nb\n", "a\n", "a\nb\nc\n").as_deref(), Some("a\nc\n"));
+        assert_eq!(merge("a\n", "a\n", "").as_deref(), Some(""));
     }
 
     /// Founding gives the same change for ever: golden vectors, without which two versions of Weft would not meet.

@@ -25,6 +25,9 @@ pub struct Envelope {
     pub op_heads: Vec<OpId>,
     /// The envelopes that hold the changes its own changes name as dependencies.
     pub built_on: Vec<Link>,
+    /// The envelopes that hold versions its texts start from. They may have come elsewhere too, so it does not fall with
+    /// them; but it shows that they were taken in good faith.
+    pub started_from: Vec<Link>,
 }
 
 /// Why an envelope does not count.
@@ -62,13 +65,13 @@ pub type Verdict = Result<(), Refused>;
 
 /// Whether an envelope's author might write it where it says it stood; its role there. `before`: the op heads of the
 /// predecessor on its chain, empty for the first. Cuts and dependencies are judged by [`settle`].
-pub fn accepts(set: &OpSet, before: &[OpId], envelope: &Envelope) -> Result<Role, Refused> {
-    let then = evaluate_at(set, &envelope.op_heads).ok_or(Refused::UnknownHeads)?;
-    let role = then.role_of(&envelope.chain.device).ok_or(Refused::NotAMember)?;
-    if !set.descends(&envelope.op_heads, before) && set.defends(Defence::HeadsMoveOn) {
+pub fn accepts(set: &OpSet, before: &[OpId], kind: Kind, chain: ChainId, op_heads: &[OpId]) -> Result<Role, Refused> {
+    let then = evaluate_at(set, op_heads).ok_or(Refused::UnknownHeads)?;
+    let role = then.role_of(&chain.device).ok_or(Refused::NotAMember)?;
+    if !set.descends(op_heads, before) && set.defends(Defence::HeadsMoveOn) {
         return Err(Refused::HeadsBehind);
     }
-    let writes = matches!(envelope.kind, Kind::Content | Kind::Checkpoint);
+    let writes = matches!(kind, Kind::Content | Kind::Checkpoint);
     if writes && role < Role::Writer && set.defends(Defence::RoleAtHeads) {
         return Err(Refused::NotAWriter);
     }
@@ -79,6 +82,32 @@ pub fn accepts(set: &OpSet, before: &[OpId], envelope: &Envelope) -> Result<Role
 #[must_use]
 pub fn settle(set: &OpSet, held: &BTreeMap<Link, Envelope>) -> BTreeMap<Link, Verdict> {
     Court::new(set, held).settle()
+}
+
+/// The ends that an envelope lies beyond; `None`: its device's admission does not count at all.
+pub(crate) fn ends_before(
+    set: &OpSet,
+    state: &Membership,
+    link: Link,
+    chain: ChainId,
+    seq: u64,
+    kind: Kind,
+    op_heads: &[OpId],
+) -> BTreeSet<Option<OpId>> {
+    let mut beyond = BTreeSet::new();
+    if !matches!(kind, Kind::Content | Kind::Checkpoint) {
+        // Ops stand or fall by themselves.
+        return beyond;
+    }
+    let Some(device) = state.devices.get(&chain.device) else {
+        return BTreeSet::from([None]);
+    };
+    for (op, end) in &state.ends {
+        if concerns(end, chain, &device.root) && !is_within(end, link, chain, seq) && !set.descends(op_heads, &[*op]) {
+            beyond.insert(Some(*op));
+        }
+    }
+    beyond
 }
 
 struct Court<'a> {
@@ -97,7 +126,7 @@ impl<'a> Court<'a> {
     fn new(set: &'a OpSet, held: &'a BTreeMap<Link, Envelope>) -> Self {
         let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
         for (link, envelope) in held {
-            for dependency in &envelope.built_on {
+            for dependency in envelope.built_on.iter().chain(&envelope.started_from) {
                 builders.entry(*dependency).or_default().push(*link);
             }
         }
@@ -105,7 +134,8 @@ impl<'a> Court<'a> {
         let mut court = Self { set, held, state: evaluate(set), base, beyond, builders };
         for (link, envelope) in held {
             court.base.insert(*link, court.base_of(envelope));
-            let beyond = court.ends_before(*link, envelope);
+            let beyond =
+                ends_before(set, &court.state, *link, envelope.chain, envelope.seq, envelope.kind, &envelope.op_heads);
             if !beyond.is_empty() && set.defends(Defence::Cut) {
                 court.beyond.insert(*link, beyond);
             }
@@ -123,28 +153,7 @@ impl<'a> Court<'a> {
         } else {
             &[]
         };
-        accepts(self.set, before, envelope).map(|_| ())
-    }
-
-    /// The ends that an envelope lies beyond.
-    fn ends_before(&self, link: Link, envelope: &Envelope) -> BTreeSet<Option<OpId>> {
-        let mut beyond = BTreeSet::new();
-        if !matches!(envelope.kind, Kind::Content | Kind::Checkpoint) {
-            // Ops stand or fall by themselves.
-            return beyond;
-        }
-        let Some(device) = self.state.devices.get(&envelope.chain.device) else {
-            return BTreeSet::from([None]);
-        };
-        for (op, end) in &self.state.ends {
-            if concerns(end, envelope.chain, &device.root)
-                && !is_within(end, link, envelope)
-                && !self.set.descends(&envelope.op_heads, &[*op])
-            {
-                beyond.insert(Some(*op));
-            }
-        }
-        beyond
+        accepts(self.set, before, envelope.kind, envelope.chain, &envelope.op_heads).map(|_| ())
     }
 
     fn settle(&self) -> BTreeMap<Link, Verdict> {
@@ -154,11 +163,14 @@ impl<'a> Court<'a> {
         }
         // The largest set in which everything is closed and what lies beyond a cut was built on from within: what fails is
         // taken out until nothing does.
+        let ends: BTreeSet<Option<OpId>> = self.beyond.values().flatten().copied().collect();
         loop {
+            let rescued: BTreeMap<Option<OpId>, BTreeSet<Link>> =
+                ends.iter().map(|end| (*end, self.rescued(end.as_ref(), &verdicts))).collect();
             let failing: Vec<(Link, Refused)> = verdicts
                 .iter()
                 .filter(|(_, verdict)| verdict.is_ok())
-                .filter_map(|(link, _)| Some((*link, self.fails(*link, &verdicts)?)))
+                .filter_map(|(link, _)| Some((*link, self.fails(*link, &verdicts, &rescued)?)))
                 .collect();
             if failing.is_empty() {
                 return verdicts;
@@ -167,7 +179,12 @@ impl<'a> Court<'a> {
         }
     }
 
-    fn fails(&self, link: Link, verdicts: &BTreeMap<Link, Verdict>) -> Option<Refused> {
+    fn fails(
+        &self,
+        link: Link,
+        verdicts: &BTreeMap<Link, Verdict>,
+        rescued: &BTreeMap<Option<OpId>, BTreeSet<Link>>,
+    ) -> Option<Refused> {
         let envelope = self.held.get(&link)?;
         for dependency in &envelope.built_on {
             match verdicts.get(dependency) {
@@ -178,17 +195,29 @@ impl<'a> Court<'a> {
             }
         }
         let beyond = self.beyond.get(&link)?;
-        beyond.iter().any(|end| !self.is_rescued(link, end.as_ref(), verdicts)).then_some(Refused::BeyondCut)
+        let stays = |end: &Option<OpId>| rescued.get(end).is_some_and(|links| links.contains(&link));
+        (!beyond.iter().all(stays)).then_some(Refused::BeyondCut)
     }
 
-    /// Whether an active writer who did not know of the end built on it, directly or through others.
-    fn is_rescued(&self, link: Link, end: Option<&OpId>, verdicts: &BTreeMap<Link, Verdict>) -> bool {
+    /// What active writers who did not know of the end built on, directly or through others.
+    fn rescued(&self, end: Option<&OpId>, verdicts: &BTreeMap<Link, Verdict>) -> BTreeSet<Link> {
         let unaware = |envelope: &Envelope| end.is_none_or(|end| !self.set.descends(&envelope.op_heads, &[*end]));
-        self.above(link).into_iter().any(|builder| {
-            let counts = verdicts.get(&builder).is_some_and(Result::is_ok) && !self.beyond.contains_key(&builder);
-            let envelope = self.held.get(&builder);
-            counts && envelope.is_some_and(|envelope| self.writer(envelope).is_some() && unaware(envelope))
-        })
+        let good_faith = |link: &Link, envelope: &Envelope| {
+            let counts = verdicts.get(link).is_some_and(Result::is_ok) && !self.beyond.contains_key(link);
+            let builds = !envelope.built_on.is_empty() || !envelope.started_from.is_empty();
+            counts && builds && self.writer(envelope).is_some() && unaware(envelope)
+        };
+        let mut ready: Vec<&Envelope> =
+            self.held.iter().filter(|(link, envelope)| good_faith(link, envelope)).map(|(_, one)| one).collect();
+        let mut rescued = BTreeSet::new();
+        while let Some(envelope) = ready.pop() {
+            for below in envelope.built_on.iter().chain(&envelope.started_from) {
+                if rescued.insert(*below) {
+                    ready.extend(self.held.get(below));
+                }
+            }
+        }
+        rescued
     }
 
     /// The member of an envelope's device, if it may write now.
@@ -279,7 +308,7 @@ fn concerns(end: &End, chain: ChainId, root: &RootKey) -> bool {
 }
 
 /// Not beyond what the end's author held of the chain.
-fn is_within(end: &End, link: Link, envelope: &Envelope) -> bool {
-    let point = end.cut.points().iter().find(|point| point.chain == envelope.chain);
-    point.is_some_and(|point| envelope.seq < point.seq || (envelope.seq == point.seq && link == point.link))
+fn is_within(end: &End, link: Link, chain: ChainId, seq: u64) -> bool {
+    let point = end.cut.points().iter().find(|point| point.chain == chain);
+    point.is_some_and(|point| seq < point.seq || (seq == point.seq && link == point.link))
 }

@@ -29,7 +29,8 @@ impl Written {
         let prev = after.or_else(|| self.last.get(&chain).copied());
         let seq = prev.and_then(|prev| self.held.get(&prev)).map_or(1, |prev| prev.seq + 1);
         let prev = prev.unwrap_or(Link([0; 32]));
-        let envelope = Envelope { chain, seq, prev, kind: Kind::Content, op_heads: heads, built_on };
+        let envelope =
+            Envelope { chain, seq, prev, kind: Kind::Content, op_heads: heads, built_on, started_from: vec![] };
         let number = (self.order.len() as u64).to_be_bytes();
         let link = Link(hash::h("written", &[format!("{envelope:?}").as_bytes(), &number]));
         self.held.insert(link, envelope);
@@ -81,6 +82,26 @@ fn removed_writer_backdates() {
         assert_eq!(verdicts[&first], Ok(()));
         verdicts[&later].is_ok()
     });
+}
+
+/// A text that an honest writer began on a file of the removed one keeps the file, though no change of theirs depends on one
+/// of its; the writer's own does not fall with it if the version is there from elsewhere.
+#[test]
+fn a_file_that_others_went_on_with_stays() {
+    let mut cast = Cast::ranks();
+    let base = cast.base();
+    let mut written = Written::default();
+    let file = written.write(&cast, 5, base.clone(), vec![], None);
+    let edit = written.write(&cast, 6, base.clone(), vec![], None);
+    written.held.get_mut(&edit).unwrap().started_from = vec![file];
+    let removal = cast.removal(0, 5, base.clone(), Cut::default());
+    let removal = cast.add(removal);
+    let verdicts = settle(&cast.world.set, &written.held);
+    assert_eq!([verdicts[&file], verdicts[&edit]], [Ok(()); 2]);
+    // Who knew of the removal had the version from somebody else, or should not have it: the file does not stay for that.
+    written.held.get_mut(&edit).unwrap().op_heads = vec![removal];
+    let verdicts = settle(&cast.world.set, &written.held);
+    assert_eq!([verdicts[&file], verdicts[&edit]], [Err(Refused::BeyondCut), Ok(())]);
 }
 
 /// What a writer who did not know of the removal built on stays; what one who knew built on does not, nor what the removed
@@ -214,6 +235,7 @@ fn a_proven_fork_is_settled() {
         kind: Kind::Content,
         op_heads: base.clone(),
         built_on: vec![],
+        started_from: vec![],
     };
     let mut written = Written::default();
     written.held.insert(point.link, place(1, Link([0; 32])));

@@ -166,6 +166,7 @@ impl Workspace {
             knocks: Knocks::default(),
             doors: super::enrol::Doors::default(),
             vouch: super::vouch::Vouch::open(read),
+            verdicts: super::verdicts::Verdicts::open(read),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             relays: RelayList::open(read),

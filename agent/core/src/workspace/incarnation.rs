@@ -76,6 +76,19 @@ impl Workspace {
             return;
         }
         let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
+        self.drop_outbox(&mut documents, tx);
+        self.begin_incarnation(next, tx);
+        files::forget(&documents, tx);
+        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
+        self.forget_actions();
+        // First of all the folder stands still: nothing half rebuilt is written to it.
+        self.await_peers(now, tx);
+        self.replay(now, &documents, tx);
+        self.files.rebase(&mut self.vault, tx);
+    }
+
+    /// Drops what was taken in here and not sealed, and names the documents it was in; ops are kept, to be said again.
+    pub(super) fn drop_outbox(&mut self, documents: &mut BTreeSet<DocumentName>, tx: &Tx<'_>) {
         let mut ops = Vec::new();
         let orders = self.outbox.orders();
         for order in &orders {
@@ -90,20 +103,21 @@ impl Workspace {
         }
         self.outbox.remove(&orders, tx);
         self.vault.forget_unsealed();
-        let chain = ChainId { device: self.own.chain.device, incarnation: next };
-        self.own = Own { chain, tip: None };
-        tx.put(Table::Meta, INCARNATION, next.to_be_bytes().to_vec());
         for batch in ops {
             self.outbox.push(&Batch::Ops(batch), tx);
         }
-        files::forget(&documents, tx);
-        self.files = Files::open(Identity { workspace: self.id, chain }, tx);
+    }
+
+    /// Our chain ends here, and the next one begins.
+    pub(super) fn begin_incarnation(&mut self, next: u64, tx: &Tx<'_>) {
+        self.own = Own { chain: ChainId { device: self.own.chain.device, incarnation: next }, tip: None };
+        tx.put(Table::Meta, INCARNATION, next.to_be_bytes().to_vec());
+    }
+
+    /// The machine of the files is another one: outcomes of what the one before asked for are none of its business.
+    pub(super) fn forget_actions(&mut self) {
         self.actions.begin_anew();
         self.effects.forget_actions();
-        // First of all the folder stands still: nothing half rebuilt is written to it.
-        self.await_peers(now, tx);
-        self.replay(now, &documents, tx);
-        self.files.rebase(&mut self.vault, tx);
     }
 
     /// Lets the folder stand still until a peer was heard and nothing it holds is missing.
@@ -143,7 +157,7 @@ impl Workspace {
     }
 
     /// Gives the accepted content of some documents to the files again.
-    fn replay(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
+    pub(super) fn replay(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
         let tips: Vec<(ChainId, u64)> = self.frontier.iter().map(|(chain, tip)| (*chain, tip.seq)).collect();
         for (chain, last) in tips {
             for seq in 1..=last {

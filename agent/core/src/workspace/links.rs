@@ -16,6 +16,9 @@ use crate::workspace::input::{LinkId, LinkKind, LinkUp};
 /// Bytes of bulk that may wait in the shell for one link.
 pub(super) const BULK_QUEUED_BYTES_MAX: u64 = 256 * 1024;
 
+/// Most peers in a room that are believed in: a relay may make up any number, and one that is honest admits fewer.
+pub(super) const PEERS_MAX: usize = 256;
+
 /// Why we are in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
@@ -85,10 +88,11 @@ impl Links {
         self.0.get(&link)?.rooms.get(room)
     }
 
-    /// Ties a peer to a device.
+    /// Ties a peer to a device. A peer that the relay said has left, or never said has come, is there if its device speaks.
     pub(super) fn identify(&mut self, route: Route, device: DeviceId) {
-        if let Some(known) = self.room_mut(route.link, &route.room).and_then(|room| room.peers.get_mut(&route.peer)) {
-            *known = Some(device);
+        let Some(room) = self.room_mut(route.link, &route.room).filter(|room| room.joined) else { return };
+        if room.peers.len() < PEERS_MAX || room.peers.contains_key(&route.peer) {
+            room.peers.insert(route.peer, Some(device));
         }
     }
 

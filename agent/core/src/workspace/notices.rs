@@ -84,7 +84,13 @@ impl Workspace {
             self.notices.0.clear();
         }
         self.notices.0.insert(device, now.after_ms(AGAIN_MS));
-        for part in self.history_in_parts(&device) {
+        let parts = self.history_in_parts(&device);
+        self.send_notices(route, kem, parts);
+    }
+
+    /// Sends lists of ops to a device, sealed to it.
+    pub(super) fn send_notices(&mut self, route: Route, kem: &[u8; 32], parts: Vec<Vec<u8>>) {
+        for part in parts {
             if let Some(sealed) = seal_direct(&self.id, DirectKind::Notice, kem, &part, &mut self.rng) {
                 let frame = ClientFrame::Send { room: route.room, to: route.peer, payload: sealed.into_bytes() };
                 self.send(route.link, Rank::Control, frame);
@@ -110,20 +116,7 @@ impl Workspace {
     /// What a device that was removed needs to know why: parents first, in lists that fit a notice.
     fn history_in_parts(&self, device: &DeviceId) -> Vec<Vec<u8>> {
         let (Some(ops), Some(end)) = (&self.ops, self.end_of(device)) else { return Vec::new() };
-        let mut parts: Vec<Vec<&SignedOp>> = Vec::new();
-        let mut bytes = 0;
-        for op in ops.history(&end).unwrap_or_default() {
-            bytes += op.bytes().len() + 8;
-            match parts.last_mut() {
-                Some(part) if bytes <= PART_BYTES_MAX && part.len() < OPS_PER_ENVELOPE_MAX => part.push(op),
-                _ => {
-                    bytes = op.bytes().len() + 8;
-                    parts.push(vec![op]);
-                }
-            }
-        }
-        parts.truncate(PARTS_MAX);
-        parts.into_iter().map(|part| ops_to_bytes(part.into_iter())).collect()
+        in_parts(ops.history(&end).unwrap_or_default())
     }
 
     /// A notice came, from whomever: what it carries is taken in if it proves itself.
@@ -140,4 +133,22 @@ impl Workspace {
             Err(_) => self.reject("malformed notice"),
         }
     }
+}
+
+/// Ops as lists that fit a notice each, in the order given; what is beyond the last is left out.
+pub(super) fn in_parts(ops: Vec<&SignedOp>) -> Vec<Vec<u8>> {
+    let mut parts: Vec<Vec<&SignedOp>> = Vec::new();
+    let mut bytes = 0;
+    for op in ops {
+        bytes += op.bytes().len() + 8;
+        match parts.last_mut() {
+            Some(part) if bytes <= PART_BYTES_MAX && part.len() < OPS_PER_ENVELOPE_MAX => part.push(op),
+            _ => {
+                bytes = op.bytes().len() + 8;
+                parts.push(vec![op]);
+            }
+        }
+    }
+    parts.truncate(PARTS_MAX);
+    parts.into_iter().map(|part| ops_to_bytes(part.into_iter())).collect()
 }

@@ -148,6 +148,17 @@ impl Outbox {
         joined.map(|batch| (orders, batch))
     }
 
+    /// Puts another content in the place of a batch; nothing, if it is empty.
+    pub(super) fn replace(&mut self, order: u64, content: Content, tx: &Tx<'_>) {
+        if content.is_empty() {
+            return self.remove(&[order], tx);
+        }
+        let mut row = vec![1];
+        row.extend(to_bytes(&content));
+        self.note(order, Entry { bytes: row.len(), is_ops: false });
+        tx.put(Table::Outbox, order.to_be_bytes(), row);
+    }
+
     /// Removes what was sealed.
     pub(super) fn remove(&mut self, orders: &[u64], tx: &Tx<'_>) {
         for order in orders {

@@ -14,7 +14,7 @@ use crate::envelope::{self, Kind, OpenError, VerifiedHead};
 use crate::files::{Author, actor_prefix, inspect_change, is_actor_of};
 use crate::frontier::Tip;
 use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
-use crate::membership::{InsertError, Inserted, Role, evaluate, evaluate_at};
+use crate::membership::{InsertError, Inserted, accepts, evaluate, evaluate_at};
 use crate::op::SignedOp;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
@@ -132,7 +132,13 @@ impl Workspace {
             self.parked.park_unknown(envelope);
             return None;
         }
-        let Some(device) = self.membership.devices.get(&chain.device) else {
+        // A device belongs to its chain even if who let it in had no right to: what it wrote does not count then, but all
+        // must hold the same.
+        let known = self.membership.devices.get(&chain.device).cloned().or_else(|| {
+            let then = evaluate_at(self.ops.as_ref()?, &head.header.op_heads)?;
+            then.devices.get(&chain.device).cloned()
+        });
+        let Some(device) = known else {
             self.parked.park_unknown(envelope);
             return None;
         };
@@ -163,6 +169,13 @@ impl Workspace {
     fn hold(&mut self, now: Timestamp, head: &VerifiedHead, envelope: Bytes, tx: &Tx<'_>) {
         let place = Place { chain: head.header().chain, seq: head.header().seq };
         let opened = self.accept(head, &envelope, tx);
+        if let Ok(Opened::Content(content)) = &opened
+            && let Some(why) = self.suspect(head, content)
+        {
+            self.store_held(place, head, &why.to_string(), envelope, tx);
+            self.suspend(now, place, why, content, tx);
+            return self.beacon_soon(now);
+        }
         let refused = opened.as_ref().err().cloned().unwrap_or_default();
         self.store_held(place, head, &refused, envelope, tx);
         match opened {
@@ -205,21 +218,15 @@ impl Workspace {
     fn accept(&mut self, head: &VerifiedHead, envelope: &[u8], read: &dyn Read) -> Result<Opened, String> {
         let chain = head.header().chain;
         let ops = self.ops.as_ref().ok_or("not a member here")?;
-        let then = evaluate_at(ops, &head.header().op_heads).ok_or("unknown heads")?;
-        let role = then.role_of(&chain.device).ok_or("not a member at its heads")?;
+        let mut before = Vec::new();
         if head.header().seq > 1 {
             let place = Place { chain, seq: head.header().seq - 1 };
-            let before = self.held(place, read).map(|held| held.op_heads).unwrap_or_default();
-            if !ops.descends(&head.header().op_heads, &before) {
-                return Err("heads behind its predecessor".into());
-            }
+            before = self.held(place, read).map(|held| held.op_heads).unwrap_or_default();
         }
+        accepts(ops, &before, head.header().kind, chain, &head.header().op_heads).map_err(|why| why.to_string())?;
         let body = || head.open_body(&self.vault.keyring, envelope).map_err(|error| error.reason().to_owned());
         match head.header().kind {
             Kind::Content => {
-                if role < Role::Writer {
-                    return Err("not a writer at its heads".into());
-                }
                 let content: Content = from_bytes(&body()?).map_err(|_| "malformed content")?;
                 self.check_changes(chain, head, &content)?;
                 Ok(Opened::Content(content))
@@ -315,6 +322,7 @@ impl Workspace {
             self.leave_now(now, tx);
             return;
         }
+        self.verdicts_changed(now, tx);
         self.epochs_changed(now, tx);
         self.sync_rooms(now);
         self.retry_parked(now, tx);

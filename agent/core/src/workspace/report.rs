@@ -196,11 +196,28 @@ impl Workspace {
             .collect()
     }
 
+    /// The devices reachable now, without those that do not belong any more: they may still be in an old room.
+    fn members_here(&self) -> std::collections::BTreeSet<crate::id::DeviceId> {
+        let mut here = self.links.connected();
+        here.retain(|device| self.membership.role_of(device).is_some());
+        here
+    }
+
+    /// What was refused since the start, and what is held and does not count, by reason.
+    fn rejected_by_reason(&self) -> std::collections::BTreeMap<String, u64> {
+        let mut rejected = self.rejected.clone();
+        for (why, count) in self.verdicts.counts() {
+            *rejected.entry(why).or_default() += count;
+        }
+        rejected
+    }
+
     /// Everything is sealed, held by connected peers, and nothing they hold is missing.
     fn settled(&self) -> bool {
-        let mut connected = self.links.connected().into_iter().filter_map(|device| self.peers.get(&device));
+        let mut connected = self.members_here().into_iter().filter_map(|device| self.peers.get(&device));
         self.scanned
             && self.files.settled()
+            && self.verdicts.is_settled()
             && self.blobs.pending() == 0
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()
@@ -269,7 +286,7 @@ impl Workspace {
                 .collect(),
             relays: self.relays.urls(),
             problems: self.ended_because().into_iter().chain(self.problems.iter().cloned()).collect(),
-            rejected: self.rejected.clone(),
+            rejected: self.rejected_by_reason(),
             members: self
                 .membership
                 .members
@@ -313,7 +330,7 @@ impl Workspace {
         if self.flushes.is_empty() {
             return;
         }
-        let connected = self.links.connected();
+        let connected = self.members_here();
         let holding = connected
             .iter()
             .filter_map(|device| self.peers.get(device))

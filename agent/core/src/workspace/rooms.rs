@@ -15,7 +15,7 @@ use weft_protocol::id::RoomId;
 
 use super::Workspace;
 use super::input::{LinkId, LinkUp};
-use super::links::{Purpose, Room, Route};
+use super::links::{PEERS_MAX, Purpose, Room, Route};
 use super::output::{Output, Rank};
 use crate::envelope::{self, Draft, Kind};
 use crate::epoch::{Epoch, RoomKey};
@@ -130,7 +130,7 @@ impl Workspace {
     pub(super) fn room_joined(&mut self, now: Timestamp, link: LinkId, room: RoomId, peers: &[Peer]) {
         let Some(state) = self.links.room_mut(link, &room) else { return };
         state.joined = true;
-        state.peers = peers.iter().map(|peer| (peer.peer, None)).collect();
+        state.peers = peers.iter().take(PEERS_MAX).map(|peer| (peer.peer, None)).collect();
         let purpose = state.purpose;
         match purpose {
             Purpose::Epoch(_) => {
@@ -153,6 +153,9 @@ impl Workspace {
 
     pub(super) fn peer_joined(&mut self, now: Timestamp, link: LinkId, room: RoomId, peer: PeerId) {
         let Some(state) = self.links.room_mut(link, &room) else { return };
+        if state.peers.len() >= PEERS_MAX {
+            return;
+        }
         state.peers.insert(peer, None);
         let purpose = state.purpose;
         match purpose {

@@ -50,8 +50,11 @@ impl Workspace {
         self.is_active() && self.membership.active_devices().all(|(device, _)| *device == me)
     }
 
-    fn may_seal(&self) -> bool {
-        self.is_active() && !self.paused && !self.reborn && self.links.0.values().any(|link| link.reconciled)
+    pub(super) fn may_seal(&self) -> bool {
+        // What stands on something that may not count any more is not settled for ever before that is known.
+        let judged = self.verdicts.is_settled();
+        let met = self.links.0.values().any(|link| link.reconciled);
+        judged && self.is_active() && !self.paused && !self.reborn && met
     }
 
     fn is_writer(&self) -> bool {

@@ -25,7 +25,7 @@ fn stored(read: &dyn Read) -> BTreeMap<Vec<u8>, Vec<u8>> {
 pub(super) fn same<M: Machine>(world: &World<M>) -> Verdict {
     let mut hashes: BTreeMap<(Vec<u8>, Vec<u8>, u64), ChangeHash> = BTreeMap::new();
     let mut heads: BTreeMap<Vec<u8>, (usize, Vec<ChangeHash>)> = BTreeMap::new();
-    for (index, host) in world.active() {
+    for (index, host) in super::members(world) {
         for (name, bytes) in stored(&host.disk.store) {
             let shown = String::from_utf8_lossy(&name).into_owned();
             let options = LoadOptions::new().text_encoding(TextEncoding::UnicodeCodePoint);

@@ -172,7 +172,11 @@ impl<M: Machine> World<M> {
             Output::Send { link, rank, frame } => self.send(index, link, rank, frame),
             Output::Close { link, why } => {
                 self.note(|| format!("h{index} closes {link:?}: {why}"));
-                self.witness.fail("misbehaved", || format!("host {index} gave up an honest link: {why}"));
+                if self.case.profile.lies > 0 && !self.healed {
+                    self.cut(link.0, 1_000);
+                } else {
+                    self.witness.fail("misbehaved", || format!("host {index} gave up an honest link: {why}"));
+                }
             }
             Output::Act(action, what) => {
                 if host.jobs.len() > ACTIONS_MAX {
@@ -231,6 +235,12 @@ impl<M: Machine> World<M> {
             }
             // A crash took the inviter's own admission back; the invite is asked for again.
             Reply::Refused(_) if self.invites.remove(&(index, request)).is_some() => {}
+            // Who removes somebody may have been removed itself, or the other may be gone.
+            Reply::Refused(_) if self.removals.contains_key(&(index, request)) => {
+                if let Some(whom) = self.removals.remove(&(index, request)) {
+                    self.not_removed(whom);
+                }
+            }
             Reply::Refused(why) => self.witness.fail("refused", || format!("host {index}: {why}")),
             Reply::Done
             | Reply::Invites(_)

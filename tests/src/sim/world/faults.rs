@@ -1,7 +1,9 @@
 //! The events of the plan.
 
 use weft_agent_core::content::INLINE_BYTES_MAX;
-use weft_agent_core::workspace::command::Command;
+use weft_agent_core::membership::Role;
+use weft_agent_core::workspace::command::{Command, RequestId};
+use weft_agent_core::workspace::input::Input;
 
 use super::{Step, World};
 use crate::sim::folder::Node;
@@ -22,6 +24,7 @@ impl<M: Machine> World<M> {
             What::Deed(deed) => self.deed(host, deed, event.pick),
             What::Join => self.invite(host, event.pick),
             What::Leave => self.leave(host),
+            What::Remove => self.remove_member(host, event.pick),
             What::Crash { down_ms } => {
                 self.crash(host, event.pick);
                 self.after(down_ms * 1000, Step::Start(host));
@@ -189,6 +192,44 @@ impl<M: Machine> World<M> {
         if let Some(host) = self.hosts.get_mut(index) {
             host.phase = Phase::Left;
         }
+    }
+
+    /// A member removes another, who may go on writing until it hears of it. What nobody else has of theirs is theirs to lose.
+    fn remove_member(&mut self, index: usize, pick: u64) {
+        let runs = |host: &crate::sim::host::Host<M>| host.phase == Phase::Active && host.machine.is_some();
+        if self.hosts.get(index).is_none_or(|host| !runs(host) || host.role < Role::Admin) {
+            return;
+        }
+        let others = self.hosts.iter().enumerate();
+        let others: Vec<usize> = others
+            .filter(|(other, host)| *other != 0 && *other != index && host.phase == Phase::Active)
+            .map(|(other, _)| other)
+            .collect();
+        let Some(whom) = others.get((pick % others.len().max(1) as u64) as usize).copied() else { return };
+        if self.has_large_files_alone(whom) {
+            return;
+        }
+        let Some(root) = self.hosts.get(whom).and_then(|host| M::root(&host.identity)) else { return };
+        let mine: Vec<usize> = self.hosts.get(whom).map(|host| content(&host.folder)).unwrap_or_default();
+        self.excuse_unless_elsewhere(whom, &mine);
+        self.links_may_be_void();
+        // A crash may hide whether it was done: from here on it counts as gone, unless the answer says that it is not.
+        if let Some(host) = self.hosts.get_mut(whom) {
+            host.phase = Phase::Left;
+        }
+        self.note(|| format!("h{index} removes h{whom}"));
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.removals.insert((index, request), whom);
+        self.feed(index, Input::Command(request, Command::RemoveMember(root)));
+    }
+
+    /// The removal was refused.
+    pub(super) fn not_removed(&mut self, whom: usize) {
+        if let Some(host) = self.hosts.get_mut(whom) {
+            host.phase = Phase::Active;
+        }
+        self.note(|| format!("h{whom} is not removed"));
     }
 
     /// Links made by who left, or since a backup that was put back, let nobody in: whoever still waits in a while throws

@@ -17,8 +17,11 @@ use weft_protocol::limits::PING_AFTER_MS;
 use weft_relay_core as core_relay;
 use weft_relay_core::{Admission, Settings};
 
+use super::lies::Delivery;
 use super::{Step, World};
+use crate::sim::host::Phase;
 use crate::sim::machine::Machine;
+use crate::sim::oracle::is_void;
 use crate::sim::wire::Pipe;
 
 /// One connection at one relay, never reused in a world.
@@ -266,6 +269,12 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// The agent behind a connection, while it believes in it.
+    pub(super) fn client_of(&self, id: ConnId) -> Option<usize> {
+        let conn = self.conns.get(&id)?;
+        (conn.client_open && self.runs(conn.host, conn.boot)).then_some(conn.host)
+    }
+
     /// A frame reached an agent.
     pub(super) fn down(&mut self, id: ConnId, frame: Bytes) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -316,6 +325,9 @@ impl<M: Machine> World<M> {
                 self.feed(host, Input::Frame { link, frame });
             }
             ServerFrame::Pong { .. } | ServerFrame::Refreshed { .. } => {}
+            ServerFrame::Deliver { room, from, payload } if self.case.profile.lies > 0 && !self.healed => {
+                self.deliver_or_lie(id, Delivery { room, from, payload });
+            }
             ServerFrame::Joined { .. }
             | ServerFrame::PeerJoined { .. }
             | ServerFrame::PeerLeft { .. }
@@ -339,7 +351,10 @@ impl<M: Machine> World<M> {
 
     /// An agent sends.
     pub(super) fn send(&mut self, index: usize, link: LinkId, rank: Rank, frame: ClientFrame) {
-        self.count(rank);
+        // Who was removed may hear of it late, and then goes.
+        if self.hosts.get(index).is_some_and(|host| host.phase != Phase::Left) && !is_void(self, index) {
+            self.count(rank);
+        }
         let Some(conn) = self.conns.get_mut(&link.0) else {
             self.witness.fail("link", || format!("host {index} sends on a link that never was"));
             return;

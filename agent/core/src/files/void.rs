@@ -1,0 +1,198 @@
+//! Taking out of the documents what does not count any more, and keeping what a person here made on top of it.
+//!
+//! After a removal, or once a fork was settled, some changes that were taken in do not count. The documents concerned are
+//! built anew from the rest ([`super::forget`], then the accepted content again). What was made here and not sealed yet
+//! may stand on them, and what is on the disk may be them: [`Files::take_along`] takes along what is needed, and
+//! [`Files::enter_again`] enters it again. Invariant: nothing that a person here made is lost, and nothing void is entered
+//! again as theirs. Why both: the disk alone cannot tell one from the other. Spec: docs/files.md#void.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::ScalarValue;
+use automerge::legacy::{Key as OpKey, OpType};
+use bytes::Bytes;
+
+use super::change::parse_change;
+use super::documents::{has, theirs};
+use super::entry::{Field, Kind, field_of_key};
+use super::names::{Document, actor_prefix, bucket, is_actor_of};
+use super::record::{Key, OnDisk};
+use super::tree::Tree;
+use super::{Cx, Files, Identity, Moved, Versions, text};
+use crate::content::{Content, DocumentName, Item};
+use crate::disk::Stat;
+use crate::id::{ChainId, ChangeHash, FileId, VersionHash};
+use crate::store::Tx;
+use crate::time::Timestamp;
+
+/// What was made here in one text and is not sealed: the text without it, and with it.
+struct OwnEdit {
+    id: FileId,
+    version: VersionHash,
+    without: (text::Style, String),
+    with: (text::Style, String),
+}
+
+/// What is taken along while documents are built anew.
+pub(crate) struct Carried {
+    documents: BTreeSet<Document>,
+    edits: Vec<OwnEdit>,
+    registers: BTreeMap<(FileId, Field), ScalarValue>,
+    /// What was on disk, or was about to be, of the texts concerned.
+    bases: BTreeMap<(Key, VersionHash), Bytes>,
+}
+
+impl Carried {
+    fn concerns(&self, id: &FileId) -> bool {
+        let from = Document::Text(*id, [0; 8]);
+        let to = Document::Text(*id, [0xff; 8]);
+        self.documents.contains(&Document::Tree(bucket(id))) || self.documents.range(from..=to).next().is_some()
+    }
+}
+
+impl Files {
+    /// Takes along what is needed to go on after these documents were built anew; `unsealed`: what was made here and
+    /// leaves the outbox with them.
+    pub(crate) fn take_along(
+        &mut self,
+        now: Timestamp,
+        documents: &BTreeSet<DocumentName>,
+        unsealed: &[Content],
+        versions: &mut dyn Versions,
+        tx: &Tx<'_>,
+    ) -> Carried {
+        let mut cx = Cx { now, versions, tx };
+        let documents: BTreeSet<Document> = documents.iter().filter_map(Document::parse).collect();
+        let mut own: BTreeMap<Document, BTreeSet<ChangeHash>> = BTreeMap::new();
+        let mut registers = BTreeMap::new();
+        for (name, items) in unsealed.iter().flat_map(|content| &content.documents) {
+            let Some(document) = Document::parse(name).filter(|document| documents.contains(document)) else {
+                continue;
+            };
+            for item in items {
+                let Item::Change(bytes) = item else { continue };
+                let Ok(change) = parse_change(bytes) else { continue };
+                own.entry(document).or_default().insert(ChangeHash(change.hash().0));
+                if matches!(document, Document::Tree(_)) {
+                    for operation in change.decode().operations {
+                        if let (OpKey::Map(key), OpType::Put(value)) = (&operation.key, &operation.action)
+                            && let Some((id, field)) = field_of_key(key)
+                        {
+                            registers.insert((id, field), value.clone());
+                        }
+                    }
+                }
+            }
+        }
+        let edits = own.iter().filter_map(|(document, changes)| self.own_edit(*document, changes, &cx)).collect();
+        let mut carried = Carried { documents, edits, registers, bases: BTreeMap::new() };
+        for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
+            let Some(record) = self.records.whole(key, cx.tx) else { continue };
+            for base in record.now.iter().chain(&record.pending) {
+                let bytes = self.text_at(key.id, base, &mut cx).map(|(style, text)| text::render(style, &text));
+                carried.bases.insert((key, base.hash), bytes.unwrap_or_default().into());
+            }
+        }
+        carried
+    }
+
+    /// What these changes of ours made of a text.
+    fn own_edit(&mut self, document: Document, own: &BTreeSet<ChangeHash>, cx: &Cx<'_, '_>) -> Option<OwnEdit> {
+        let Document::Text(id, start) = document else { return None };
+        let version = self.tree.texts.get(&(id, start))?.version;
+        let doc = &self.documents.open(document, cx.tx).doc;
+        let all = doc.get_changes_meta(&[]);
+        let others: Vec<_> = all.iter().filter(|meta| !own.contains(&ChangeHash(meta.hash.0))).collect();
+        let built_on: BTreeSet<automerge::ChangeHash> =
+            others.iter().flat_map(|meta| meta.deps.iter().copied()).collect();
+        let heads: Vec<automerge::ChangeHash> =
+            others.iter().map(|meta| meta.hash).filter(|hash| !built_on.contains(hash)).collect();
+        Some(OwnEdit { id, version, without: text::read(doc, Some(&heads)), with: text::read(doc, None) })
+    }
+
+    /// The documents were built anew from what counts: enters what was made here once more, and makes every record one
+    /// that the documents can answer for. The shell looks at everything afterwards.
+    pub(crate) fn enter_again(&mut self, now: Timestamp, carried: Carried, versions: &mut dyn Versions, tx: &Tx<'_>) {
+        let mut cx = Cx { now, versions, tx };
+        for ((id, field), value) in &carried.registers {
+            self.draft.put_again(*id, *field, value.clone());
+        }
+        self.publish(&mut cx);
+        let mut adrift: BTreeSet<FileId> = BTreeSet::new();
+        for edit in &carried.edits {
+            let entry = self.tree.entries.get(&edit.id);
+            let shown = entry.and_then(|entry| entry.alternatives.first()).map(|shown| shown.version.hash);
+            let entered = shown == Some(edit.version)
+                && self.enter_beside(Key::main(edit.id), &edit.without, &edit.with, &mut cx).is_some();
+            if !entered {
+                adrift.insert(edit.id);
+            }
+        }
+        self.publish(&mut cx);
+        for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
+            // What a person here wrote into a file that does not count any more counts: it is met as a file of theirs.
+            if !self.tree.entries.contains_key(&key.id) && self.is_written_here(&key.id, &cx) {
+                adrift.insert(key.id);
+            }
+            self.void_record(key, &carried, &adrift, &mut cx);
+        }
+        self.moved = Some(Moved::default());
+        self.building = false;
+        self.settle(&mut cx);
+    }
+
+    /// Whether this device made any change of this file's texts.
+    fn is_written_here(&mut self, id: &FileId, cx: &Cx<'_, '_>) -> bool {
+        let Identity { workspace, chain } = self.identity;
+        let prefixes: Vec<[u8; 16]> = (1..=chain.incarnation)
+            .map(|incarnation| actor_prefix(&workspace, ChainId { incarnation, ..chain }))
+            .collect();
+        let starts: Vec<[u8; 8]> =
+            self.tree.texts.range((*id, [0; 8])..=(*id, [0xff; 8])).map(|((_, start), _)| *start).collect();
+        starts.into_iter().any(|start| {
+            let doc = &self.documents.open(Document::Text(*id, start), cx.tx).doc;
+            let changes = doc.get_changes_meta(&[]);
+            changes.iter().any(|meta| prefixes.iter().any(|prefix| is_actor_of(meta.actor.to_bytes(), prefix)))
+        })
+    }
+
+    fn void_record(&mut self, key: Key, carried: &Carried, adrift: &BTreeSet<FileId>, cx: &mut Cx<'_, '_>) {
+        let Some(mut record) = self.records.whole(key, cx.tx) else { return };
+        if adrift.contains(&key.id) && record.kind != Kind::Folder {
+            // What was made of it here has no place in the documents any more: the file is met as something new.
+            self.records.remove(key, cx.tx);
+            self.work.add([key]);
+            return;
+        }
+        let shown = self.alternative(key).map(super::tree::Alternative::hash);
+        let current = self.current(key);
+        let bases = [record.now.take(), record.pending.take()].map(|base| {
+            let base = base?;
+            if Some(base.hash) == shown
+                && let Some((version, heads)) = current.clone()
+            {
+                return Some(OnDisk { version, heads, void: None, ..base });
+            }
+            let void = (!self.stands(key, &base, cx))
+                .then(|| carried.bases.get(&(key, base.hash)).cloned().unwrap_or_default());
+            Some(OnDisk { void: base.void.clone().or(void), ..base })
+        });
+        [record.now, record.pending] = bases;
+        record.recent.clear();
+        record.stat = Stat::default();
+        self.records.put(key, &record, cx.tx);
+        self.work.add([key]);
+    }
+
+    /// Whether the documents still know this content.
+    fn stands(&mut self, key: Key, base: &OnDisk, cx: &Cx<'_, '_>) -> bool {
+        let Some(registers) = Tree::registers(&key.id, &mut self.documents, cx.tx) else { return false };
+        let named = registers.versions().iter().any(|version| version.hash == base.version)
+            || registers.replaced().iter().any(|known| known.version == base.version);
+        if !named || base.heads.is_empty() {
+            return named;
+        }
+        let doc = &self.documents.open(Document::text(key.id, &base.version), cx.tx).doc;
+        theirs(&base.heads).iter().all(|head| has(doc, head))
+    }
+}

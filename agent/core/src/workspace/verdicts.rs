@@ -1,0 +1,377 @@
+//! Which held envelopes count, now that more is known of who belonged, and the documents made to follow.
+//!
+//! Most envelopes are judged once, when they come. Only what was written beyond the end of its author's membership, and
+//! what was built on that, may be judged otherwise later: then all are judged together, by the pure function
+//! [`settle`], and documents that hold something void are built anew. Invariant: what is in the documents is what
+//! [`settle`] accepts, whatever came first; what a person here made on top of something void is entered again.
+//! Spec: docs/sealing.md#acceptance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
+
+use super::Workspace;
+use super::incarnation::INCARNATIONS_MAX;
+use super::outbox::{Batch, Outbox};
+use super::output::Output;
+use super::receive::Held;
+use crate::content::{Content, DocumentName, Item};
+use crate::envelope::{Kind, VerifiedHead};
+use crate::files::{self, Author, Files, Halt, Identity, inspect_change};
+use crate::id::{ChainId, Link, Place};
+use crate::membership::{Envelope, Refused, ends_before, settle};
+use crate::store::{Read, Row, Table, Tx};
+use crate::time::Timestamp;
+use crate::vault::Location;
+
+/// Rows of what does not count: this ‖ place.
+const VOID: &[u8] = b"void/";
+/// What makes a judgement necessary often comes in many pieces: it waits this long for more of them, in milliseconds.
+const SOON_MS: u64 = 100;
+
+/// One envelope that does not count, and what others might build on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct VoidEnvelope {
+    why: String,
+    /// Hashes of its changes and versions.
+    holds: Vec<[u8; 32]>,
+}
+
+impl Wire for VoidEnvelope {
+    fn encode(&self, writer: &mut Writer) {
+        writer.array(2).text(&self.why).array(self.holds.len());
+        for hash in &self.holds {
+            writer.bytes(hash);
+        }
+    }
+    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
+        reader.array(2, "void envelope")?;
+        let why = reader.text_up_to(256, "reason")?.to_owned();
+        let len = reader.array_up_to(1 << 20, "hashes")?;
+        let mut holds = Vec::new();
+        for _ in 0..len {
+            holds.push(reader.fixed("hash")?);
+        }
+        Ok(Self { why, holds })
+    }
+}
+
+/// What does not count, and whether that is to be judged again.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    void: BTreeMap<Place, VoidEnvelope>,
+    due_mono: Option<u64>,
+}
+
+impl Verdicts {
+    pub(super) fn open(read: &dyn Read) -> Self {
+        let mut void = BTreeMap::new();
+        for (key, value) in all(Table::Meta, VOID, read) {
+            let place = key.get(VOID.len()..).and_then(|place| place.try_into().ok()).map(Place::from_bytes);
+            if let (Some(place), Ok(envelope)) = (place, from_bytes(&value)) {
+                void.insert(place, envelope);
+            }
+        }
+        // Whether a crash came between new ops and their verdicts is not known: judge again if there is anything to judge.
+        Self { void, due_mono: Some(0) }
+    }
+    /// How many do not count, by reason.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for envelope in self.void.values() {
+            *counts.entry(envelope.why.clone()).or_default() += 1;
+        }
+        counts
+    }
+    pub(super) fn is_settled(&self) -> bool {
+        self.due_mono.is_none()
+    }
+    fn holds(&self, hash: &[u8; 32]) -> bool {
+        self.void.values().any(|envelope| envelope.holds.contains(hash))
+    }
+}
+
+/// All rows of a table with a prefix, page by page.
+fn all(table: Table, prefix: &[u8], read: &dyn Read) -> impl Iterator<Item = Row> {
+    let mut after: Option<Vec<u8>> = None;
+    let mut page: std::vec::IntoIter<Row> = Vec::new().into_iter();
+    std::iter::from_fn(move || {
+        if page.len() == 0 {
+            let found = read.scan(table, prefix, after.as_deref(), 512);
+            after = found.last().map(|(key, _)| key.clone()).or(after.take());
+            page = found.into_iter();
+        }
+        page.next()
+    })
+}
+
+/// Changes and versions in a content, and what those build on.
+#[derive(Default)]
+struct Facts {
+    holds: Vec<[u8; 32]>,
+    deps: Vec<[u8; 32]>,
+    starts: Vec<[u8; 32]>,
+}
+
+fn facts_of(content: &Content) -> Facts {
+    let mut facts = Facts::default();
+    for item in content.documents.iter().flat_map(|(_, items)| items) {
+        match item {
+            Item::Change(bytes) => {
+                if let Ok(change) = inspect_change(bytes) {
+                    facts.holds.push(change.hash.0);
+                    facts.deps.extend(change.deps.iter().map(|dep| dep.0));
+                }
+            }
+            Item::Version { hash, .. } => facts.holds.push(hash.0),
+            Item::Founded { version, .. } => facts.starts.push(version.0),
+        }
+    }
+    facts
+}
+
+/// Everything that is held, as [`settle`] wants it.
+#[derive(Default)]
+struct Docket {
+    envelopes: BTreeMap<Link, Envelope>,
+    rows: BTreeMap<Link, (Place, Held)>,
+}
+
+impl Workspace {
+    /// Whether an envelope that would be accepted must wait for a judgement, and why it does not count until then.
+    pub(super) fn suspect(&self, head: &VerifiedHead, content: &Content) -> Option<Refused> {
+        let header = head.header();
+        let ops = self.ops.as_ref()?;
+        let ends =
+            ends_before(ops, &self.membership, head.link(), header.chain, header.seq, header.kind, &header.op_heads);
+        if !ends.is_empty() {
+            return Some(Refused::BeyondCut);
+        }
+        if self.verdicts.void.is_empty() {
+            return None;
+        }
+        let facts = facts_of(content);
+        let built = facts.deps.iter().chain(&facts.starts).any(|hash| self.verdicts.holds(hash));
+        built.then_some(Refused::BuiltOnRefused)
+    }
+
+    /// An envelope is held, and does not count for now.
+    pub(super) fn suspend(&mut self, now: Timestamp, place: Place, why: Refused, content: &Content, tx: &Tx<'_>) {
+        self.set_void(place, why.to_string(), content, tx);
+        self.judge_soon(now);
+    }
+
+    fn set_void(&mut self, place: Place, why: String, content: &Content, tx: &Tx<'_>) {
+        let envelope = VoidEnvelope { why, holds: facts_of(content).holds };
+        tx.put(Table::Meta, void_key(place), to_bytes(&envelope));
+        self.verdicts.void.insert(place, envelope);
+    }
+
+    fn judge_soon(&mut self, now: Timestamp) {
+        self.verdicts.due_mono.get_or_insert(now.after_ms(SOON_MS));
+    }
+
+    /// The membership changed: is there anything held that might count otherwise now?
+    pub(super) fn verdicts_changed(&mut self, now: Timestamp, read: &dyn Read) {
+        if !self.verdicts.void.is_empty() || self.has_suspects(read) {
+            self.judge_soon(now);
+        }
+    }
+
+    /// Whether something accepted lies beyond an end. Costs a look at what each chain concerned has beyond its cut.
+    fn has_suspects(&self, read: &dyn Read) -> bool {
+        let Some(ops) = &self.ops else { return false };
+        self.frontier.iter().any(|(chain, tip)| {
+            let first = self.first_beyond(*chain);
+            (first..=tip.seq).any(|seq| {
+                let Some(held) = self.held(Place { chain: *chain, seq }, read) else { return false };
+                let kind = Kind::from_byte(held.kind);
+                held.refused.is_empty()
+                    && !ends_before(ops, &self.membership, held.link, *chain, seq, kind, &held.op_heads).is_empty()
+            })
+        })
+    }
+
+    /// The first number of a chain that may lie beyond an end; past all numbers if none does.
+    fn first_beyond(&self, chain: ChainId) -> u64 {
+        let Some(device) = self.membership.devices.get(&chain.device) else { return 1 };
+        let ends = self.membership.ends.values().filter(|end| match end.chain {
+            Some(ended) => ended == chain,
+            None => end.root == Some(device.root) || end.devices.contains(&chain.device),
+        });
+        let seqs = ends.map(|end| end.cut.points().iter().find(|point| point.chain == chain).map_or(1, |one| one.seq));
+        seqs.min().unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn verdicts_deadline(&self) -> Option<u64> {
+        if self.is_active() && !self.reborn { self.verdicts.due_mono } else { None }
+    }
+
+    pub(super) fn run_verdicts(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.is_active() && !self.reborn && self.verdicts.due_mono.is_some_and(|due| due <= now.mono_ms) {
+            self.verdicts.due_mono = None;
+            if !self.verdicts.void.is_empty() || self.has_suspects(tx) {
+                self.judge_all(now, tx);
+            }
+        }
+    }
+
+    /// Judges everything held, and makes the documents follow. Costs by all content that is held: about 50 us an envelope.
+    fn judge_all(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        let docket = self.docket(tx);
+        let Some(ops) = &self.ops else { return };
+        let verdicts = settle(ops, &docket.envelopes);
+        let mut voided: BTreeSet<Place> = BTreeSet::new();
+        let mut freed: BTreeSet<Place> = BTreeSet::new();
+        let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
+        for (link, (place, held)) in docket.rows {
+            let why = verdicts.get(&link).and_then(|verdict| verdict.err()).map(|why| why.to_string());
+            let why = why.unwrap_or_default();
+            if held.refused == why {
+                continue;
+            }
+            let Some(content) = self.vault.content(&Location::Sealed(place), tx) else { continue };
+            if why.is_empty() {
+                freed.insert(place);
+                self.verdicts.void.remove(&place);
+                tx.delete(Table::Meta, void_key(place));
+                self.vault.index(&content, &Location::Sealed(place), tx);
+            } else {
+                if held.refused.is_empty() {
+                    voided.insert(place);
+                }
+                self.set_void(place, why.clone(), &content, tx);
+            }
+            documents.extend(content.documents.iter().map(|(name, _)| name.clone()));
+            tx.put(Table::Held, place.to_bytes(), to_bytes(&Held { refused: why, ..held }));
+        }
+        if voided.is_empty() {
+            for place in freed {
+                let Some(content) = self.vault.content(&Location::Sealed(place), tx) else { continue };
+                let author = Author { chain: place.chain, wall_ms: now.wall_ms };
+                self.files.handle_content(now, author, &content, &mut self.vault, tx);
+            }
+        } else if voided.iter().any(|place| place.chain.device == self.my_device()) {
+            self.go_on_beside(now, documents, tx);
+        } else {
+            self.rebuild(now, &documents, tx);
+        }
+    }
+
+    /// Reads everything held. Envelopes that were refused for what is in them are there without what they build on.
+    fn docket(&mut self, tx: &Tx<'_>) -> Docket {
+        let mut docket = Docket::default();
+        let mut facts: BTreeMap<Link, Facts> = BTreeMap::new();
+        let mut holders: BTreeMap<[u8; 32], Vec<Link>> = BTreeMap::new();
+        let tips: Vec<(ChainId, u64)> = self.frontier.iter().map(|(chain, tip)| (*chain, tip.seq)).collect();
+        for (chain, last) in tips {
+            let mut prev = Link([0; 32]);
+            for seq in 1..=last {
+                let place = Place { chain, seq };
+                let Some(held) = self.held(place, tx) else { continue };
+                let kind = Kind::from_byte(held.kind);
+                let mut envelope = Envelope {
+                    chain,
+                    seq,
+                    prev,
+                    kind,
+                    op_heads: held.op_heads.clone(),
+                    built_on: Vec::new(),
+                    started_from: Vec::new(),
+                };
+                prev = held.link;
+                if kind == Kind::Content && is_ours_to_judge(&held.refused) {
+                    if let Some(content) = self.vault.content(&Location::Sealed(place), tx) {
+                        let found = facts_of(&content);
+                        for hash in &found.holds {
+                            holders.entry(*hash).or_default().push(held.link);
+                        }
+                        facts.insert(held.link, found);
+                    }
+                    docket.rows.insert(held.link, (place, held.clone()));
+                } else if !held.refused.is_empty() {
+                    envelope.kind = Kind::Ops;
+                }
+                docket.envelopes.insert(held.link, envelope);
+            }
+        }
+        for (link, found) in facts {
+            let Some(envelope) = docket.envelopes.get_mut(&link) else { continue };
+            let resolve = |hashes: &[[u8; 32]]| {
+                let links: BTreeSet<Link> = hashes
+                    .iter()
+                    .filter_map(|hash| holders.get(hash))
+                    .flatten()
+                    .copied()
+                    .filter(|other| *other != link)
+                    .collect();
+                links.into_iter().collect::<Vec<_>>()
+            };
+            envelope.built_on = resolve(&found.deps);
+            envelope.started_from = resolve(&found.starts);
+        }
+        docket
+    }
+
+    /// Builds documents anew from what counts; what was made here and is not sealed yet is entered again on top.
+    fn rebuild(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
+        let mut unsealed: Vec<Content> = Vec::new();
+        for order in self.outbox.orders() {
+            let Some(Batch::Content(content)) = Outbox::batch(order, tx) else { continue };
+            // Versions stay: what is entered again names them.
+            let concerned = |name: &DocumentName| documents.contains(name) && !files::is_of_versions(name);
+            if !content.documents.iter().any(|(name, _)| concerned(name)) {
+                continue;
+            }
+            let (gone, stays) = content.documents.into_iter().partition(|(name, _)| concerned(name));
+            unsealed.push(Content { documents: gone });
+            self.outbox.replace(order, Content { documents: stays }, tx);
+        }
+        let carried = self.files.take_along(now, documents, &unsealed, &mut self.vault, tx);
+        let halt = self.files.halted().cloned();
+        self.vault.forget_unsealed();
+        files::forget(documents, tx);
+        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
+        self.files.build();
+        self.forget_actions();
+        if let Some(Halt::Root(why)) = halt {
+            self.files.handle_root(now, Some(why), &mut self.vault, tx);
+        }
+        self.replay(now, documents, tx);
+        self.files.enter_again(now, carried, &mut self.vault, tx);
+        self.effects.push(Output::Look(Vec::new()));
+    }
+
+    /// Some of what we sealed ourselves does not count: this chain ends, and what is in the folder is entered again in the
+    /// next one, to be published if we may.
+    fn go_on_beside(&mut self, now: Timestamp, mut documents: BTreeSet<DocumentName>, tx: &Tx<'_>) {
+        let next = self.own.chain.incarnation + 1;
+        if next > INCARNATIONS_MAX {
+            self.stuck = true;
+            self.problem("This device began anew too often: run `weft leave` here and join again.".into());
+            return;
+        }
+        self.drop_outbox(&mut documents, tx);
+        self.begin_incarnation(next, tx);
+        files::forget(&documents, tx);
+        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
+        self.files.build();
+        self.forget_actions();
+        self.replay(now, &documents, tx);
+        self.files.rebase(&mut self.vault, tx);
+        self.effects.push(Output::Look(Vec::new()));
+    }
+}
+
+fn void_key(place: Place) -> Vec<u8> {
+    let mut key = VOID.to_vec();
+    key.extend(place.to_bytes());
+    key
+}
+
+/// Whether a refusal is one that [`settle`] decides, and may take back.
+fn is_ours_to_judge(refused: &str) -> bool {
+    let ours =
+        [Refused::BeyondCut, Refused::Forked, Refused::BuiltOnRefused, Refused::Waiting].map(|why| why.to_string());
+    refused.is_empty() || ours.iter().any(|why| why == refused)
+}

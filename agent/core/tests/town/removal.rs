@@ -1,0 +1,148 @@
+//! What somebody wrote while they were being removed, and what others made of it.
+
+use super::*;
+
+impl Town {
+    fn edit(&mut self, host: usize, path: &str, old: &str, new: &str) {
+        let text = self.text(host, path).replace(old, new);
+        self.write(host, path, &text);
+    }
+
+    fn rejected(&mut self, host: usize) -> BTreeMap<String, u64> {
+        self.status(host).rejected
+    }
+
+    /// Three people who hold `notes.md`; the founder's computer is off from here on, so that what the second writes lies
+    /// beyond the cut of their removal.
+    fn cut_off() -> (Town, Vec<usize>) {
+        let (mut town, people) = Town::team(3);
+        town.write(people[0], "notes.md", "one\ntwo\nthree\nfour\nfive\n");
+        town.run(5_000);
+        town.disconnect(people[0]);
+        town.run(1_000);
+        (town, people)
+    }
+
+    fn remove(&mut self, by: usize, whom: usize) {
+        let root = self.root(whom);
+        assert_eq!(self.command(by, Command::RemoveMember(root)), Reply::Done);
+    }
+}
+
+/// What nobody built on goes from everybody's folder, an edit and a new file alike; what a person made here on top of it,
+/// not sent yet, stays, also where they had edited a file that goes.
+#[test]
+fn what_was_written_beyond_a_removal_goes_and_what_a_person_made_on_it_stays() {
+    let (mut town, people) = Town::cut_off();
+    let (ada, ben, cleo) = (people[0], people[1], people[2]);
+    town.edit(ben, "notes.md", "two", "TWO by Ben");
+    town.write(ben, "ben.md", "only Ben's\n");
+    town.write(ben, "both.md", "begun by Ben\n");
+    town.run(5_000);
+    assert_eq!(town.text(cleo, "notes.md"), "one\nTWO by Ben\nthree\nfour\nfive\n");
+    town.disconnect(cleo);
+    town.disconnect(ben);
+    town.run(1_000);
+    town.edit(cleo, "notes.md", "four", "FOUR by Cleo");
+    town.edit(cleo, "both.md", "begun by Ben\n", "begun by Ben\ngone on by Cleo\n");
+    town.run(5_000);
+    town.remove(ada, ben);
+    town.connect(ada);
+    town.connect(cleo);
+    town.run(30_000);
+    for host in [ada, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "one\ntwo\nthree\nFOUR by Cleo\nfive\n", "host {host}");
+        assert!(!town.hosts[host].folder.contains_key("ben.md"), "host {host}");
+        assert_eq!(town.text(host, "both.md"), "begun by Ben\ngone on by Cleo\n", "host {host}");
+        assert!(town.status(host).settled, "host {host}");
+    }
+    assert!(town.rejected(cleo).contains_key("beyond the cut of its author's removal"), "{:?}", town.rejected(cleo));
+}
+
+/// What a writer built on who could not know of the removal stays, everywhere, with what they made of it.
+#[test]
+fn what_others_built_on_in_good_faith_stays() {
+    let (mut town, people) = Town::cut_off();
+    let (ada, ben, cleo) = (people[0], people[1], people[2]);
+    town.edit(ben, "notes.md", "two", "TWO by Ben");
+    town.run(5_000);
+    town.edit(cleo, "notes.md", "TWO by Ben", "TWO by Ben and Cleo");
+    town.run(5_000);
+    town.edit(ben, "notes.md", "five", "FIVE by Ben");
+    town.run(5_000);
+    town.disconnect(cleo);
+    town.remove(ada, ben);
+    town.connect(ada);
+    town.run(10_000);
+    town.connect(cleo);
+    town.run(30_000);
+    for host in [ada, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "one\nTWO by Ben and Cleo\nthree\nfour\nfive\n", "host {host}");
+        assert!(town.status(host).settled, "host {host}");
+    }
+}
+
+/// What is void is not entered again as somebody's own after a restart, nor when the person edits the file before it is
+/// written anew.
+#[test]
+fn a_restart_brings_nothing_void_back() {
+    let (mut town, people) = Town::cut_off();
+    let (ada, ben, cleo) = (people[0], people[1], people[2]);
+    town.edit(ben, "notes.md", "two", "TWO by Ben");
+    town.run(5_000);
+    town.disconnect(cleo);
+    town.remove(ada, ben);
+    let (store, watermark) = (town.hosts[cleo].store.clone(), town.hosts[cleo].watermark);
+    town.restart_from(cleo, store, watermark);
+    town.connect(ada);
+    town.connect(cleo);
+    // Until the verdict is in, and the file written, its text is Ben's: the person edits it in that moment.
+    for _ in 0..2_000 {
+        town.run(1);
+        if !town.rejected(cleo).is_empty() {
+            break;
+        }
+    }
+    town.edit(cleo, "notes.md", "one", "ONE by Cleo");
+    let (store, watermark) = (town.hosts[cleo].store.clone(), town.hosts[cleo].watermark);
+    town.disconnect(cleo);
+    town.restart_from(cleo, store, watermark);
+    town.connect(cleo);
+    town.run(30_000);
+    for host in [ada, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "ONE by Cleo\ntwo\nthree\nfour\nfive\n", "host {host}");
+    }
+}
+
+/// Who is made a reader while they write keeps what they wrote in their own folder, and it is published once they may
+/// write again; nobody else has it meanwhile.
+#[test]
+fn what_a_demoted_writer_wrote_beyond_the_cut_stays_with_them() {
+    let (mut town, people) = Town::cut_off();
+    let (ada, ben, cleo) = (people[0], people[1], people[2]);
+    town.edit(ben, "notes.md", "two", "TWO by Ben");
+    town.write(ben, "ben.md", "only Ben's\n");
+    town.run(5_000);
+    assert_eq!(town.text(cleo, "ben.md"), "only Ben's\n");
+    let root = town.root(ben);
+    assert_eq!(town.command(ada, Command::SetRole(root, Role::Reader)), Reply::Done);
+    town.connect(ada);
+    town.run(30_000);
+    for host in [ada, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "one\ntwo\nthree\nfour\nfive\n", "host {host}");
+        assert_eq!(town.text(host, "ben.md"), "", "host {host}");
+    }
+    assert_eq!(town.text(ben, "notes.md"), "one\nTWO by Ben\nthree\nfour\nfive\n");
+    assert_eq!(town.text(ben, "ben.md"), "only Ben's\n");
+    // What others write reaches the reader, beside what it keeps.
+    town.edit(cleo, "notes.md", "five", "FIVE by Cleo");
+    town.run(10_000);
+    assert_eq!(town.text(ben, "notes.md"), "one\nTWO by Ben\nthree\nfour\nFIVE by Cleo\n");
+    assert_eq!(town.command(ada, Command::SetRole(root, Role::Writer)), Reply::Done);
+    town.run(30_000);
+    for host in [ada, ben, cleo] {
+        assert_eq!(town.text(host, "notes.md"), "one\nTWO by Ben\nthree\nfour\nFIVE by Cleo\n", "host {host}");
+        assert_eq!(town.text(host, "ben.md"), "only Ben's\n", "host {host}");
+        assert!(town.status(host).settled, "host {host}");
+    }
+}
