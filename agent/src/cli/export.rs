@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::client::Client;
-use super::status::{number, text};
+use super::status::{list, number, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, share, words};
 use crate::daemon::wire::{Failure, Hidden, Request};
@@ -73,9 +75,11 @@ pub(crate) fn import(context: &Context, file: &Path, folder: &Path) -> Ended {
     let done = client.ask(&Request::Import { file, dir, passphrase: Hidden::new(passphrase), words });
     spinner.finish_and_clear();
     let done = done?;
+    let left_out = list(&done, "left_out");
+    let code = if left_out.is_empty() { 0 } else { 3 };
     if context.json {
         term::say(&done.to_string());
-        return Ok(0);
+        return Ok(code);
     }
     term::say(&format!(
         "'{}' is in {} ({}), on a device of its own.",
@@ -83,5 +87,8 @@ pub(crate) fn import(context: &Context, file: &Path, folder: &Path) -> Ended {
         text(&done, "path"),
         term::count(number(&done, "files"), "file", "files")
     ));
-    Ok(0)
+    for path in left_out.iter().filter_map(Value::as_str) {
+        term::note(&format!("not put in place: {path}"));
+    }
+    Ok(code)
 }

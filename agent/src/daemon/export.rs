@@ -34,7 +34,8 @@ use crate::export::age::{Opening, Sealing};
 use crate::export::{CHUNK_BYTES, FORMAT, FileHead, Header, Kind, read_record, write_record};
 use crate::folder::at;
 use crate::folder::ignore::Rules;
-use crate::folder::scan;
+use crate::folder::look::is_absence;
+use crate::folder::{marker, scan};
 use crate::host::watermark::WatermarkFile;
 use crate::store::Store;
 use crate::{clock, durable};
@@ -129,14 +130,21 @@ fn write_export(
 /// The folder as it stands: edits that nobody else has yet are in no envelope.
 fn write_files(out: &mut dyn Write, folder: &Path) -> anyhow::Result<u64> {
     let listing = scan::list(folder, &mut Rules::new(folder), None, &mut |_| {})?;
+    if let Some((path, why)) = listing.unreadable.first() {
+        anyhow::bail!("{path} cannot be read ({why}): an export without it would not be whole");
+    }
     let root = at::open_root(folder)?;
     let mut files = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
     for (path, entry) in &listing.entries {
         let scan::Entry::File { executable, .. } = entry else { continue };
         let opened = at::open_parent(&root, path).and_then(|dir| at::open_file(&dir, path.name()));
-        // Gone since it was listed: then it is not in the folder.
-        let Ok((mut file, _)) = opened else { continue };
+        let mut file = match opened {
+            Ok((file, _)) => file,
+            // Gone since it was listed: then it is not in the folder.
+            Err(error) if is_absence(&error) => continue,
+            Err(error) => anyhow::bail!("{path} cannot be read ({error}): an export without it would not be whole"),
+        };
         let head = FileHead { path: path.to_string(), executable: *executable };
         write_record(out, Kind::File, &serde_json::to_vec(&head)?)?;
         loop {
@@ -298,9 +306,11 @@ pub(super) async fn import(
     let space = listed(daemon, id, &dir, &header.name, device)?;
     settled(&space.shared).await?;
     let to = dir.clone();
-    let files = blocking(move || write_back(&mut from, next, &to)).await?;
+    let (files, left_out) = blocking(move || write_back(&mut from, next, &to)).await?;
     settled(&space.shared).await?;
-    Ok(json!({"workspace": id.to_string(), "path": dir, "name": header.name, "files": files}))
+    let path = dir;
+    let name = header.name;
+    Ok(json!({"workspace": id.to_string(), "path": path, "name": name, "files": files, "left_out": left_out}))
 }
 
 /// The op by which the root introduces this device, on top of all there is.
@@ -337,8 +347,10 @@ async fn settled(shared: &Shared) -> Result<(), Failure> {
 }
 
 /// Writes the files of the exported folder over those of the workspace, where they differ: edits that no envelope held.
-fn write_back(from: &mut Source, mut next: (Kind, Vec<u8>), dir: &Path) -> anyhow::Result<u64> {
+/// How many there are, and which could not be put there.
+fn write_back(from: &mut Source, mut next: (Kind, Vec<u8>), dir: &Path) -> anyhow::Result<(u64, Vec<String>)> {
     let mut files = 0;
+    let mut left_out = Vec::new();
     while next.0 == Kind::File {
         let head: FileHead = serde_json::from_slice(&next.1)?;
         let path = RelPath::new(&head.path).ok_or_else(|| anyhow::anyhow!("the export is damaged: a path"))?;
@@ -350,15 +362,22 @@ fn write_back(from: &mut Source, mut next: (Kind, Vec<u8>), dir: &Path) -> anyho
             }
             aside.write_all(&next.1)?;
         }
+        // Ours, and never part of what is shared.
+        if head.path.split('/').next() == Some(marker::DIR) {
+            continue;
+        }
         files += 1;
         let mode = if head.executable { 0o755 } else { 0o644 };
         aside.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        put(dir, &path, aside)?;
+        if let Err(error) = put(dir, &path, aside) {
+            // A folder where the file was, say: it must not keep the rest out.
+            left_out.push(format!("{path} ({error})"));
+        }
     }
     if next.0 != Kind::End {
         anyhow::bail!("the export is damaged: its order");
     }
-    Ok(files)
+    Ok((files, left_out))
 }
 
 /// Puts a file in place unless an equal one is there. Links in the middle of a path are never followed.
