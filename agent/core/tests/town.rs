@@ -479,8 +479,8 @@ fn a_restored_backup_begins_a_new_incarnation_and_loses_nothing() {
 }
 
 /// Two of three: the founder sends something to b, b goes away, the founder's database is restored from before, and a
-/// newcomer is the only one it meets. Then b is back. The reasons anybody refused anything for.
-fn reasons_after_a_restore_among_newcomers(watermark_survives: bool) -> Vec<String> {
+/// newcomer is the only one it meets. Then b is back. The reasons anybody refused anything for, and what people are told.
+fn after_a_restore_among_newcomers(watermark_survives: bool) -> (Vec<String>, String) {
     let mut town = Town::new();
     let a = town.found();
     town.write(a, "note.md", "one\n");
@@ -502,15 +502,18 @@ fn reasons_after_a_restore_among_newcomers(watermark_survives: bool) -> Vec<Stri
     town.run(5_000);
     town.connect(b);
     town.run(60_000);
-    (0..3).flat_map(|host| town.status(host).rejected.into_keys()).collect()
+    let reasons = (0..3).flat_map(|host| town.status(host).rejected.into_keys()).collect();
+    (reasons, (0..3).map(|host| town.problems(host)).collect())
 }
 
-/// The watermark alone tells a restored replica that it is one when nobody who knows better is there.
+/// The watermark alone tells a restored replica that it is one when nobody who knows better is there. Without it the device
+/// signs twice for one place, and people are told which one that is.
 #[test]
 fn without_its_watermark_a_restored_replica_gives_a_number_twice() {
-    assert_eq!(reasons_after_a_restore_among_newcomers(true), Vec::<String>::new());
-    let without = reasons_after_a_restore_among_newcomers(false);
+    assert_eq!(after_a_restore_among_newcomers(true), (Vec::new(), String::new()));
+    let (without, told) = after_a_restore_among_newcomers(false);
     assert!(without.iter().any(|reason| reason == "fork" || reason == "wrong link"), "{without:?}");
+    assert!(told.contains("signed two different envelopes for one place"), "{told}");
 }
 
 /// What is held already changes nothing when it comes again; without that check the frontier goes back.

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use crate::content::Manifest;
 use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
 use crate::files::documents::heads;
-use crate::files::entry::Kind;
+use crate::files::entry::{Kind, ROOT_ID};
 use crate::files::names::{Document, version_hash};
 use crate::files::record::{Key, OnDisk, Record, Records};
 use crate::files::{ActionId, Cx, Files, FilesOutput, Versions, text};
@@ -25,6 +25,8 @@ const ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Up to so many things that wait for others are looked at in every call. More of them only when half of the actions
 /// under way have ended, so that ten thousand files that wait for their folders are not looked at once a folder.
 const LOOK_ALWAYS_MAX: usize = 512;
+/// Folders remembered that may not have been empty when they were to go.
+const LEAVINGS_MAX: usize = 256;
 /// First wait after an action that changed nothing, in milliseconds; doubles with each.
 const RETRY_MS: u64 = 500;
 /// Longest wait.
@@ -72,6 +74,8 @@ pub(crate) struct Work {
     fetching: BTreeSet<VersionHash>,
     attempts: BTreeMap<Key, u32>,
     retry: BTreeMap<Key, u64>,
+    /// Folders that were to be removed and may have had something in them that nobody knew of.
+    leavings: BTreeSet<RelPath>,
 }
 
 impl Work {
@@ -572,7 +576,13 @@ impl Files {
     fn acted_done(&mut self, done: &InFlight, stat: Stat, cx: &Cx<'_, '_>) {
         self.work.attempts.remove(&done.key);
         match &done.what {
-            What::Remove => self.records.remove(done.key, cx.tx),
+            What::Remove => {
+                let is_folder = self.records.brief(done.key).is_some_and(|known| known.kind == Kind::Folder);
+                if is_folder && self.work.leavings.len() < LEAVINGS_MAX {
+                    self.work.leavings.insert(done.path.clone());
+                }
+                self.records.remove(done.key, cx.tx);
+            }
             What::MakeFolder => {
                 let record = Record {
                     path: done.path.clone(),
@@ -616,7 +626,12 @@ impl Files {
             let mut above = done.path.parent();
             while let Some(folder) = above {
                 if let Some(key) = self.records.at(&folder) {
+                    self.work.leavings.remove(&folder);
                     self.work.add([key]);
+                } else if self.work.leavings.remove(&folder) {
+                    // A person had put something in there that has gone now: nobody would tell of the empty folder.
+                    let action = FolderAction::Remove { path: folder.clone(), expect: Expect::Folder };
+                    self.act(Key::main(ROOT_ID), folder.clone(), What::Remove, 0, action);
                 }
                 above = folder.parent();
             }

@@ -10,7 +10,7 @@ use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
 use super::Workspace;
 use super::outbox::OpsBody;
 use crate::content::{Content, Item};
-use crate::envelope::{self, Kind, OpenError, VerifiedHead};
+use crate::envelope::{self, Kind, OpenError, OpenHead, VerifiedHead};
 use crate::files::{Author, actor_prefix, inspect_change, is_actor_of};
 use crate::frontier::Tip;
 use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
@@ -96,6 +96,7 @@ impl Workspace {
         if seq <= held && self.dedupes {
             if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
+                self.signed_twice(head);
             }
             return None;
         }
@@ -116,6 +117,8 @@ impl Workspace {
                 != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link)
         {
             self.reject("wrong link");
+            // Signed on top of another envelope than the one that is held: there are two for that place.
+            self.signed_twice(head);
             return None;
         }
         let mut carried = None;
@@ -154,6 +157,18 @@ impl Workspace {
             self.is_carried(&ops, tx);
         }
         Some(chain)
+    }
+
+    /// Another envelope than the one held, for the same place: if its device signed it, people must know which one that is.
+    fn signed_twice(&mut self, head: OpenHead) {
+        let Some(device) = self.membership.devices.get(&head.header.chain.device).cloned() else { return };
+        if head.verify(&device.public).is_ok() {
+            let (label, member) = (&device.label, self.member_name(&device.root));
+            self.problem(format!(
+                "'{label}' of {member} signed two different envelopes for one place: it was copied, or its owner lies. What it \
+                 wrote may differ between members. Take it out with `weft devices revoke`, and let it join afresh."
+            ));
+        }
     }
 
     /// The first envelope of an incarnation names the last link of the one before, which we may not hold.

@@ -60,20 +60,39 @@ impl Wire for VoidEnvelope {
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     void: BTreeMap<Place, VoidEnvelope>,
+    /// How many of them hold each change and version.
+    held: BTreeMap<[u8; 32], u32>,
     due_mono: Option<u64>,
 }
 
 impl Verdicts {
     pub(super) fn open(read: &dyn Read) -> Self {
-        let mut void = BTreeMap::new();
+        // Whether a crash came between new ops and their verdicts is not known: judge again if there is anything to judge.
+        let mut verdicts = Self { due_mono: Some(0), ..Self::default() };
         for (key, value) in all(Table::Meta, VOID, read) {
             let place = key.get(VOID.len()..).and_then(|place| place.try_into().ok()).map(Place::from_bytes);
             if let (Some(place), Ok(envelope)) = (place, from_bytes(&value)) {
-                void.insert(place, envelope);
+                verdicts.insert(place, envelope);
             }
         }
-        // Whether a crash came between new ops and their verdicts is not known: judge again if there is anything to judge.
-        Self { void, due_mono: Some(0) }
+        verdicts
+    }
+    fn insert(&mut self, place: Place, envelope: VoidEnvelope) {
+        self.remove(&place);
+        for hash in &envelope.holds {
+            *self.held.entry(*hash).or_default() += 1;
+        }
+        self.void.insert(place, envelope);
+    }
+    fn remove(&mut self, place: &Place) {
+        for hash in self.void.remove(place).into_iter().flat_map(|envelope| envelope.holds) {
+            if let Some(count) = self.held.get_mut(&hash) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(&hash);
+                }
+            }
+        }
     }
     /// How many do not count, by reason.
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
@@ -87,7 +106,7 @@ impl Verdicts {
         self.due_mono.is_none()
     }
     fn holds(&self, hash: &[u8; 32]) -> bool {
-        self.void.values().any(|envelope| envelope.holds.contains(hash))
+        self.held.contains_key(hash)
     }
 }
 
@@ -164,7 +183,7 @@ impl Workspace {
     fn set_void(&mut self, place: Place, why: String, content: &Content, tx: &Tx<'_>) {
         let envelope = VoidEnvelope { why, holds: facts_of(content).holds };
         tx.put(Table::Meta, void_key(place), to_bytes(&envelope));
-        self.verdicts.void.insert(place, envelope);
+        self.verdicts.insert(place, envelope);
     }
 
     fn judge_soon(&mut self, now: Timestamp) {
@@ -233,7 +252,7 @@ impl Workspace {
             let Some(content) = self.vault.content(&Location::Sealed(place), tx) else { continue };
             if why.is_empty() {
                 freed.insert(place);
-                self.verdicts.void.remove(&place);
+                self.verdicts.remove(&place);
                 tx.delete(Table::Meta, void_key(place));
                 self.vault.index(&content, &Location::Sealed(place), tx);
             } else {
