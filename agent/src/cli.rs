@@ -9,16 +9,19 @@ mod args;
 mod client;
 mod demo;
 mod doctor;
+mod export;
 mod identity;
 mod join;
 mod local;
 mod manage;
 mod members;
+mod pair;
 mod requests;
 mod share;
 mod status;
 mod term;
 mod up;
+mod words;
 
 use std::process::ExitCode;
 
@@ -78,7 +81,11 @@ fn run(args: Args) -> Ended {
         Do::Init(init) => share::init(&context, &init),
         Do::Join(arguments) => join::run(&context, &arguments),
         Do::Leave { yes } => manage::leave(&context, yes),
-        Do::Invite(invite) => share::invite(&context, &invite),
+        // A member needs no invite: they are in, and come back with a pass and their words.
+        Do::Invite(invite) => match invite.whom.as_deref().filter(|who| !who.starts_with("did:")) {
+            Some(who) => words::pass_for(&context, who, invite.qr),
+            None => share::invite(&context, &invite),
+        },
         Do::Invites { action } => manage::invites(&context, action.as_ref()),
         Do::Requests => requests::run(&context),
         Do::Approve { who } => requests::approve(&context, &who),
@@ -97,6 +104,8 @@ fn run(args: Args) -> Ended {
             manage::log(&context, &since, path.as_deref(), by.as_deref(), follow, limit)
         }
         Do::Identity { action } => identity::run(&context, action.as_ref()),
+        Do::Export { file } => export::export(&context, &file),
+        Do::Import { file, folder } => export::import(&context, &file, &folder),
         Do::Ignore => local::ignore(&context),
         Do::Config { action } => local::config(&context, &action),
         Do::Doctor => doctor::run(&context),

@@ -5,6 +5,8 @@
 //! Spec: docs/architecture.md#daemon.
 
 pub(crate) mod answer;
+pub(crate) mod enrol;
+mod export;
 mod invites;
 pub(crate) mod log;
 mod members;

@@ -2,9 +2,13 @@
 //!
 //! Why: the host can be tested with a scripted machine, and a change of the core's constructors touches one file.
 
+use weft_agent_core::enrol::Pass;
+use weft_agent_core::epoch::Epoch;
 use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::membership::OpSet;
+use weft_agent_core::op::SignedOp;
 use weft_agent_core::setup::{Setup, Watermark};
 use weft_agent_core::store::Read;
 use weft_agent_core::time::Timestamp;
@@ -68,16 +72,40 @@ fn setup(identity: LocalIdentity, watermark: Watermark) -> Setup {
     Setup { identity, seed: random(), watermark }
 }
 
+/// What a new workspace is made of, besides its founder.
+pub(crate) struct Founding {
+    pub(crate) name: String,
+    pub(crate) relays: Vec<String>,
+    /// The public half of its recovery key.
+    pub(crate) recovery: Option<[u8; 32]>,
+    /// The root secret was typed in for this only.
+    pub(crate) forgets_root: bool,
+}
+
 /// A machine that is not in any store yet, with its id; made before its store's place is known.
 pub(crate) fn create(
     identity: LocalIdentity,
     now: Timestamp,
-    name: &str,
-    relays: Vec<String>,
+    founding: Founding,
 ) -> Result<(WorkspaceId, Box<dyn Machine + Send>), String> {
-    let workspace = Workspace::create(setup(identity, Watermark::default()), now, name, relays)
+    let Founding { name, relays, recovery, forgets_root } = founding;
+    let mut workspace = Workspace::create_with(setup(identity, Watermark::default()), now, &name, relays, recovery)
         .map_err(|error| error.to_string())?;
+    if forgets_root {
+        workspace.forget_root();
+    }
     Ok((workspace.id(), Box::new(workspace)))
+}
+
+/// A machine that asks to be let in as a further device of a member.
+pub(crate) fn enrol(
+    identity: LocalIdentity,
+    now: Timestamp,
+    watermark: Watermark,
+    pass: Pass,
+    op: Option<SignedOp>,
+) -> Box<dyn Machine + Send> {
+    Box::new(Workspace::enrol(setup(identity, watermark), now, pass, op))
 }
 
 /// A machine that asks to be let in.
@@ -88,6 +116,18 @@ pub(crate) fn join(
     link: &InviteLink,
 ) -> Box<dyn Machine + Send> {
     Box::new(Workspace::join(setup(identity, watermark), now, link))
+}
+
+/// A machine that begins from what an export holds; `None` if it does not let this device in.
+pub(crate) fn restore(
+    identity: LocalIdentity,
+    now: Timestamp,
+    watermark: Watermark,
+    ops: OpSet,
+    epochs: Vec<Epoch>,
+    relays: &[String],
+) -> Option<Box<dyn Machine + Send>> {
+    Some(Box::new(Workspace::restore(setup(identity, watermark), now, ops, epochs, relays)?))
 }
 
 /// A machine from its store.

@@ -98,6 +98,10 @@ impl Home {
     pub(crate) fn identity_file(&self) -> PathBuf {
         self.config.join("identity")
     }
+    /// The keys of a device that another one is about to let in; they become the identity then.
+    pub(crate) fn pairing_file(&self) -> PathBuf {
+        self.config.join("identity.pairing")
+    }
     /// Who is logged in at a server of accounts; no secrets.
     pub(crate) fn account_file(&self) -> PathBuf {
         self.config.join("account.json")

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use weft_agent_core::disk::{FolderAction, RelPath};
 use weft_agent_core::files::{ActionId, Halt, LogEntry};
+use weft_agent_core::identity::DeviceCert;
 use weft_agent_core::setup::Watermark;
 use weft_agent_core::workspace::command::{Reply, RequestId};
 use weft_agent_core::workspace::input::{Input, LinkId, Token};
@@ -44,6 +45,7 @@ pub(crate) trait Effects {
     fn halted(&mut self, halt: Option<Halt>);
     fn addresses(&mut self, relays: Vec<String>, lan: Vec<String>);
     fn admitted(&mut self, name: String);
+    fn enrolled(&mut self, cert: DeviceCert, name: String);
     fn event(&mut self, entry: LogEntry);
     fn reply(&mut self, request: RequestId, reply: Reply);
 }
@@ -174,6 +176,7 @@ impl Host {
                 | Output::Halted(_)
                 | Output::Addresses { .. }
                 | Output::Admitted { .. }
+                | Output::Enrolled { .. }
                 | Output::Event(_)
                 | Output::Reply(..) => self.held.push(output),
             }
@@ -198,6 +201,7 @@ impl Host {
                 Output::Halted(halt) => self.effects.halted(halt),
                 Output::Addresses { relays, lan } => self.effects.addresses(relays, lan),
                 Output::Admitted { name } => self.effects.admitted(name),
+                Output::Enrolled { cert, name } => self.effects.enrolled(cert, name),
                 Output::Event(entry) => self.effects.event(entry),
                 Output::Reply(request, reply) => self.effects.reply(request, reply),
                 Output::Persist { .. } | Output::Watermark { .. } => {}
@@ -279,6 +283,7 @@ mod tests {
         fn halted(&mut self, _: Option<Halt>) {}
         fn addresses(&mut self, _: Vec<String>, _: Vec<String>) {}
         fn admitted(&mut self, _: String) {}
+        fn enrolled(&mut self, _: DeviceCert, _: String) {}
         fn event(&mut self, _: LogEntry) {}
         fn reply(&mut self, _: RequestId, _: Reply) {}
     }

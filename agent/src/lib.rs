@@ -15,6 +15,7 @@ mod config;
 mod daemon;
 mod durable;
 mod engine;
+mod export;
 mod folder;
 mod home;
 mod host;

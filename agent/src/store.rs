@@ -82,6 +82,11 @@ impl Store {
         Ok(Store { db, path, open_mark: None, in_transaction: false })
     }
 
+    /// From the next read on, everything is read as it was at one moment. For a reader.
+    pub(crate) fn freeze(&self) -> Result<(), StoreError> {
+        self.db.execute_batch("BEGIN").map_err(|error| named(&self.path, &error))
+    }
+
     fn configure(&self) -> rusqlite::Result<()> {
         self.db.busy_timeout(std::time::Duration::from_secs(5))?;
         let _mode: String = self.db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;

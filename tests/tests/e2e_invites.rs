@@ -16,6 +16,12 @@ fn invite(agent: &Agent, args: &[&str]) -> Result<(String, String)> {
     Ok((text("link")?, text("id")?))
 }
 
+/// The DID of an agent's member.
+fn did_of(agent: &Agent) -> Result<String> {
+    let shown = agent.run(["identity", "--json"])?.expect_code(0)?.json()?;
+    shown.pointer("/member/did").and_then(Value::as_str).map(str::to_owned).context("no DID")
+}
+
 /// `weft join` of this link, as it ends.
 fn join(agent: &Agent, link: &str) -> Result<Ran> {
     agent.run(["join", link, &agent.folder().to_string_lossy(), "--as", agent.name()])
@@ -115,7 +121,7 @@ fn every_bad_link_says_what_is_wrong() -> Result<()> {
     let (used, _) = invite(ada, &[])?;
     let (revoked, revoked_id) = invite(ada, &[])?;
     let (by_ben, _) = invite(ben, &[])?;
-    let (for_cid, _) = invite(ada, &["--for", "cid"])?;
+    let (for_cid, _) = invite(ada, &["--for", &did_of(cid)?])?;
     let (kept, _) = invite(ada, &["--uses", "9"])?;
     let dee = stage.agent("dee")?;
     dee.join(&used)?;
@@ -185,11 +191,10 @@ fn a_link_for_one_person_is_for_them_alone() -> Result<()> {
     // An identity of his own, from a workspace of his own.
     let own = ben.home().join("own");
     ben.run(["init", &own.to_string_lossy(), "--as", "ben", "--yes"])?.expect_code(0)?;
-    let shown = ben.run(["identity", "--json"])?.expect_code(0)?.json()?;
-    let did = shown.pointer("/member/did").and_then(Value::as_str).context("no DID")?;
+    let did = did_of(&ben)?;
     let refused = ada.run_here(["invite", "--for", "did:plc:abc"])?;
     ensure!(refused.code == 2 && refused.stderr.contains("weft identity"), "{refused:?}");
-    let (link, _) = invite(&ada, &["--for", did])?;
+    let (link, _) = invite(&ada, &["--for", &did])?;
     let leaked = join(&eve, &link)?.expect_code(3)?;
     ensure!(leaked.stderr.contains("This link was made for somebody else"), "{leaked:?}");
     ben.join(&link)?;

@@ -171,6 +171,11 @@ impl Epoch {
         let seal = hash::derive(&self.workspace.0, lobby.expose(), &[b"lobby-seal"]);
         Lobby { room: RoomKey::from_seed(&room), seal }
     }
+    /// The secret of the door that this epoch opens, where further devices of members ask (used as [`Epoch::lobby`] is).
+    #[must_use]
+    pub fn door(&self) -> Secret {
+        hash::kd(&self.workspace, self.secrets.access.expose(), "door", &self.id)
+    }
     /// K(KD tag, nonce), its first 4 bytes: tells which epoch an envelope is under.
     #[must_use]
     pub fn tag(&self, nonce: &[u8; 24]) -> [u8; 4] {

@@ -8,11 +8,13 @@ mod cert;
 mod device;
 mod local;
 mod name;
+mod recovery;
 mod root;
 
 pub use cert::{CertError, Certifier, DeviceCert};
 pub use device::{DeviceKeys, DevicePublic};
 pub use local::{IdentityError, LocalIdentity};
-pub(crate) use name::read_name;
 pub use name::{NAME_BYTES_MAX, clean_name, fingerprint};
+pub(crate) use name::{four_words, read_name};
+pub use recovery::RecoveryKey;
 pub use root::{RootPublic, RootSecret, WordsError};

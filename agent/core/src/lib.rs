@@ -2,6 +2,7 @@
 mod cipher;
 pub mod content;
 pub mod disk;
+pub mod enrol;
 pub mod envelope;
 pub mod epoch;
 pub mod files;

@@ -23,6 +23,8 @@ pub enum Context {
     Op,
     /// A joiner's admission.
     Admit,
+    /// A request to be enrolled as a device.
+    Enrol,
     /// The header of an envelope.
     Envelope,
     /// A query outside an envelope.
@@ -52,6 +54,7 @@ impl Context {
             Context::Cert => "cert",
             Context::Op => "op",
             Context::Admit => "admit",
+            Context::Enrol => "enrol",
             Context::Envelope => "envelope",
             Context::Query => "query",
             Context::Nack => "nack",
@@ -69,6 +72,7 @@ impl Context {
             Context::Genesis | Context::Cert | Context::Room | Context::Connect | Context::Token => [0; 32],
             Context::Op
             | Context::Admit
+            | Context::Enrol
             | Context::Envelope
             | Context::Query
             | Context::Nack

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod attacks;
+mod enrol;
 mod evaluation;
 mod flow;
 mod hostile;

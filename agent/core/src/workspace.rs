@@ -8,10 +8,11 @@
 //! This file dispatches. One concern a file: [`mod@input`], [`mod@output`] and [`mod@command`] are the contract;
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts, and `verdicts` judges again when the membership changes; `sealing`
-//! turns the outbox into envelopes; `admission` lets people in, `requests` keeps those who wait for an admin, and `vouch`
-//! passes on what they came in with; `members` changes who belongs and `notices` tells those who do no more; `epochs` hands
-//! out keys, `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some
-//! find them; `blobs` fetches pieces; `report` answers people.
+//! turns the outbox into envelopes; `admission` lets people in, `requests` keeps those who wait for an admin, `vouch`
+//! passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who belongs,
+//! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
+//! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
+//! `blobs` fetches pieces; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +37,7 @@ mod birth;
 mod blobs;
 pub mod command;
 mod effects;
+mod enrol;
 mod epochs;
 mod incarnation;
 pub mod input;
@@ -50,6 +52,7 @@ mod parked;
 mod pulls;
 mod receive;
 mod reconcile;
+mod recovery;
 mod relays;
 mod report;
 mod requests;
@@ -92,6 +95,8 @@ impl Own {
 enum Phase {
     /// We hold a link and wait to be let in.
     Joining(Box<admission::Joining>),
+    /// We hold a pass and wait to be let in as a further device of a member.
+    Enrolling(Box<enrol::Enrolling>),
     /// We are in.
     Active,
     /// We left, or were removed.
@@ -128,6 +133,7 @@ pub struct Workspace {
     blobs: blobs::Blobs,
     parked: Parked,
     knocks: admission::Knocks,
+    doors: enrol::Doors,
     vouch: vouch::Vouch,
     verdicts: verdicts::Verdicts,
     packets: epochs::Packets,
@@ -201,6 +207,7 @@ impl Workspace {
             self.pulls.next_deadline(),
             self.blobs.next_deadline(),
             self.admission_deadline(),
+            self.enrol_deadline(),
             self.epochs_deadline(),
             self.rotation.next_deadline(),
             self.lobbies.next_deadline(),
@@ -281,6 +288,7 @@ impl Workspace {
         }
         self.run_reconcile(now);
         self.run_admission(now, tx);
+        self.run_enrol(now, tx);
         self.run_epochs(now, tx);
         self.run_rotation(now, tx);
         self.run_lobbies(now);
@@ -301,7 +309,7 @@ impl Workspace {
 
     fn state(&self) -> State {
         match self.phase {
-            Phase::Joining(_) => State::Joining,
+            Phase::Joining(_) | Phase::Enrolling(_) => State::Joining,
             Phase::Left => State::Left,
             Phase::Active if self.files.halted().is_some() => State::Halted,
             Phase::Active if self.paused => State::Paused,

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use weft_agent_core::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
-use weft_agent_core::identity::LocalIdentity;
+use weft_agent_core::identity::{DeviceCert, LocalIdentity};
 use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::membership::Role;
 use weft_agent_core::setup::{Setup, Watermark};
@@ -28,6 +28,9 @@ use weft_agent_core::workspace::output::Output;
 use weft_protocol::frame::{ClientFrame, Peer, PeerId, ServerFrame};
 use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
 
+#[path = "town/enrol.rs"]
+mod enrol;
+
 struct Host {
     machine: Workspace,
     store: MemoryStore,
@@ -35,6 +38,7 @@ struct Host {
     inputs: VecDeque<Input>,
     replies: BTreeMap<RequestId, Reply>,
     watermark: Watermark,
+    enrolled: Option<(DeviceCert, String)>,
     online: bool,
 }
 
@@ -73,6 +77,7 @@ impl Town {
             inputs: VecDeque::new(),
             replies: BTreeMap::new(),
             watermark: Watermark::default(),
+            enrolled: None,
             online: false,
         });
         let host = self.hosts.len() - 1;
@@ -184,6 +189,7 @@ impl Town {
                 Output::Watermark { incarnation, seq } => {
                     self.hosts[host].watermark = Watermark { incarnation, seq };
                 }
+                Output::Enrolled { cert, name } => self.hosts[host].enrolled = Some((cert, name)),
                 Output::Reply(request, reply) => {
                     self.hosts[host].replies.insert(request, reply);
                 }
@@ -427,8 +433,12 @@ fn who_leaves_gets_nothing_more_and_the_others_go_on_under_a_new_key() {
 impl Town {
     /// Kills a host and opens it again from this store, with its folder as it is.
     fn restart_from(&mut self, host: usize, store: MemoryStore, watermark: Watermark) {
+        self.restart_as(host, identity(host as u8 + 2), store, watermark);
+    }
+
+    fn restart_as(&mut self, host: usize, identity: LocalIdentity, store: MemoryStore, watermark: Watermark) {
         self.disconnect(host);
-        let setup = Setup { identity: identity(host as u8 + 2), seed: [100 + self.seed; 32], watermark };
+        let setup = Setup { identity, seed: [100 + self.seed; 32], watermark };
         self.seed += 1;
         self.hosts[host].machine = Workspace::open(setup, self.now, &store).unwrap();
         self.hosts[host].store = store;

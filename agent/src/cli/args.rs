@@ -25,7 +25,7 @@ Share a folder:
 
 People:
   members       Who belongs; change a role, remove somebody
-  devices       Which devices belong; revoke one
+  devices       Which devices belong; add or revoke one
 
 Run:
   start, stop   The agent in the background
@@ -39,9 +39,11 @@ Look:
   log           Who changed what
 
 Set up:
-  identity      Who you are; an account for relays that ask
+  identity      Who you are: your words, coming back by them; an account
   config        Read and change settings
   ignore        What stays out of a workspace
+  export        Write all of a workspace into one sealed file
+  import        Begin from such a file, with nobody there
   doctor        Check this installation
   completions   Completions for your shell
 
@@ -188,6 +190,20 @@ pub(crate) enum Do {
         #[command(subcommand)]
         action: Option<IdentityDo>,
     },
+    /// Write all of a workspace (history, keys, files) into one file, sealed with a passphrase. It is asked for, or read from
+    /// standard input
+    Export {
+        /// The file; it must not be there, nor in the workspace's folder
+        file: PathBuf,
+    },
+    /// Begin from an export, with nobody there: asks for its passphrase and your 24 words, or reads them from standard input
+    Import {
+        /// The file
+        file: PathBuf,
+        /// An empty folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// What stays out of a workspace, and by which rules
     Ignore,
     /// Read and change settings
@@ -224,6 +240,9 @@ pub(crate) struct Up {
     /// Share large folders without asking
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Make a recovery key for the workspace, and print it once
+    #[arg(long)]
+    pub(crate) recovery_key: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -243,11 +262,15 @@ pub(crate) struct Init {
     /// Share large folders without asking
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Make a recovery key for the workspace, which outranks its owners, and print it once
+    #[arg(long)]
+    pub(crate) recovery_key: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Join {
-    /// The link (weft:...), or - to read it from standard input; asked for if left out
+    /// The link (weft:...) or the pass of another device of yours (weft-pass:...), or - to read it from standard input; asked
+    /// for if left out
     pub(crate) link: Option<String>,
     /// The folder (default: named like the workspace)
     #[arg(value_name = "DIR")]
@@ -277,7 +300,8 @@ pub(crate) struct Invite {
     /// Whoever comes by it waits until an admin or owner lets them in (`weft requests`)
     #[arg(long)]
     pub(crate) approve: bool,
-    /// For this person alone: a member with a new device, or somebody whose key you know (did:key:...)
+    /// For this person alone: a member who lost their device, by name (a pass by which they come back with their words: weft
+    /// identity recover), or somebody whose key you know (did:key:...)
     #[arg(long = "for", value_name = "WHO", conflicts_with = "uses")]
     pub(crate) whom: Option<String>,
     /// Print it as a QR code too
@@ -302,6 +326,9 @@ pub(crate) enum MembersDo {
         who: String,
         /// reader, writer, admin or owner
         role: String,
+        /// With the workspace's recovery key, which is asked for
+        #[arg(long)]
+        recovery_key: bool,
     },
     /// Remove somebody: nothing written from now on reaches them
     Remove {
@@ -310,6 +337,9 @@ pub(crate) enum MembersDo {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// With the workspace's recovery key, which is asked for
+        #[arg(long)]
+        recovery_key: bool,
     },
     /// As an owner, agree to what takes several
     Agree {
@@ -320,6 +350,18 @@ pub(crate) enum MembersDo {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevicesDo {
+    /// Let another device of yours in: prints a pass for it, then compares four words with it
+    Add {
+        /// Print the pass as a QR code too
+        #[arg(long)]
+        qr: bool,
+        /// How long the pass works
+        #[arg(long, default_value = "10m", value_name = "TIME")]
+        expires: String,
+        /// Do not ask whether the words are the same: whoever has the pass first is let in
+        #[arg(long)]
+        yes: bool,
+    },
     /// Revoke a device, a lost one say, with those it certified
     Revoke {
         /// Its label, or the start of its id
@@ -369,6 +411,28 @@ pub(crate) enum RelaysDo {
 pub(crate) enum IdentityDo {
     /// Print it
     Show,
+    /// Print your 24 words and what leads back to your workspaces; then confirm them, and they leave this computer
+    Words {
+        /// - confirms them: all 24 are read from standard input
+        #[arg(value_parser = ["-"], value_name = "-")]
+        confirm: Option<String>,
+        /// Print them although nobody looks at a terminal
+        #[arg(long)]
+        show: bool,
+    },
+    /// Come back with your words, on a computer that knows nothing of you or whose device was revoked. They are asked for, or
+    /// read from standard input behind the pass
+    Recover {
+        /// What `weft identity words` or `weft invite --for` printed (weft-pass:...), or - to read it from standard input;
+        /// asked for if left out
+        pass: Option<String>,
+        /// The folder (default: named like the workspace)
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// The folder may hold files already: equal ones meet, of differing ones both are kept
+        #[arg(long)]
+        merge: bool,
+    },
     /// Log in with an account of the AT Protocol, for relays that ask for people by name. The app password is asked for, or
     /// read from standard input
     Login {
@@ -448,6 +512,19 @@ mod tests {
             "weft members agree ab12",
             "weft devices",
             "weft devices revoke phone --keep-certified",
+            "weft devices add --qr --expires 5m --yes",
+            "weft invite --for Ann",
+            "weft init --recovery-key",
+            "weft up notes --recovery-key",
+            "weft members remove Ann --recovery-key",
+            "weft members role Ben owner --recovery-key",
+            "weft identity words",
+            "weft identity words - --json",
+            "weft identity words --show",
+            "weft identity recover",
+            "weft identity recover - notes --merge",
+            "weft export notes.age",
+            "weft import notes.age notes",
             "weft start --no-lan",
             "weft start --foreground",
             "weft resume --restore",
@@ -472,5 +549,7 @@ mod tests {
         assert!(Args::try_parse_from(["weft", "resume", "--restore", "--accept-deletes"]).is_err());
         assert!(Args::try_parse_from(["weft", "invite", "--uses", "0"]).is_err());
         assert!(Args::try_parse_from(["weft", "invite", "--for", "Ben", "--uses", "2"]).is_err());
+        // Words are never arguments.
+        assert!(Args::try_parse_from(["weft", "identity", "words", "legal"]).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::args::IdentityDo;
 use super::client::Client;
 use super::status::{number, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended};
+use super::{Context, Ended, words};
 use crate::daemon::wire::{Failure, Hidden, Request};
 
 /// A file with a secret is a line; anything much longer is another file.
@@ -28,6 +28,11 @@ pub(crate) fn run(context: &Context, action: Option<&IdentityDo>) -> Ended {
             Ok(0)
         }
         Some(IdentityDo::Attest { name }) => attest(context, name),
+        Some(IdentityDo::Words { confirm: Some(_), .. }) => words::confirm(context),
+        Some(IdentityDo::Words { confirm: None, show }) => words::run(context, *show),
+        Some(IdentityDo::Recover { pass, folder, merge }) => {
+            words::recover(context, pass.as_deref(), folder.as_deref(), *merge)
+        }
     }
 }
 
@@ -41,6 +46,11 @@ fn show(context: &Context) -> Ended {
         Some(member) => {
             term::say(&format!("{}  {}", paint(Style::Bold, text(member, "name")), text(member, "did")));
             term::say(&format!("  device {} ({})", text(member, "device"), text(member, "device_id")));
+            term::say(if member.get("has_root") == Some(&Value::Bool(true)) {
+                "  your 24 words are on this computer; write them down: weft identity words"
+            } else {
+                "  your 24 words are not on this computer"
+            });
         }
         None => term::say("No identity yet; it is made by the first `weft init`, `up` or `join`."),
     }
@@ -84,7 +94,9 @@ fn login(context: &Context, name: &str, pds: &str) -> Ended {
 }
 
 fn attest(context: &Context, name: &str) -> Ended {
-    let done = Client::ready(&context.home)?.ask(&Request::Attest { name: name.to_owned() })?;
+    let mut client = Client::ready(&context.home)?;
+    let words = words::if_needed(&mut client)?;
+    let done = client.ask(&Request::Attest { name: name.to_owned(), words })?;
     if context.json {
         term::say(&done.to_string());
         return Ok(0);

@@ -1,16 +1,17 @@
 //! `weft join`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use weft_agent_core::enrol::PASS_SCHEME;
 use weft_agent_core::invite_link::InviteLink;
 
 use super::args::Join;
 use super::client::Client;
 use super::status::{ask_one, number, text};
 use super::term::{self, Style};
-use super::{Context, Ended, share};
+use super::{Context, Ended, pair, share, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// So long somebody may take to answer before the command ends and the agent goes on alone.
@@ -25,34 +26,49 @@ pub(crate) fn run(context: &Context, join: &Join) -> Ended {
         Some("-") | None => term::ask("Join link:")?,
         Some(link) => link.to_owned(),
     };
+    if given.trim().starts_with(PASS_SCHEME) {
+        return pair::join(context, join, &given);
+    }
     let link = InviteLink::parse(given.trim()).map_err(|error| Failure::usage(error.to_string()))?;
-    let dir = match &join.folder {
+    let (dir, holds_files) = folder_for(context, join.folder.as_deref(), &link.name, join.merge)?;
+    if join.dry_run {
+        return dry_run(context, &link, &dir, holds_files);
+    }
+    let mut client = Client::ready(&context.home)?;
+    let words = words::if_certificate_needed(&mut client)?;
+    let request = Request::Join { dir: dir.clone(), link: given, display_name: join.display_name.clone(), words };
+    let made = client.ask(&request)?;
+    let dir = made.get("path").and_then(Value::as_str).map_or(dir, PathBuf::from);
+    wait(context, &mut client, &dir, &link.name)
+}
+
+/// The folder that a workspace comes into, and whether it holds files already, which takes `merge`.
+pub(crate) fn folder_for(
+    context: &Context,
+    given: Option<&Path>,
+    name: &str,
+    merge: bool,
+) -> Result<(PathBuf, bool), Failure> {
+    let dir = match given {
         Some(dir) => share::folder(context, Some(dir))?,
         None => match &context.dir {
             Some(_) => context.folder()?,
-            None => std::env::current_dir()?.join(folder_name(&link.name)),
+            None => std::env::current_dir()?.join(folder_name(name)),
         },
     };
     let holds_files =
         std::fs::read_dir(&dir).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() != ".weft"));
-    if holds_files && !join.merge {
+    if holds_files && !merge {
         return Err(Failure::usage(format!(
             "{} is not empty; give --merge to join it with the workspace (equal files meet, of differing ones both are \
              kept), or name another folder",
             dir.display()
         )));
     }
-    if join.dry_run {
-        return dry_run(context, &link, &dir, holds_files);
-    }
-    let mut client = Client::ready(&context.home)?;
-    let request = Request::Join { dir: dir.clone(), link: given, display_name: join.display_name.clone() };
-    let made = client.ask(&request)?;
-    let dir = made.get("path").and_then(Value::as_str).map_or(dir, PathBuf::from);
-    wait(context, &mut client, &dir, &link.name)
+    Ok((dir, holds_files))
 }
 
-fn dry_run(context: &Context, link: &InviteLink, dir: &std::path::Path, holds_files: bool) -> Ended {
+fn dry_run(context: &Context, link: &InviteLink, dir: &Path, holds_files: bool) -> Ended {
     if context.json {
         let shown = json!({"name": link.name, "workspace": link.workspace.to_string(), "path": dir, "merge": holds_files, "urls": link.urls});
         term::say(&shown.to_string());
@@ -69,7 +85,7 @@ fn dry_run(context: &Context, link: &InviteLink, dir: &std::path::Path, holds_fi
 }
 
 /// Waits for somebody's answer, then for the first files.
-fn wait(context: &Context, client: &mut Client, dir: &std::path::Path, name: &str) -> Ended {
+pub(crate) fn wait(context: &Context, client: &mut Client, dir: &Path, name: &str) -> Ended {
     let spinner = term::spinner(&format!("Waiting for someone of '{name}'"));
     let deadline = Instant::now() + ANSWER_MAX;
     let mut last = Value::Null;

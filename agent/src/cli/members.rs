@@ -6,7 +6,7 @@ use super::args::{DevicesDo, MembersDo};
 use super::client::Client;
 use super::status::{list, number, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended};
+use super::{Context, Ended, pair, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// `weft members`.
@@ -23,12 +23,15 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             }
             return Ok(0);
         }
-        Some(MembersDo::Role { who, role }) => Request::SetRole { dir, who: who.clone(), role: role.clone() },
-        Some(MembersDo::Remove { who, yes }) => {
+        Some(MembersDo::Role { who, role, recovery_key }) => {
+            let recovery_key = words::recovery_key(*recovery_key)?;
+            Request::SetRole { dir, who: who.clone(), role: role.clone(), recovery_key }
+        }
+        Some(MembersDo::Remove { who, yes, recovery_key }) => {
             if !yes && !term::confirm(&format!("Remove {who}? They keep what they have, and get nothing new."))? {
                 return Err(Failure::usage("nobody removed; give --yes where nobody can be asked"));
             }
-            Request::RemoveMember { dir, who: who.clone() }
+            Request::RemoveMember { dir, who: who.clone(), recovery_key: words::recovery_key(*recovery_key)? }
         }
         Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
     };
@@ -104,6 +107,9 @@ fn is_active(device: &Value) -> bool {
 
 /// `weft devices`.
 pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
+    if let Some(DevicesDo::Add { qr, expires, yes }) = action {
+        return pair::add(context, *qr, expires, *yes);
+    }
     let dir = context.folder()?;
     let mut client = Client::ready(&context.home)?;
     if let Some(DevicesDo::Revoke { name, keep_certified, yes }) = action {
@@ -139,11 +145,15 @@ pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
                 (true, false) => "active".to_owned(),
                 (false, _) => paint(Style::Dim, "gone"),
             };
+            let by = text(device, "certified_by");
+            let by = list(member, "devices").iter().find(|other| !by.is_empty() && text(other, "id") == by);
+            let by = by.map_or_else(String::new, |by| format!("  let in by {}", text(by, "label")));
             term::say(&format!(
-                "{}  {}  of {}  {state}",
+                "{}  {}  of {}  {state}{}",
                 paint(Style::Dim, &id),
                 paint(Style::Bold, text(device, "label")),
                 text(member, "name"),
+                paint(Style::Dim, &by),
             ));
         }
     }

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::args::{Init, Invite};
 use super::client::Client;
 use super::term::{self, Style};
-use super::{Context, Ended};
+use super::{Context, Ended, words};
 use crate::config::Config;
+use crate::daemon::report::only_owner;
 use crate::daemon::wire::{Failure, InviteWish, Request};
 use crate::folder::ignore::Rules;
 use crate::folder::{refuse, scan};
@@ -23,6 +24,7 @@ pub(crate) struct New {
     pub(crate) name: String,
     pub(crate) relays: Vec<String>,
     pub(crate) display_name: Option<String>,
+    pub(crate) recovery_key: bool,
 }
 
 /// The folder named by an argument, else by `-C`, else the current one; absolute.
@@ -58,7 +60,7 @@ pub(crate) fn prepare(
         relays.extend(Some(config.text("default_relay")).filter(|url| !url.is_empty()));
     }
     let name = name.unwrap_or_else(|| "workspace".to_owned());
-    Ok(New { dir, name, relays, display_name: display_name.map(str::to_owned) })
+    Ok(New { dir, name, relays, display_name: display_name.map(str::to_owned), recovery_key: false })
 }
 
 fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
@@ -95,14 +97,16 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
 
 /// Makes the workspace.
 pub(crate) fn make(client: &mut Client, new: New) -> Result<Value, Failure> {
-    let New { dir, name, relays, display_name } = new;
-    client.ask(&Request::Init { dir, name, relays, display_name })
+    let New { dir, name, relays, display_name, recovery_key } = new;
+    let words = words::if_needed(client)?;
+    client.ask(&Request::Init { dir, name, relays, display_name, words, recovery_key })
 }
 
 /// `weft init`.
 pub(crate) fn init(context: &Context, init: &Init) -> Ended {
     let dir = folder(context, init.folder.as_deref())?;
     let new = prepare(context, dir, init.name.as_deref(), &init.relay, init.display_name.as_deref(), init.yes)?;
+    let new = New { recovery_key: init.recovery_key, ..new };
     let mut client = Client::ready(&context.home)?;
     let made = make(&mut client, new)?;
     if context.json {
@@ -111,7 +115,11 @@ pub(crate) fn init(context: &Context, init: &Init) -> Ended {
     }
     let text = |key: &str| made.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     term::say(&format!("{} is now the workspace '{}'.", text("path"), paint_name(&text("name"))));
+    words::show_recovery_key(&made);
     term::say("Invite somebody with `weft invite`; `weft status` shows where it stands.");
+    if !init.recovery_key {
+        term::note(&only_owner(&text("name")));
+    }
     Ok(0)
 }
 
@@ -146,15 +154,12 @@ pub(crate) fn show_link(made: &Value, qr: bool) -> Result<(), Failure> {
 }
 
 /// What a link is good for, in words.
-fn good_for(invite: &Invite, member: Option<&str>) -> String {
+fn good_for(invite: &Invite) -> String {
     let Invite { role, expires, .. } = invite;
-    let mut words = match (&invite.whom, member) {
-        (Some(_), Some(member)) => format!(
-            "Good for {member} alone, with a new device and their 24 words, for {expires}; they stay what they are."
-        ),
-        (Some(who), None) => format!("Good for {who} alone, as {role}, for {expires}."),
-        (None, _) if invite.uses == 1 => format!("Good for one person as {role}, for {expires}."),
-        (None, _) => format!("Good for {} people as {role}, for {expires}.", invite.uses),
+    let mut words = match &invite.whom {
+        Some(who) => format!("Good for {who} alone, as {role}, for {expires}."),
+        None if invite.uses == 1 => format!("Good for one person as {role}, for {expires}."),
+        None => format!("Good for {} people as {role}, for {expires}.", invite.uses),
     };
     if invite.approve {
         words.push_str(" Whoever comes by it waits until you let them in: weft requests.");
@@ -175,6 +180,6 @@ pub(crate) fn invite(context: &Context, invite: &Invite) -> Ended {
         return Ok(0);
     }
     show_link(&made, invite.qr)?;
-    term::note(&good_for(invite, made.get("member").and_then(Value::as_str)));
+    term::note(&good_for(invite));
     Ok(0)
 }

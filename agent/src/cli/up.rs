@@ -11,7 +11,7 @@ use super::args::{Invite, Up};
 use super::client::Client;
 use super::status::{ask_one, list, number, summary, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended, share};
+use super::{Context, Ended, share, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// `weft up`.
@@ -23,12 +23,21 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         None
     } else {
         let (name, display_name) = (up.name.as_deref(), up.display_name.as_deref());
-        Some(share::prepare(context, dir.clone(), name, &up.relay, display_name, up.yes)?)
+        let new = share::prepare(context, dir.clone(), name, &up.relay, display_name, up.yes)?;
+        Some(share::New { recovery_key: up.recovery_key, ..new })
     };
     let mut client = Client::ready(&context.home)?;
+    let mut recovery_key = Value::Null;
     match new {
         Some(new) => {
-            share::make(&mut client, new)?;
+            let mut made = share::make(&mut client, new)?;
+            if !context.json {
+                words::show_recovery_key(&made);
+            }
+            recovery_key = made.get_mut("recovery_key").map(Value::take).unwrap_or_default();
+        }
+        None if up.recovery_key => {
+            return Err(Failure::usage("a workspace gets its recovery key when it is made, or never"));
         }
         None => {
             for url in &up.relay {
@@ -39,8 +48,11 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
     let workspace = ask_one(&mut client, &dir)?;
     let invite =
         Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, approve: false, whom: None, qr: up.qr };
-    let made = share::ask_link(&mut client, dir.clone(), &invite)?;
+    let mut made = share::ask_link(&mut client, dir.clone(), &invite)?;
     if context.json {
+        if let (false, Some(made)) = (recovery_key.is_null(), made.as_object_mut()) {
+            made.insert("recovery_key".to_owned(), recovery_key);
+        }
         term::say(&made.to_string());
     } else {
         term::say(&format!("'{}' in {}", paint(Style::Bold, text(&workspace, "name")), text(&workspace, "path")));

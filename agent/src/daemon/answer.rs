@@ -8,14 +8,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::net::unix::OwnedWriteHalf;
 use weft_agent_core::files::Resume;
-use weft_agent_core::id::WorkspaceId;
+use weft_agent_core::id::{DeviceId, WorkspaceId};
+use weft_agent_core::identity::RecoveryKey;
 use weft_agent_core::invite_link::InviteLink;
 use weft_agent_core::workspace::command::{Command, Reply, Status};
 
 use super::run::{Daemon, say};
 use super::space::Space;
-use super::wire::{Answer, Failure, Request, ResumeAnswer};
-use super::{invites, members, people, report};
+use super::wire::{Answer, Failure, Hidden, Request, ResumeAnswer};
+use super::{enrol, export, invites, members, people, report};
+use crate::engine::{Founding, Machine, OsRandom};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
 use crate::home::registry::Entry;
@@ -33,8 +35,25 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
     match request {
         Request::Hello => Ok(agent(daemon)),
         Request::Status { dir } => status(daemon, dir.as_deref()).await,
-        Request::Init { dir, name, relays, display_name } => init(daemon, dir, name, relays, display_name).await,
-        Request::Join { dir, link, display_name } => join(daemon, dir, &link, display_name).await,
+        Request::Init { dir, name, relays, display_name, words, recovery_key } => {
+            init(daemon, dir, Make { name, relays, display_name, words, recovery_key }).await
+        }
+        Request::Join { dir, link, display_name, words } => {
+            join(daemon, dir, &link, display_name, words.as_ref()).await
+        }
+        Request::Enrol { dir, pass, words, display_name } => {
+            enrol::enrol(daemon, dir, &pass, words.as_ref(), display_name).await
+        }
+        Request::Export { dir, file, passphrase } => {
+            export::export(daemon, &space(daemon, &dir)?.shared, file, passphrase).await
+        }
+        Request::Import { file, dir, passphrase, words } => export::import(daemon, file, dir, passphrase, words).await,
+        Request::Words => enrol::words(daemon).await,
+        Request::ForgetWords { words } => enrol::forget_words(daemon, &words).await,
+        Request::PassFor { dir, who } => enrol::pass_for(daemon, &space(daemon, &dir)?.shared, &who).await,
+        Request::Pair { dir, for_ms } => enrol::pair(daemon, &space(daemon, &dir)?.shared, for_ms).await,
+        Request::Pairing { dir } => enrol::pairing(&space(daemon, &dir)?.shared).await,
+        Request::AcceptDevice { dir, device, same } => enrol::accept(&space(daemon, &dir)?.shared, &device, same).await,
         Request::Leave { dir } => leave(daemon, &dir).await,
         Request::Invite { dir, wish } => invites::invite(&space(daemon, &dir)?.shared, &wish, daemon.lan_urls()).await,
         Request::Invites { dir } => invites::open(&space(daemon, &dir)?.shared).await,
@@ -46,8 +65,12 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
             let space = space(daemon, &dir)?;
             Ok(report::members(&*members::ask(&space.shared).await?))
         }
-        Request::RemoveMember { dir, who } => members::remove(&space(daemon, &dir)?.shared, &who).await,
-        Request::SetRole { dir, who, role } => members::set_role(&space(daemon, &dir)?.shared, &who, &role).await,
+        Request::RemoveMember { dir, who, recovery_key } => {
+            members::remove(&space(daemon, &dir)?.shared, &who, recovery_key.as_ref()).await
+        }
+        Request::SetRole { dir, who, role, recovery_key } => {
+            members::set_role(&space(daemon, &dir)?.shared, &who, &role, recovery_key.as_ref()).await
+        }
         Request::RevokeDevice { dir, device, keep_certified } => {
             members::revoke_device(&space(daemon, &dir)?.shared, &device, keep_certified).await
         }
@@ -75,7 +98,7 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Identity => people::show(daemon),
         Request::Login { name, password, pds } => people::login(daemon, &name, &password, &pds).await,
         Request::Logout => people::logout(daemon).await,
-        Request::Attest { name } => people::attest(daemon, &name).await,
+        Request::Attest { name, words } => people::attest(daemon, &name, words.as_ref()).await,
         Request::RelayIdentity { url, identity } => people::relay_identity(daemon, &url, identity.as_deref()),
         Request::RelaySecret { url, secret } => people::relay_secret(daemon, &url, secret).await,
         Request::Shutdown => Ok(agent(daemon)),
@@ -124,9 +147,10 @@ async fn ask_status(space: &Space) -> Option<Box<Status>> {
 
 async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
     let mut workspaces = Vec::new();
+    let reminders = enrol::reminders(daemon);
     for space in chosen(daemon, dir)? {
         let status = ask_status(&space).await;
-        workspaces.push(report::workspace(&space.shared, status.as_deref()));
+        workspaces.push(report::workspace(&space.shared, status.as_deref(), &reminders));
     }
     Ok(json!({"agent": agent(daemon), "workspaces": workspaces}))
 }
@@ -178,19 +202,24 @@ fn clear_foreign_marker(daemon: &Daemon, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-async fn init(
-    daemon: &Arc<Daemon>,
-    dir: PathBuf,
+/// What a new workspace is made of.
+struct Make {
     name: String,
     relays: Vec<String>,
     display_name: Option<String>,
-) -> Outcome {
+    words: Option<Hidden>,
+    recovery_key: bool,
+}
+
+async fn init(daemon: &Arc<Daemon>, dir: PathBuf, make: Make) -> Outcome {
+    let Make { name, relays, display_name, words, recovery_key } = make;
     let _making = daemon.making.lock().await;
     let mut urls = Vec::new();
     for url in &relays {
         urls.push(Address::parse(url).map_err(|error| Failure::usage(format!("{url}: {error}")))?.url);
     }
     let dir = free_folder(daemon, &dir)?;
+    enrol::not_while_pairing(daemon)?;
     let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
     let device = identity.device.id();
     if marker::read(&dir).ok().flatten().is_some_and(|found| found.device != device) {
@@ -202,8 +231,16 @@ async fn init(
             marker = dir.join(marker::DIR).display()
         )));
     }
+    let (founder, forgets_root) = enrol::with_root(identity, words.as_ref())?;
     clear_foreign_marker(daemon, &dir)?;
-    let (id, machine) = engine::create(identity, clock::now(), &name, urls.clone()).map_err(Failure::new)?;
+    let recovery = recovery_key.then(|| RecoveryKey::generate(&mut OsRandom));
+    let founding = Founding {
+        name: name.clone(),
+        relays: urls.clone(),
+        recovery: recovery.as_ref().map(RecoveryKey::public),
+        forgets_root,
+    };
+    let (id, machine) = engine::create(founder, clock::now(), founding).map_err(Failure::new)?;
     marker::write(&dir, &marker::Marker { workspace: id, device })?;
     let entry =
         Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: false };
@@ -221,10 +258,17 @@ async fn init(
         registry.clone()
     };
     registry.save(&daemon.home)?;
-    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name}))
+    let recovery = recovery.map(|key| key.words().to_string());
+    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name, "recovery_key": recovery}))
 }
 
-async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Option<String>) -> Outcome {
+async fn join(
+    daemon: &Arc<Daemon>,
+    dir: PathBuf,
+    link: &str,
+    display_name: Option<String>,
+    words: Option<&Hidden>,
+) -> Outcome {
     let _making = daemon.making.lock().await;
     let link = InviteLink::parse(link.trim()).map_err(|error| Failure::usage(error.to_string()))?;
     let id = link.workspace;
@@ -235,37 +279,87 @@ async fn join(daemon: &Arc<Daemon>, dir: PathBuf, link: &str, display_name: Opti
         drop(space);
         forget(daemon, &id, &path).await?;
     }
-    if let Some(entry) = daemon.registry().by_id(&id).cloned() {
+    let dir = begins(daemon, &id, &dir)?;
+    enrol::not_while_pairing(daemon)?;
+    let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
+    let identity = enrol::certified_by_root(daemon, identity, words)?;
+    let device = identity.device.id();
+    let watermark = WatermarkFile::open(&daemon.home.watermark_file(&id))?;
+    let (name, seeds) = (link.name.clone(), link.urls.clone());
+    let machine = engine::join(identity, clock::now(), watermark.last(), &link);
+    begin(daemon, id, &dir, &name, device, machine, seeds)?;
+    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name}))
+}
+
+/// Whether this agent can begin with a workspace in a folder; what is left over of an earlier time is put aside.
+pub(super) fn begins(daemon: &Daemon, id: &WorkspaceId, dir: &Path) -> Result<PathBuf, Failure> {
+    if let Some(entry) = daemon.registry().by_id(id).cloned() {
         return Err(Failure::usage(format!(
             "this agent is in '{}' already, in {}; one agent has one folder a workspace",
             entry.name,
             entry.path.display()
         )));
     }
-    let dir = free_folder(daemon, &dir)?;
+    let dir = free_folder(daemon, dir)?;
     clear_foreign_marker(daemon, &dir)?;
-    let replica = daemon.home.replica_dir(&id);
+    let replica = daemon.home.replica_dir(id);
     if replica.exists() {
         // Left over from before leaving; a new start must not meet old rows.
         let aside = replica.with_extension(format!("left-{}", clock::wall_ms()));
         std::fs::rename(&replica, aside)?;
     }
-    let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
-    let device = identity.device.id();
-    let watermark = WatermarkFile::open(&daemon.home.watermark_file(&id))?;
-    let name = link.name.clone();
-    let seeds = link.urls.clone();
-    let machine = engine::join(identity, clock::now(), watermark.last(), &link);
-    marker::write(&dir, &marker::Marker { workspace: id, device })?;
-    let entry =
-        Entry { workspace: id.to_string(), path: dir.clone(), name: name.clone(), paused: false, joining: true };
+    Ok(dir)
+}
+
+/// Starts a machine that waits to be let in, in this folder.
+pub(super) fn begin(
+    daemon: &Daemon,
+    id: WorkspaceId,
+    dir: &Path,
+    name: &str,
+    device: DeviceId,
+    machine: Box<dyn Machine + Send>,
+    seeds: Vec<String>,
+) -> Result<(), Failure> {
+    marker::write(dir, &marker::Marker { workspace: id, device })?;
+    let entry = Entry {
+        workspace: id.to_string(),
+        path: dir.to_path_buf(),
+        name: name.to_owned(),
+        paused: false,
+        joining: true,
+    };
     {
         let mut registry = daemon.registry();
         registry.put(entry.clone());
         registry.save(&daemon.home)?;
     }
     daemon.start_space(entry, Some(machine), seeds)?;
-    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name}))
+    Ok(())
+}
+
+/// Lists a workspace whose rows are all there, and starts it.
+pub(super) fn listed(
+    daemon: &Daemon,
+    id: WorkspaceId,
+    dir: &Path,
+    name: &str,
+    device: DeviceId,
+) -> Result<Arc<Space>, Failure> {
+    marker::write(dir, &marker::Marker { workspace: id, device })?;
+    let entry = Entry {
+        workspace: id.to_string(),
+        path: dir.to_path_buf(),
+        name: name.to_owned(),
+        paused: false,
+        joining: false,
+    };
+    {
+        let mut registry = daemon.registry();
+        registry.put(entry.clone());
+        registry.save(&daemon.home)?;
+    }
+    Ok(daemon.start_space(entry, None, Vec::new())?)
 }
 
 async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {

@@ -9,7 +9,6 @@ use weft_agent_core::workspace::command::{Command, InviteTerms, JoinRequestDetai
 use weft_protocol::admission::DidKey;
 
 use super::answer::{Outcome, PATIENCE, unexpected};
-use super::members;
 use super::report;
 use super::space::Shared;
 use super::wire::{Failure, InviteWish};
@@ -19,46 +18,24 @@ use crate::clock;
 pub(crate) async fn invite(shared: &Shared, wish: &InviteWish, lan: Vec<String>) -> Outcome {
     let role = report::role_of(&wish.role)
         .ok_or_else(|| Failure::usage(format!("there is no role {:?}; reader, writer or admin", wish.role)))?;
-    let whom = match &wish.whom {
-        Some(who) => Some(guest(shared, who).await?),
-        None => None,
-    };
+    let whom = wish.whom.as_deref().map(key_of).transpose()?;
     let terms = InviteTerms {
         role,
         expires_wall_ms: clock::wall_ms().saturating_add(wish.expires_ms),
         uses: wish.uses,
         approval: wish.approval,
-        whom: whom.as_ref().map(|(root, _)| *root),
+        whom,
     };
     let Reply::Invite { link, id, beyond_lan } = shared.ask(Command::Invite { terms, lan }, PATIENCE).await? else {
         return unexpected();
     };
-    let member = whom.and_then(|(_, member)| member);
-    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan, "member": member}))
+    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan}))
 }
 
-/// Whom alone a link is for: a member, by name, or somebody else, by their key.
-async fn guest(shared: &Shared, who: &str) -> Result<(RootKey, Option<String>), Failure> {
-    let all = members::ask(shared).await?;
-    match key_of(who)? {
-        Some(root) => {
-            let member = all.members.iter().find(|member| member.root == root);
-            Ok((root, member.map(|member| member.name.clone())))
-        }
-        None => {
-            let member = members::find(&all, who)?;
-            Ok((member.root, Some(member.name.clone())))
-        }
-    }
-}
-
-/// The root key that a DID is, if it is a DID.
-fn key_of(who: &str) -> Result<Option<RootKey>, Failure> {
-    if !who.starts_with("did:") {
-        return Ok(None);
-    }
+/// The root key that a DID is: whom alone a link is for.
+fn key_of(who: &str) -> Result<RootKey, Failure> {
     match DidKey::parse(who) {
-        Ok(DidKey::Ed25519(key)) => Ok(Some(RootKey(key))),
+        Ok(DidKey::Ed25519(key)) => Ok(RootKey(key)),
         Ok(_) | Err(_) => Err(Failure::usage(format!(
             "{who} names no member's key. Members are known by keys, not by accounts: `weft identity` prints one, did:key:z6Mk..."
         ))),
@@ -188,8 +165,8 @@ mod tests {
     #[test]
     fn only_keys_name_newcomers() {
         let did = DidKey::Ed25519([7; 32]).to_string();
-        assert_eq!(key_of(&did).unwrap(), Some(RootKey([7; 32])));
-        assert_eq!(key_of("Ann").unwrap(), None);
+        assert_eq!(key_of(&did).unwrap(), RootKey([7; 32]));
+        assert!(key_of("Ann").is_err());
         assert!(key_of("did:plc:abc").unwrap_err().message.contains("weft identity"));
     }
 }

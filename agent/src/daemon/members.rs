@@ -6,12 +6,12 @@
 use serde_json::json;
 use weft_agent_core::id::DeviceId;
 use weft_agent_core::membership::Role;
-use weft_agent_core::workspace::command::{Command, DeviceDetail, MemberDetail, Members, Reply};
+use weft_agent_core::workspace::command::{Command, DeviceDetail, MemberDetail, Members, RecoveryDeed, Reply};
 
 use super::answer::{Outcome, PATIENCE, unexpected};
-use super::report;
 use super::space::Shared;
-use super::wire::Failure;
+use super::wire::{Failure, Hidden};
+use super::{enrol, report};
 
 /// Who belongs.
 pub(crate) async fn ask(shared: &Shared) -> Result<Box<Members>, Failure> {
@@ -57,20 +57,30 @@ async fn act(shared: &Shared, command: Command, name: &str) -> Outcome {
     Ok(json!({"done": true, "name": name}))
 }
 
-pub(crate) async fn remove(shared: &Shared, who: &str) -> Outcome {
+pub(crate) async fn remove(shared: &Shared, who: &str, recovery_key: Option<&Hidden>) -> Outcome {
     let members = ask(shared).await?;
     let member = find(&members, who)?;
-    act(shared, Command::RemoveMember(member.root), &member.name).await
+    let command = match recovery_key {
+        None => Command::RemoveMember(member.root),
+        Some(words) => Command::ByRecoveryKey(Box::new(enrol::recovery_key(words)?), RecoveryDeed::Remove(member.root)),
+    };
+    act(shared, command, &member.name).await
 }
 
-pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str) -> Outcome {
+pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str, recovery_key: Option<&Hidden>) -> Outcome {
     // Keepers need an agent that serves what it cannot read; there is none yet.
     let role = report::role_of(role)
         .filter(|role| *role > Role::Keeper)
         .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; reader, writer, admin or owner")))?;
     let members = ask(shared).await?;
     let member = find(&members, who)?;
-    act(shared, Command::SetRole(member.root, role), &member.name).await
+    let command = match recovery_key {
+        None => Command::SetRole(member.root, role),
+        Some(words) => {
+            Command::ByRecoveryKey(Box::new(enrol::recovery_key(words)?), RecoveryDeed::Role(member.root, role))
+        }
+    };
+    act(shared, command, &member.name).await
 }
 
 pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: bool) -> Outcome {
@@ -127,6 +137,7 @@ mod tests {
             id: DeviceId([byte; 16]),
             label: label.to_owned(),
             active: true,
+            certified_by: None,
             me: false,
             takes: vec![DeviceId([byte; 16])],
         };

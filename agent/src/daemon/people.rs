@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use weft_agent_core::identity::Certifier;
 
+use super::enrol;
 use super::run::Daemon;
 use super::wire::{Failure, Hidden};
 use crate::account::{AccountError, root_did};
@@ -60,6 +62,7 @@ pub(super) fn show(daemon: &Arc<Daemon>) -> Outcome {
         json!({
             "name": identity.name, "did": root_did(&identity.root_public.sign.0), "device": identity.label,
             "device_id": identity.device.id().to_string(), "has_root": identity.root.is_some(),
+            "by_root": identity.cert.certifier() == Certifier::Root,
         })
     });
     let account = daemon.access.account.profile()?.map(|profile| {
@@ -71,7 +74,7 @@ pub(super) fn show(daemon: &Arc<Daemon>) -> Outcome {
     Ok(json!({"member": member, "account": account}))
 }
 
-pub(super) async fn attest(daemon: &Arc<Daemon>, name: &str) -> Outcome {
+pub(super) async fn attest(daemon: &Arc<Daemon>, name: &str, words: Option<&Hidden>) -> Outcome {
     let asked = name.trim().trim_start_matches('@');
     let profile = daemon.access.account.profile()?.ok_or(AccountError::None)?;
     if asked != profile.did && !asked.eq_ignore_ascii_case(&profile.handle) {
@@ -83,6 +86,7 @@ pub(super) async fn attest(daemon: &Arc<Daemon>, name: &str) -> Outcome {
     let member = identity::load(&daemon.home.identity_file())?.ok_or_else(|| {
         Failure::usage("there is no identity yet that could be attested; it is made by `weft init`, `up` or `join`")
     })?;
+    let (member, _) = enrol::with_root(member, words)?;
     let profile = daemon.access.account.attest(&member).await?;
     let attested = profile.attested.map(|it| json!({"root": it.root, "uri": it.uri, "verified_ms": it.verified_ms}));
     Ok(json!({"did": profile.did, "handle": profile.handle, "attested": attested}))

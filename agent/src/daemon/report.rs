@@ -15,8 +15,8 @@ use weft_agent_core::workspace::input::LinkKind;
 use super::space::Shared;
 use crate::account::root_did;
 
-/// One workspace; `status` is absent while it cannot answer.
-pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
+/// One workspace; `status` is absent while it cannot answer. `reminders` are of the agent as a whole.
+pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[String]) -> Value {
     let mut problems: Vec<String> = shared.problem().into_iter().collect();
     let mut reading = 0;
     if let Some(glance) = shared.glance() {
@@ -42,6 +42,10 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
     problems.extend(status.problems.iter().cloned());
     if let Some(Knocking::Refused(why)) = &status.knocking {
         problems.push(why.clone());
+    }
+    problems.extend(reminders.iter().cloned());
+    if status.only_owner {
+        problems.push(only_owner(&name));
     }
     let links: Vec<Value> = status
         .links
@@ -91,6 +95,14 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         "requests": status.requests,
         "knocking": status.knocking.as_ref().map(knocking),
     })
+}
+
+/// What the only owner of a workspace without a recovery key is told.
+pub(crate) fn only_owner(name: &str) -> String {
+    format!(
+        "You are the only owner of '{name}', and it has no recovery key: without your words nobody can decide there any more. \
+         Name a second owner: weft members role WHO owner"
+    )
 }
 
 fn kind(kind: LinkKind) -> &'static str {
@@ -188,6 +200,7 @@ pub(crate) fn members(members: &Members) -> Value {
     let device = |device: &DeviceDetail| {
         json!({
             "id": device.id.to_string(), "label": device.label, "active": device.active, "me": device.me,
+            "certified_by": device.certified_by.map(|by| by.to_string()),
             "takes": device.takes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     };

@@ -271,7 +271,7 @@ impl Daemon {
         if let Some(env) = &*env {
             return Ok(Arc::clone(env));
         }
-        let identity = identity::load(&self.home.identity_file())?
+        let identity = identity::current(&self.home)?
             .ok_or_else(|| anyhow::anyhow!("the identity file is gone; restore it from a backup"))?;
         let tls = transport::tls(self.ca_file.as_deref())?;
         let (runtime, access) = (self.runtime.clone(), Arc::clone(&self.access));

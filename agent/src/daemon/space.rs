@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 use weft_agent_core::files::LogEntry;
 use weft_agent_core::id::WorkspaceId;
+use weft_agent_core::identity::DeviceCert;
 use weft_agent_core::workspace::command::{Command, Reply, RequestId};
 use weft_agent_core::workspace::input::{Input, LinkKind};
 
@@ -164,6 +165,12 @@ impl Shared {
             entry.joining = false;
             entry.name = name;
         });
+    }
+    pub(super) fn enrolled(&self, cert: &DeviceCert, name: &str) {
+        // Told again at the next start if it could not be kept.
+        if let Err(error) = identity::take_certificate(&self.home, cert, name) {
+            tracing::error!(%error, "the certificate of this device cannot be kept");
+        }
     }
     pub(crate) fn set_paused(&self, paused: bool) {
         self.lock().paused = paused;
@@ -360,7 +367,7 @@ fn supervise(shared: &Arc<Shared>, mut start: Start) {
 }
 
 fn run(shared: &Arc<Shared>, start: &Start, born: Option<Box<dyn Machine + Send>>) -> anyhow::Result<End> {
-    let identity = identity::load(&start.home.identity_file())?
+    let identity = identity::current(&start.home)?
         .ok_or_else(|| anyhow::anyhow!("the identity file is gone; restore it from a backup"))?;
     let marker = Marker { workspace: start.id, device: identity.device.id() };
     let watermark = WatermarkFile::open(&start.home.watermark_file(&start.id))?;

@@ -27,12 +27,61 @@ pub(crate) enum Request {
         name: String,
         relays: Vec<String>,
         display_name: Option<String>,
+        /// Once they are confirmed. Secret.
+        words: Option<Hidden>,
+        /// Whether to make a recovery key.
+        recovery_key: bool,
     },
     /// Join by a link. Secret.
     Join {
         dir: PathBuf,
         link: String,
         display_name: Option<String>,
+        words: Option<Hidden>,
+    },
+    /// Join as a further device of a member, by a pass. Secret.
+    Enrol {
+        dir: PathBuf,
+        pass: Hidden,
+        words: Option<Hidden>,
+        display_name: Option<String>,
+    },
+    /// The words, while they are here, and what leads back. The answer is secret.
+    Words,
+    /// The person has them: erase them here. Secret.
+    ForgetWords {
+        words: Hidden,
+    },
+    /// Write all of a workspace into one file. Secret.
+    Export {
+        dir: PathBuf,
+        file: PathBuf,
+        passphrase: Hidden,
+    },
+    /// Begin from such a file. Secret.
+    Import {
+        file: PathBuf,
+        dir: PathBuf,
+        passphrase: Hidden,
+        words: Hidden,
+    },
+    /// A pass for a member's further device.
+    PassFor {
+        dir: PathBuf,
+        who: String,
+    },
+    /// A pass for another device of ours. The answer is secret.
+    Pair {
+        dir: PathBuf,
+        for_ms: u64,
+    },
+    Pairing {
+        dir: PathBuf,
+    },
+    AcceptDevice {
+        dir: PathBuf,
+        device: String,
+        same: bool,
     },
     Leave {
         dir: PathBuf,
@@ -67,11 +116,13 @@ pub(crate) enum Request {
     RemoveMember {
         dir: PathBuf,
         who: String,
+        recovery_key: Option<Hidden>,
     },
     SetRole {
         dir: PathBuf,
         who: String,
         role: String,
+        recovery_key: Option<Hidden>,
     },
     RevokeDevice {
         dir: PathBuf,
@@ -121,6 +172,7 @@ pub(crate) enum Request {
     /// Publish which member the account is.
     Attest {
         name: String,
+        words: Option<Hidden>,
     },
     /// Read or set what a relay may know of us.
     RelayIdentity {

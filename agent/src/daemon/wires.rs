@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weft_agent_core::disk::{FolderAction, RelPath};
 use weft_agent_core::files::{ActionId, Halt, LogEntry};
+use weft_agent_core::identity::DeviceCert;
 use weft_agent_core::workspace::command::{Reply, RequestId};
 use weft_agent_core::workspace::input::LinkId;
 use weft_agent_core::workspace::output::Rank;
@@ -85,6 +86,9 @@ impl Effects for Wires {
     fn admitted(&mut self, name: String) {
         self.shared.admitted(name);
         self.open_folder();
+    }
+    fn enrolled(&mut self, cert: DeviceCert, name: String) {
+        self.shared.enrolled(&cert, &name);
     }
     fn event(&mut self, entry: LogEntry) {
         self.shared.event(entry);

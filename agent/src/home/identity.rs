@@ -6,25 +6,53 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use weft_agent_core::identity::LocalIdentity;
+use weft_agent_core::identity::{DeviceCert, LocalIdentity};
 use zeroize::Zeroizing;
 
 use crate::durable;
 use crate::engine::OsRandom;
+use crate::home::Home;
 
 /// Reads the identity, or makes one with this display name on first use. A name given later replaces the name.
 pub(crate) fn load_or_create(path: &Path, name: Option<&str>) -> anyhow::Result<LocalIdentity> {
     if let Some(mut identity) = load(path)? {
         if let Some(name) = name.filter(|name| *name != identity.name) {
             identity.name = name.to_owned();
-            durable::replace(path, &Zeroizing::new(identity.to_bytes().to_vec()))?;
+            save(path, &identity)?;
         }
         return Ok(identity);
     }
     let name = name.map_or_else(user_name, str::to_owned);
     let identity = LocalIdentity::generate(&mut OsRandom, &name, &host_label());
-    durable::create_new(path, &Zeroizing::new(identity.to_bytes().to_vec()))?;
+    durable::create_new(path, &identity.to_bytes())?;
     Ok(identity)
+}
+
+/// Keeps an identity, durably; what stood there before is written over.
+pub(crate) fn save(path: &Path, identity: &LocalIdentity) -> std::io::Result<()> {
+    durable::replace_erasing(path, &identity.to_bytes())
+}
+
+/// Who this agent is, also while it waits to be let in as a device.
+pub(crate) fn current(home: &Home) -> anyhow::Result<Option<LocalIdentity>> {
+    match load(&home.identity_file())? {
+        Some(identity) => Ok(Some(identity)),
+        None => load(&home.pairing_file()),
+    }
+}
+
+/// This device was let in as one of the member that `cert` names: keeps that.
+pub(crate) fn take_certificate(home: &Home, cert: &DeviceCert, name: &str) -> anyhow::Result<()> {
+    let Some(identity) = current(home)? else { anyhow::bail!("the identity file is gone; restore it from a backup") };
+    let known = identity.root_public == cert.root() && identity.name == name;
+    if !known {
+        // One that was certified before keeps its certificate: it may be by the root, which is worth more.
+        let cert = if identity.root_public == cert.root() { &identity.cert } else { cert };
+        let certified = identity.certified(cert.clone(), name);
+        let certified = certified.ok_or_else(|| anyhow::anyhow!("the certificate is another device's"))?;
+        save(&home.identity_file(), &certified)?;
+    }
+    Ok(durable::remove_erasing(&home.pairing_file())?)
 }
 
 /// Reads the identity, if there is one.
@@ -81,5 +109,27 @@ mod tests {
         assert_eq!(account(list, 1000).as_deref(), Some("ann"));
         assert_eq!(account(list, 0).as_deref(), Some("root"));
         assert_eq!(account(list, 7), None);
+    }
+
+    /// The keys of a device that was let in become the identity, once; an identity that is there already only learns its
+    /// name, and another device's certificate changes nothing.
+    #[test]
+    fn keys_that_were_certified_become_the_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::resolve(Some(dir.path())).unwrap();
+        home.prepare().unwrap();
+        let ada = LocalIdentity::generate(&mut OsRandom, "ada", "desk");
+        let phone = LocalIdentity::provisional(&mut OsRandom, "someone", "phone");
+        save(&home.pairing_file(), &phone).unwrap();
+        assert!(load(&home.identity_file()).unwrap().is_none());
+        assert_eq!(current(&home).unwrap().unwrap().device.id(), phone.device.id());
+        assert!(take_certificate(&home, &ada.cert, "ada").is_err());
+        let cert = DeviceCert::by_device(&ada.device, ada.root_public, phone.device.public());
+        for name in ["ada", "ada", "ada l."] {
+            take_certificate(&home, &cert, name).unwrap();
+            let kept = load(&home.identity_file()).unwrap().unwrap();
+            assert_eq!((kept.root_public, kept.name.as_str(), kept.label.as_str()), (ada.root_public, name, "phone"));
+        }
+        assert!(!home.pairing_file().exists());
     }
 }

@@ -303,6 +303,7 @@ impl Machine for Toy {
                     name: String::new(),
                     state: State::Active,
                     settled,
+                    folder_settled: settled,
                     files: 0,
                     document_bytes: 0,
                     changes: 0,
@@ -319,6 +320,7 @@ impl Machine for Toy {
                     device: DeviceId([self.device; 16]),
                     requests: 0,
                     knocking: None,
+                    only_owner: false,
                 };
                 self.out.push_back(Output::Reply(request, Reply::Status(Box::new(status))));
             }

@@ -53,6 +53,26 @@ impl LocalIdentity {
         let root_public = root.public();
         Self { root: Some(root), root_public, device, cert, name: clean_name(name), label: clean_name(label) }
     }
+    /// A new device that another device of some member is about to certify: it belongs to nobody yet, and nobody knows the
+    /// words of the member that its certificate names.
+    #[must_use]
+    pub fn provisional(rng: &mut dyn CryptoRng, name: &str, label: &str) -> Self {
+        Self { root: None, ..Self::generate(rng, name, label) }
+    }
+    /// The same with the root secret at hand, for what only that can do, and with the root's own certificate. `None` if
+    /// the secret is another member's.
+    #[must_use]
+    pub fn with_root(&self, root: RootSecret) -> Option<Self> {
+        let same = root.public() == self.root_public;
+        same.then(|| Self { cert: DeviceCert::by_root(&root, self.device.public()), root: Some(root), ..self.clone() })
+    }
+    /// The same as a device of the member that certified it. `None` if the certificate is another device's.
+    #[must_use]
+    pub fn certified(&self, cert: DeviceCert, name: &str) -> Option<Self> {
+        let (same, root_public) = (cert.device() == self.device.public(), cert.root());
+        let root = self.root.clone().filter(|root| root.public() == root_public);
+        same.then(|| Self { root, root_public, cert, name: clean_name(name), ..self.clone() })
+    }
     /// For a file that only its owner can read: holds the secrets.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
@@ -128,5 +148,25 @@ mod tests {
         identity.cert = other.cert;
         assert_eq!(LocalIdentity::from_bytes(&identity.to_bytes()).unwrap_err(), IdentityError::Mismatch);
         assert!(LocalIdentity::from_bytes(&[0x86]).is_err());
+    }
+
+    /// A provisional device becomes one of the member that certifies it, and of no other; the words of another member are
+    /// not taken for its own.
+    #[test]
+    fn a_device_takes_its_own_certificate_only() {
+        let mut rng = ChaCha20Rng::from_seed([9; 32]);
+        let ada = LocalIdentity::generate(&mut rng, "Ada", "laptop");
+        let phone = LocalIdentity::provisional(&mut rng, "someone", "phone");
+        assert!(phone.root.is_none() && phone.root_public != ada.root_public);
+        let cert = DeviceCert::by_device(&ada.device, ada.root_public, phone.device.public());
+        assert!(ada.certified(cert.clone(), "Ada").is_none(), "another device's certificate");
+        let phone = phone.certified(cert, "Ada").unwrap();
+        assert_eq!((phone.root_public, phone.name.as_str(), phone.label.as_str()), (ada.root_public, "Ada", "phone"));
+        assert!(LocalIdentity::from_bytes(&phone.to_bytes()).unwrap().root.is_none());
+        let whole = phone.with_root(ada.root.clone().unwrap()).unwrap();
+        assert_eq!(whole.cert.certifier(), crate::identity::Certifier::Root);
+        assert_eq!(whole.device.id(), phone.device.id());
+        let other = LocalIdentity::generate(&mut rng, "Bob", "desk");
+        assert!(phone.with_root(other.root.unwrap()).is_none());
     }
 }

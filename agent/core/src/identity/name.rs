@@ -43,7 +43,11 @@ pub(crate) fn read_name(reader: &mut Reader<'_>) -> Decoded<String> {
 /// Four BIP-39 words (44 bits) of the hash of a root key, to compare aloud.
 #[must_use]
 pub fn fingerprint(root: &RootKey) -> String {
-    let hash = hash::h("fingerprint", &[&root.0]);
+    four_words(&hash::h("fingerprint", &[&root.0]))
+}
+
+/// The first 44 bits of a hash as four BIP-39 words.
+pub(crate) fn four_words(hash: &[u8; 32]) -> String {
     let bits = hash.iter().take(6).fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte)) >> 4;
     let list = bip39::Language::English.word_list();
     let word = |shift: u32| list.get((bits >> shift) as usize & 0x7ff).copied().unwrap_or_default();

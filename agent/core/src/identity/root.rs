@@ -15,9 +15,9 @@ use crate::secret::Secret;
 use crate::sign::is_sound_key;
 use crate::wrap::{is_sound_kem_key, kem_public};
 
-/// The words are not 24 words of the English list with a right checksum.
+/// They are not 24 words of the English list with a right checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("these are not the 24 words of an identity: check their spelling and their order")]
+#[error("these are not 24 words of that kind: check their spelling and their order")]
 pub struct WordsError;
 
 /// A member's root secret. Whoever has it is that member.
@@ -38,9 +38,7 @@ impl RootSecret {
     /// From the 32 bytes that the 24 words spell.
     #[must_use]
     pub fn from_entropy(entropy: &Secret) -> Self {
-        // 32 bytes are a length BIP-39 knows; the fallback is never taken and would give other words, not weak keys.
-        let seed = Mnemonic::from_entropy_in(Language::English, entropy.expose())
-            .map_or_else(|_| Zeroizing::new([0; 64]), |words| Zeroizing::new(words.to_seed_normalized("")));
+        let seed = seed_of(entropy);
         let salt = format!("{}root", hash::PREFIX);
         let sign = hash::derive(salt.as_bytes(), seed.as_ref(), &[b"sign"]);
         let kem = hash::derive(salt.as_bytes(), seed.as_ref(), &[b"kem"]);
@@ -48,18 +46,17 @@ impl RootSecret {
     }
 
     /// From 24 words, in any case and spacing.
+    ///
+    /// # Errors
+    /// [`WordsError`] if they are no 24 words with a right checksum.
     pub fn from_words(words: &str) -> Result<Self, WordsError> {
-        let words = Zeroizing::new(words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
-        let mnemonic = Mnemonic::parse_in_normalized(Language::English, &words).map_err(|_| WordsError)?;
-        let entropy = Zeroizing::new(mnemonic.to_entropy());
-        Secret::from_slice(&entropy).map(|entropy| Self::from_entropy(&entropy)).ok_or(WordsError)
+        entropy_of(words).map(|entropy| Self::from_entropy(&entropy))
     }
 
     /// The 24 words. A secret: show them once, on a terminal.
     #[must_use]
     pub fn words(&self) -> Zeroizing<String> {
-        let words = Mnemonic::from_entropy_in(Language::English, self.entropy.expose());
-        Zeroizing::new(words.map(|words| words.words().collect::<Vec<_>>().join(" ")).unwrap_or_default())
+        words_of(&self.entropy)
     }
 
     /// The bytes the words spell, for a protected file.
@@ -82,6 +79,27 @@ impl RootSecret {
     pub fn kem_secret(&self) -> &Secret {
         &self.kem
     }
+}
+
+/// The BIP-39 seed of 32 bytes of entropy, with an empty passphrase.
+pub(super) fn seed_of(entropy: &Secret) -> Zeroizing<[u8; 64]> {
+    // 32 bytes are a length BIP-39 knows; the fallback is never taken and would give other words, not weak keys.
+    Mnemonic::from_entropy_in(Language::English, entropy.expose())
+        .map_or_else(|_| Zeroizing::new([0; 64]), |words| Zeroizing::new(words.to_seed_normalized("")))
+}
+
+/// The 24 words that spell 32 bytes.
+pub(super) fn words_of(entropy: &Secret) -> Zeroizing<String> {
+    let words = Mnemonic::from_entropy_in(Language::English, entropy.expose());
+    Zeroizing::new(words.map(|words| words.words().collect::<Vec<_>>().join(" ")).unwrap_or_default())
+}
+
+/// The 32 bytes that 24 words spell, in any case and spacing.
+pub(super) fn entropy_of(words: &str) -> Result<Secret, WordsError> {
+    let words = Zeroizing::new(words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
+    let mnemonic = Mnemonic::parse_in_normalized(Language::English, &words).map_err(|_| WordsError)?;
+    let entropy = Zeroizing::new(mnemonic.to_entropy());
+    Secret::from_slice(&entropy).ok_or(WordsError)
 }
 
 impl core::fmt::Debug for RootSecret {

@@ -13,11 +13,12 @@ use rand_core::SeedableRng;
 use super::script::Cast;
 use super::world::{World, author};
 use crate::content::PieceRef;
+use crate::enrol::{Pass, Way, pairing_words};
 use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct};
 use crate::epoch::{Commitments, Epoch};
 use crate::hash;
-use crate::id::{ChainId, ChangeHash, DeviceId, EpochId, Link, OpId, PieceId, WorkspaceId};
-use crate::identity::{DeviceCert, DeviceKeys, DevicePublic, RootSecret, fingerprint};
+use crate::id::{ChainId, ChangeHash, DeviceId, EpochId, Link, OpId, PieceId, RootKey, WorkspaceId};
+use crate::identity::{DeviceCert, DeviceKeys, DevicePublic, RecoveryKey, RootSecret, fingerprint};
 use crate::invite::InviteSecret;
 use crate::invite_link::InviteLink;
 use crate::key_packet::{KeyPacket, recipients};
@@ -179,6 +180,7 @@ fn cases() -> Vec<Case> {
     case("root-words", "root", &[("words", words.clone())]);
     case("root-checksum", "root", &[("words", words.replace("legal", "lethal"))]);
     case("root-12-words", "root", &[("words", ["zoo "; 11].concat() + "wrong")]);
+    case("recovery-key", "recovery", &[("words", words.clone())]);
     case("device-seed", "device", &[("seed", hex(&[2; 32])), ("audience", "relay.example:443".to_owned())]);
     let cert = world.founder.cert.bytes().to_vec();
     case("cert-root", "cert", &[("bytes", hex(&cert))]);
@@ -459,6 +461,25 @@ fn cases() -> Vec<Case> {
     case("link-control-character", "link", &[("text", control.to_text())]);
     case("link-url-space", "link", &[("text", InviteLink { urls: vec!["ws://a b".to_owned()], ..link }.to_text())]);
 
+    // Passes.
+    let pass = Pass {
+        way: Way::Device,
+        workspace,
+        secret: Secret::new([6; 32]),
+        op_heads: vec![OpId([7; 32])],
+        root: RootKey([8; 32]),
+        urls: vec!["wss://relay.example".to_owned()],
+        name: "notes".to_owned(),
+    };
+    let text = pass.to_text();
+    let other = Pass { way: Way::Words, ..pass.clone() };
+    case("pass-device", "pass", &[("text", text.clone())]);
+    case("pass-words", "pass", &[("text", other.to_text())]);
+    case("pass-cut-short", "pass", &[("text", text[..text.len() - 3].to_owned())]);
+    case("pass-as-link", "pass", &[("text", text.replace("weft-pass:", "weft:"))]);
+    case("pass-newer", "pass", &[("text", text.replace("weft-pass:A", "weft-pass:B"))]);
+    case("pass-no-ops", "pass", &[("text", Pass { op_heads: vec![], ..pass }.to_text())]);
+
     // Pieces.
     let (reference, sealed) = piece::seal_piece(&[9; 1000], &mut rng).unwrap();
     let fields = |reference: &PieceRef, bytes: &[u8]| {
@@ -499,6 +520,29 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
                 say("sign", root.public().sign.to_string());
                 say("kem", hex(&root.public().kem));
                 say("fingerprint", fingerprint(&root.public().sign));
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "recovery" => match RecoveryKey::from_words(&inputs["words"]) {
+            Ok(key) => {
+                say("sign", hex(&key.public()));
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "pass" => match Pass::parse(&inputs["text"]) {
+            Ok(pass) => {
+                let (door, device) = (pass.door(), DeviceKeys::from_seed(&Secret::new([2; 32])));
+                say("way", if pass.way == Way::Device { "device".to_owned() } else { "words".to_owned() });
+                say("workspace", pass.workspace.to_string());
+                say("op", pass.op_heads.first().map(ToString::to_string).unwrap_or_default());
+                say("root", pass.root.to_string());
+                say("name", pass.name.clone());
+                say("urls", pass.urls.join(" "));
+                say("psk", hex(door.psk.expose()));
+                say("kem", hex(&crate::wrap::kem_public(&door.kem)));
+                say("room", door.room.id.to_string());
+                // Of the device whose seed is 32 times 02.
+                say("pairing-words", pairing_words(&door, &device.public()));
             }
             Err(wrong) => return error(wrong),
         },
@@ -563,6 +607,7 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
                 say("room", epoch.room().id.to_string());
                 say("room-key", hex(&epoch.room().public()));
                 say("lobby-room", epoch.lobby().room.id.to_string());
+                say("door", hex(epoch.door().expose()));
                 say("lobby-seal", hex(epoch.lobby().seal.expose()));
                 say("tag-of-zeros", hex(&epoch.tag(&[0; 24])));
                 say("head-key-of-zeros", hex(hash::message_key(&epoch.keys.head, &[0; 24]).0.expose()));

@@ -15,7 +15,7 @@ use super::links::{Purpose, Route};
 use super::output::{Output, Rank};
 use super::receive::op_key;
 use super::{Phase, Workspace};
-use crate::epoch::RoomKey;
+use crate::epoch::{Epoch, RoomKey};
 use crate::hash::h;
 use crate::id::{DeviceId, OpId};
 use crate::identity::{LocalIdentity, fingerprint};
@@ -206,7 +206,7 @@ impl Workspace {
         }
         let due = match &self.phase {
             Phase::Joining(joining) => joining.next_mono <= now.mono_ms,
-            Phase::Active | Phase::Left => false,
+            Phase::Enrolling(_) | Phase::Active | Phase::Left => false,
         };
         if due {
             let doors: Vec<_> = self
@@ -231,7 +231,7 @@ impl Workspace {
     pub(super) fn admission_deadline(&self) -> Option<u64> {
         let joining = match &self.phase {
             Phase::Joining(joining) => Some(joining.next_mono),
-            Phase::Active | Phase::Left => None,
+            Phase::Enrolling(_) | Phase::Active | Phase::Left => None,
         };
         self.knocks.pending.iter().map(|pending| pending.due_mono).chain(joining).min()
     }
@@ -354,12 +354,18 @@ impl Workspace {
     /// We are in: what the answer brought becomes ours. The opener has checked that it is what the link promised.
     fn admitted(&mut self, answer: Answer, tx: &Tx<'_>) {
         let Answer { ops, welcome: _, epoch } = answer;
+        tx.delete(Table::Meta, JOINING);
+        self.come_in(ops, epoch, tx);
+        self.effects.push(Output::Admitted { name: self.name.clone() });
+    }
+
+    /// From now on this is our membership, and we are in it.
+    pub(super) fn come_in(&mut self, ops: OpSet, epoch: Epoch, tx: &Tx<'_>) {
         for (order, op) in (0..).zip(ops.ops()) {
             tx.put(Table::Ops, op_key(order, &op.id()), op.bytes().clone());
         }
         tx.put(Table::Meta, GENESIS, ops.genesis().bytes().to_vec());
-        tx.delete(Table::Meta, JOINING);
-        // Whoever welcomed us may be gone before it tells the others: we can.
+        // Whoever let us in may be gone before it tells the others: we can.
         self.let_in_with(ops.ops().map(SignedOp::id), tx);
         self.name = ops.genesis().workspace_name().to_owned();
         self.membership = evaluate(&ops);
@@ -367,7 +373,6 @@ impl Workspace {
         self.phase = Phase::Active;
         self.problems.clear();
         self.keep_epoch(epoch, tx);
-        self.effects.push(Output::Admitted { name: self.name.clone() });
     }
 
     /// Makes an invite; the link.

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 
 use super::admission::{Joining, Knocks};
 use super::effects::Effects;
+use super::enrol::Enrolling;
 use super::epochs::Packets;
 use super::links::Links;
 use super::outbox::{Batch, OpsBody, Outbox};
@@ -19,6 +21,7 @@ use super::reconcile::{Beacons, Owed};
 use super::relays::RelayList;
 use super::serving::Serving;
 use super::{Own, Phase, Workspace, blobs, seeded};
+use crate::enrol::Pass;
 use crate::epoch::Epoch;
 use crate::files::{Files, Identity};
 use crate::frontier::{Frontier, Tip};
@@ -65,12 +68,13 @@ mod key {
     pub(in crate::workspace) const DEVICE: &[u8] = b"device";
     pub(in crate::workspace) const INCARNATION: &[u8] = b"incarnation";
     pub(in crate::workspace) const JOINING: &[u8] = b"joining";
+    pub(in crate::workspace) const ENROLLING: &[u8] = b"enrolling";
     pub(in crate::workspace) const LEFT: &[u8] = b"left";
     pub(in crate::workspace) const PAUSED: &[u8] = b"paused";
     pub(in crate::workspace) const REBORN: &[u8] = b"reborn";
     pub(in crate::workspace) const TIP: &[u8] = b"tip/";
 }
-pub(super) use key::{GENESIS, INCARNATION, JOINING, LEFT, PAUSED, REBORN};
+pub(super) use key::{ENROLLING, GENESIS, INCARNATION, JOINING, LEFT, PAUSED, REBORN};
 
 /// What differs between the three ways to begin.
 struct Parts {
@@ -90,13 +94,37 @@ impl Parts {
     /// Of a machine that holds a link and waits to be let in.
     fn joining(setup: Setup, mut rng: ChaCha20Rng, now: Timestamp, link: &InviteLink, incarnation: u64) -> Self {
         let joining = Joining::new(link.clone(), &setup.identity, now, &mut rng);
+        let phase = Phase::Joining(Box::new(joining));
+        Self::outside(setup, rng, (link.workspace, link.name.clone()), phase, incarnation)
+    }
+
+    /// Of a machine that holds a pass and waits to be let in.
+    fn enrolling(
+        setup: Setup,
+        mut rng: ChaCha20Rng,
+        now: Timestamp,
+        (pass, op): (Pass, Option<Bytes>),
+        incarnation: u64,
+    ) -> Self {
+        let of = (pass.workspace, pass.name.clone());
+        let enrolling = Enrolling::new(pass, op, &setup.identity, now, &mut rng);
+        Self::outside(setup, rng, of, Phase::Enrolling(Box::new(enrolling)), incarnation)
+    }
+
+    fn outside(
+        setup: Setup,
+        rng: ChaCha20Rng,
+        (id, name): (WorkspaceId, String),
+        phase: Phase,
+        incarnation: u64,
+    ) -> Self {
         Self {
-            id: link.workspace,
-            name: link.name.clone(),
+            id,
+            name,
             identity: setup.identity,
             rng,
             watermark: setup.watermark,
-            phase: Phase::Joining(Box::new(joining)),
+            phase,
             ops: None,
             keyring: Keyring::new(),
             frontier: Frontier::default(),
@@ -136,6 +164,7 @@ impl Workspace {
             blobs: blobs::Blobs::default(),
             parked: Parked::default(),
             knocks: Knocks::default(),
+            doors: super::enrol::Doors::default(),
             vouch: super::vouch::Vouch::open(read),
             verdicts: super::verdicts::Verdicts::open(read),
             packets: Packets::open(read),
@@ -163,9 +192,23 @@ impl Workspace {
     /// # Errors
     /// [`OpenError::NoRoot`] if the identity holds no root secret.
     pub fn create(setup: Setup, now: Timestamp, name: &str, relays: Vec<String>) -> Result<Self, OpenError> {
+        Self::create_with(setup, now, name, relays, None)
+    }
+
+    /// As [`Workspace::create`], naming the public half of a recovery key.
+    ///
+    /// # Errors
+    /// [`OpenError::NoRoot`] if the identity holds no root secret.
+    pub fn create_with(
+        setup: Setup,
+        now: Timestamp,
+        name: &str,
+        relays: Vec<String>,
+        recovery: Option<[u8; 32]>,
+    ) -> Result<Self, OpenError> {
         let mut rng = seeded(&setup);
         let genesis =
-            Genesis::found(&setup.identity, name, Policy::default(), None, &mut rng).ok_or(OpenError::NoRoot)?;
+            Genesis::found(&setup.identity, name, Policy::default(), recovery, &mut rng).ok_or(OpenError::NoRoot)?;
         let ops = OpSet::new(genesis.clone());
         let empty = MemoryStore::default();
         let parts = Parts {
@@ -214,6 +257,63 @@ impl Workspace {
         this
     }
 
+    /// Starts waiting at the door that a pass leads to, as a further device of its member; nothing in the folder is touched
+    /// before [`Output::Admitted`]. `op`: by words, what introduces this device, signed by its member's root; its parents
+    /// are the ops that the pass names.
+    #[must_use]
+    pub fn enrol(setup: Setup, now: Timestamp, pass: Pass, op: Option<SignedOp>) -> Self {
+        let empty = MemoryStore::default();
+        let rng = seeded(&setup);
+        let incarnation = setup.watermark.incarnation + 1;
+        let op = op.map(|op| op.bytes().clone());
+        let parts = Parts::enrolling(setup, rng, now, (pass, op), incarnation);
+        let mut this = Self::assemble(parts, &empty);
+        let tx = Tx::new(&empty);
+        this.write_start(&tx);
+        if let Phase::Enrolling(enrolling) = &this.phase {
+            tx.put(Table::Meta, ENROLLING, enrolling.to_row());
+            for url in &enrolling.pass().urls {
+                this.relays.set(url, now.wall_ms, true, &tx);
+            }
+        }
+        this.tell_addresses();
+        this.effects.commit(tx, this.own.watermark());
+        this
+    }
+
+    /// Begins as a device of its own from what an export holds: a membership in which this device is active, and all keys.
+    /// What others sealed is given to it one by one ([`Command::TakeIn`]). `None` without an epoch, or if this device is not
+    /// active.
+    ///
+    /// [`Command::TakeIn`]: super::command::Command::TakeIn
+    #[must_use]
+    pub fn restore(
+        setup: Setup,
+        now: Timestamp,
+        ops: OpSet,
+        mut epochs: Vec<Epoch>,
+        relays: &[String],
+    ) -> Option<Self> {
+        let empty = MemoryStore::default();
+        let rng = seeded(&setup);
+        let incarnation = setup.watermark.incarnation + 1;
+        let of = (ops.workspace(), ops.genesis().workspace_name().to_owned());
+        let last = epochs.pop()?;
+        let mut this = Self::assemble(Parts::outside(setup, rng, of, Phase::Left, incarnation), &empty);
+        let tx = Tx::new(&empty);
+        this.write_start(&tx);
+        this.come_in(ops, last, &tx);
+        this.membership.role_of(&this.my_device())?;
+        epochs.into_iter().for_each(|epoch| this.keep_epoch(epoch, &tx));
+        this.settle_news(now, &tx);
+        for relay in relays {
+            this.relays.set(relay, now.wall_ms, true, &tx);
+        }
+        this.effects.push(Output::Admitted { name: this.name.clone() });
+        this.effects.commit(tx, this.own.watermark());
+        Some(this)
+    }
+
     fn write_start(&self, tx: &Tx<'_>) {
         tx.put(Table::Meta, key::FORMAT, vec![FORMAT]);
         tx.put(Table::Meta, key::DEVICE, self.my_device().0.to_vec());
@@ -246,7 +346,11 @@ impl Workspace {
             .and_then(|row| Some(u64::from_be_bytes(row[..].try_into().ok()?)))
             .ok_or(OpenError::Damaged("incarnation"))?;
         let joining = read.get(Table::Meta, JOINING);
-        let parts = if let Some(text) = joining {
+        let enrolling = read.get(Table::Meta, ENROLLING);
+        let parts = if let Some(row) = enrolling {
+            let pass = Enrolling::parse_row(&row).ok_or(OpenError::Damaged("enrolling"))?;
+            Parts::enrolling(setup, rng, now, pass, incarnation)
+        } else if let Some(text) = joining {
             let text = std::str::from_utf8(&text).map_err(|_| OpenError::Damaged("joining"))?;
             let link = InviteLink::parse(text).map_err(|_| OpenError::Damaged("joining"))?;
             Parts::joining(setup, rng, now, &link, incarnation)
@@ -278,6 +382,7 @@ impl Workspace {
         }
         this.epochs_changed(now, &tx);
         if this.is_active() {
+            this.heal_certificate();
             this.effects.push(Output::Admitted { name: this.name.clone() });
         }
         this.tell_addresses();

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::files::{Halt, LogEntry, Resume};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
+use crate::identity::RecoveryKey;
 use crate::membership::Role;
 use crate::workspace::input::LinkKind;
 
@@ -69,8 +72,74 @@ pub enum Command {
         /// How many at most.
         limit: u32,
     },
+    /// Make a pass by which a member's further device comes here with its words. Answered by [`Reply::Pass`].
+    Pass {
+        /// The member.
+        root: RootKey,
+        /// LAN addresses of this agent now.
+        lan: Vec<String>,
+    },
+    /// Make a pass for another device of ours, and listen for it. Answered by [`Reply::Pass`].
+    Pair {
+        /// Monotonic time until which it may come.
+        until_mono_ms: u64,
+        /// LAN addresses of this agent now.
+        lan: Vec<String>,
+    },
+    /// What came of the last [`Command::Pair`]. Answered by [`Reply::Pairing`].
+    Pairing,
+    /// Whether the four words on both devices are the same: lets the device that asks in, or refuses it. Answered by
+    /// [`Reply::Done`].
+    AcceptDevice {
+        /// Whose words were compared.
+        device: DeviceId,
+        /// Whether they were the same.
+        same: bool,
+    },
+    /// The person has confirmed their words: from now on they are asked for. Answered by [`Reply::Done`].
+    ForgetRoot,
+    /// Take in an envelope that somebody kept, as if a peer had sent it. Answered by [`Reply::Done`].
+    TakeIn(Bytes),
+    /// Do this with the workspace's recovery key. Answered as [`Command::RemoveMember`].
+    ByRecoveryKey(Box<RecoveryKey>, RecoveryDeed),
     /// LAN addresses of this agent changed; beacons carry them.
     LanAddresses(Vec<String>),
+}
+
+/// What the recovery key is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryDeed {
+    /// Remove a member, an owner too.
+    Remove(RootKey),
+    /// Give a member a role, owner too.
+    Role(RootKey, Role),
+}
+
+/// Where the pairing with another device of ours stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pairing {
+    /// None is under way, or its time is over.
+    None,
+    /// Nobody came yet.
+    Waiting,
+    /// A device asks.
+    Asks {
+        /// Which.
+        device: DeviceId,
+        /// What it calls itself.
+        label: String,
+        /// Four words that it shows too.
+        words: String,
+    },
+    /// It is in.
+    Done {
+        /// Which.
+        device: DeviceId,
+        /// What it calls itself.
+        label: String,
+    },
+    /// Nobody was let in; why.
+    Failed(String),
 }
 
 /// An answer.
@@ -113,6 +182,10 @@ pub enum Reply {
         /// How many owners are needed, this one included.
         needed: usize,
     },
+    /// `weft-pass:…`, which leads a further device here.
+    Pass(String),
+    /// Where the pairing stands.
+    Pairing(Pairing),
     /// Log entries.
     Log(Vec<LogEntry>),
 }
@@ -233,6 +306,8 @@ pub struct DeviceDetail {
     pub label: String,
     /// Whether it belongs.
     pub active: bool,
+    /// The device of the same member that let it in; `None`: its member's words, or an invite.
+    pub certified_by: Option<DeviceId>,
     /// Whether it is this one.
     pub me: bool,
     /// It, and the active devices it certified: what its revocation takes.
@@ -289,6 +364,8 @@ pub struct Status {
     pub state: State,
     /// Nothing to send, receive, write or look at, and at least one scan was complete.
     pub settled: bool,
+    /// The folder was read once, and shows all that is held; whatever others hold.
+    pub folder_settled: bool,
     /// Files that exist.
     pub files: u64,
     /// Bytes of all stored documents.
@@ -321,6 +398,8 @@ pub struct Status {
     pub requests: u64,
     /// While joining: what was heard.
     pub knocking: Option<Knocking>,
+    /// We are the only owner, and there is no recovery key: without our words nobody can decide here any more.
+    pub only_owner: bool,
 }
 
 /// An open link.

@@ -40,7 +40,7 @@ fn is_gated(output: &Output) -> bool {
         // Who goes for good leaves a room after its last words, so after what those wait for.
         Output::Send { frame: ClientFrame::Leave { .. }, rank, .. } => *rank == Rank::Live,
         Output::Send { frame, .. } => matches!(frame, ClientFrame::Publish { .. } | ClientFrame::Send { .. }),
-        Output::Act(..) | Output::Reply(..) | Output::Admitted { .. } => true,
+        Output::Act(..) | Output::Reply(..) | Output::Admitted { .. } | Output::Enrolled { .. } => true,
         Output::Persist { .. }
         | Output::Close { .. }
         | Output::Look(_)

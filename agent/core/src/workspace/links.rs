@@ -28,6 +28,8 @@ pub(super) enum Purpose {
     Knock(OpId),
     /// Who missed epochs since this one asks here.
     Lobby(EpochId),
+    /// Further devices of members ask here: at the door of this epoch, or of a pass.
+    Door(Option<EpochId>),
 }
 
 /// Where a peer can be sent to.

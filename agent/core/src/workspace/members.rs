@@ -9,15 +9,24 @@ use super::admission::role_name;
 use super::command::{Because, DeviceDetail, MemberDetail, Members, ProposalDetail, Reply};
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, OpId, RootKey};
-use crate::identity::fingerprint;
+use crate::identity::{RecoveryKey, fingerprint};
 use crate::membership::{Lawful, OpSet, Role};
-use crate::op::{ChainPoint, Cut, OpBody, SignedOp, Signer};
+use crate::op::{ChainPoint, Cut, OpBody, OpSigner, SignedOp, Signer};
 use crate::store::Tx;
 use crate::time::Timestamp;
 
+/// With which key a member is changed.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// This device's.
+    Device,
+    /// The workspace's recovery key.
+    Recovery(&'a RecoveryKey),
+}
+
 impl Workspace {
     /// Removes a member, with all its devices.
-    pub(super) fn remove_member(&mut self, now: Timestamp, root: RootKey, tx: &Tx<'_>) -> Reply {
+    pub(super) fn remove_member(&mut self, now: Timestamp, root: RootKey, by: By<'_>, tx: &Tx<'_>) -> Reply {
         if root == self.identity.root_public.sign {
             return Reply::Refused("That is you: `weft leave` leaves a workspace.".into());
         }
@@ -31,7 +40,7 @@ impl Workspace {
         let (epoch, grant) = self.next_epoch(|id| stay.contains(id));
         let recipients = self.keys_for(&stay, |other, role| (*other != root).then_some(role));
         let name = self.member_name(&root);
-        self.rotate_by(now, OpBody::Remove { root, cut, epoch: grant }, epoch, &recipients, &name, tx)
+        self.rotate_by(now, by, OpBody::Remove { root, cut, epoch: grant }, epoch, &recipients, &name, tx)
     }
 
     /// Takes out devices; their members stay.
@@ -54,11 +63,12 @@ impl Workspace {
         let stay: Vec<DeviceId> = self.devices_but(|id| devices.contains(id));
         let (epoch, grant) = self.next_epoch(|id| stay.contains(id));
         let recipients = self.keys_for(&stay, |_, role| Some(role));
-        self.rotate_by(now, OpBody::Revoke { devices, cut, epoch: grant }, epoch, &recipients, &labels.join(", "), tx)
+        let body = OpBody::Revoke { devices, cut, epoch: grant };
+        self.rotate_by(now, By::Device, body, epoch, &recipients, &labels.join(", "), tx)
     }
 
     /// Changes a member's role; a demotion with a new epoch.
-    pub(super) fn set_role(&mut self, now: Timestamp, root: RootKey, role: Role, tx: &Tx<'_>) -> Reply {
+    pub(super) fn set_role(&mut self, now: Timestamp, root: RootKey, role: Role, by: By<'_>, tx: &Tx<'_>) -> Reply {
         let Some(before) = self.membership.members.get(&root).map(|member| member.role) else {
             return Reply::Refused("There is no such member; `weft members` lists them.".into());
         };
@@ -71,20 +81,14 @@ impl Workspace {
             let stay = self.devices_but(|_| false);
             let (epoch, grant) = self.next_epoch(|_| true);
             let recipients = self.keys_for(&stay, |other, now| Some(if *other == root { role } else { now }));
-            return self.rotate_by(
-                now,
-                OpBody::Role { root, role, cut, epoch: Some(grant) },
-                epoch,
-                &recipients,
-                &name,
-                tx,
-            );
+            let body = OpBody::Role { root, role, cut, epoch: Some(grant) };
+            return self.rotate_by(now, by, body, epoch, &recipients, &name, tx);
         }
         let body = OpBody::Role { root, role, cut: Cut::default(), epoch: None };
-        let Some(op) = self.sign_op(now, body) else { return not_joined() };
+        let Some(op) = self.sign_by(now, by, body) else { return not_joined() };
         let lawful = self.judge(&op);
         if lawful == Lawful::No {
-            return self.may_not(&name);
+            return self.may_not(by, &name);
         }
         self.publish_op(&op, tx);
         answer(lawful, &op)
@@ -105,19 +109,21 @@ impl Workspace {
     }
 
     /// Publishes an op with its epoch, if its author may.
+    #[allow(clippy::too_many_arguments)] // what an op with an epoch is made of; a struct would be unpacked at once
     fn rotate_by(
         &mut self,
         now: Timestamp,
+        by: By<'_>,
         body: OpBody,
         epoch: Epoch,
         recipients: &[([u8; 32], Role)],
         name: &str,
         tx: &Tx<'_>,
     ) -> Reply {
-        let Some(op) = self.sign_op(now, body) else { return not_joined() };
+        let Some(op) = self.sign_by(now, by, body) else { return not_joined() };
         let lawful = self.judge(&op);
         if lawful == Lawful::No {
-            return self.may_not(name);
+            return self.may_not(by, name);
         }
         if !self.hand_out(now, epoch, &op, recipients, tx) {
             return Reply::Refused(
@@ -136,7 +142,16 @@ impl Workspace {
         self.ops.as_ref().map_or(Lawful::No, |ops| ops.judge(op))
     }
 
-    fn may_not(&self, name: &str) -> Reply {
+    fn sign_by(&self, now: Timestamp, by: By<'_>, body: OpBody) -> Option<SignedOp> {
+        let By::Recovery(key) = by else { return self.sign_op(now, body) };
+        let heads = self.ops.as_ref()?.heads();
+        Some(SignedOp::make(&self.id, &heads, OpSigner::Recovery(key.signing_key()), now.wall_ms, body))
+    }
+
+    fn may_not(&self, by: By<'_>, name: &str) -> Reply {
+        if let By::Recovery(_) = by {
+            return Reply::Refused(format!("Not even the recovery key may do this to {name}: the last owner stays."));
+        }
         let mine = self.membership.role_of(&self.my_device()).map_or("nobody here any more", role_name);
         Reply::Refused(format!(
             "You are {mine} here and may not do this to {name}: admins act on writers, readers and keepers, owners on admins \
@@ -210,6 +225,7 @@ impl Workspace {
                         id: *id,
                         label: device.label.clone(),
                         active: device.active,
+                        certified_by: device.certified_by,
                         me: *id == self.my_device(),
                         takes: state.with_certified(*id),
                     })

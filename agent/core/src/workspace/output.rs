@@ -4,6 +4,7 @@ use weft_protocol::frame::ClientFrame;
 
 use crate::disk::{FolderAction, RelPath};
 use crate::files::{ActionId, Halt};
+use crate::identity::DeviceCert;
 use crate::store::Write;
 use crate::workspace::command::{Reply, RequestId};
 use crate::workspace::input::{LinkId, Token};
@@ -68,6 +69,13 @@ pub enum Output {
     /// Joined: the folder may be touched from now on.
     Admitted {
         /// The workspace's name.
+        name: String,
+    },
+    /// This device was let in as one of a member: keep that as its identity, durably.
+    Enrolled {
+        /// That it is the member's.
+        cert: DeviceCert,
+        /// The member's display name.
         name: String,
     },
     /// Something worth telling whoever follows: `weft log --follow`, progress bars.

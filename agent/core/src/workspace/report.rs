@@ -9,6 +9,7 @@ use super::admission::role_name;
 use super::birth::{LEFT, PAUSED};
 use super::command::{Command, LinkStatus, MemberStatus, OpenInvite, PeerStatus, Reply, RequestId, State, Status};
 use super::links::Purpose;
+use super::members::By;
 use super::output::Output;
 use super::{Phase, Workspace};
 use crate::files::{LogEntry, decode_log};
@@ -64,10 +65,25 @@ impl Workspace {
             Command::Approve(device) => self.approve(now, &device, tx),
             Command::Deny(device) => self.deny(now, &device, tx),
             Command::Members => Reply::Members(Box::new(self.members())),
-            Command::RemoveMember(root) => self.remove_member(now, root, tx),
-            Command::SetRole(root, role) => self.set_role(now, root, role, tx),
+            Command::RemoveMember(root) => self.remove_member(now, root, By::Device, tx),
+            Command::SetRole(root, role) => self.set_role(now, root, role, By::Device, tx),
             Command::RevokeDevices(devices) => self.revoke_devices(now, devices, tx),
             Command::Agree(op) => self.agree(now, op, tx),
+            Command::Pass { root, lan } => self.make_pass(now, root, &lan, tx),
+            Command::Pair { until_mono_ms, lan } => self.pair(now, until_mono_ms, &lan, tx),
+            Command::Pairing => self.pairing(),
+            Command::AcceptDevice { device, same } => self.accept_device(now, device, same, tx),
+            Command::ForgetRoot => {
+                self.forget_root();
+                Reply::Done
+            }
+            Command::TakeIn(envelope) => {
+                if self.is_active() {
+                    self.receive(now, envelope, tx);
+                }
+                Reply::Done
+            }
+            Command::ByRecoveryKey(key, deed) => self.by_recovery_key(now, &key, deed, tx),
             Command::Leave => {
                 self.leave(now, tx);
                 Reply::Done
@@ -233,6 +249,7 @@ impl Workspace {
             name: self.name.clone(),
             state: self.state(),
             settled: self.settled(),
+            folder_settled: self.scanned && self.files.settled() && self.blobs.pending() == 0,
             files: figures.files,
             document_bytes: figures.document_bytes,
             changes: figures.changes,
@@ -296,6 +313,7 @@ impl Workspace {
             device: me,
             requests: self.requests_waiting(now, read),
             knocking: self.knocking(),
+            only_owner: self.is_only_owner(),
         }
     }
 

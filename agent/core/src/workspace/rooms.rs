@@ -67,7 +67,11 @@ impl Workspace {
                 let key = joining.room();
                 rooms.insert(key.id, (Purpose::Knock(joining.invite()), key));
             }
+            super::Phase::Enrolling(_) => {
+                rooms.extend(self.door_rooms().into_iter().map(|(purpose, key)| (key.id, (purpose, key))));
+            }
             super::Phase::Active => {
+                rooms.extend(self.door_rooms().into_iter().map(|(purpose, key)| (key.id, (purpose, key))));
                 let left = self.epochs_of_former(now, FORMER_ROOMS_MAX);
                 for epoch in self.recent_epochs(now, EPOCH_ROOMS_MAX).into_iter().chain(left) {
                     let key = epoch.room().clone();
@@ -156,6 +160,11 @@ impl Workspace {
                     self.lobby_peopled(now, link, room);
                 }
             }
+            Purpose::Door(_) => {
+                if !peers.is_empty() {
+                    self.ask_at_door(now, link, room);
+                }
+            }
         }
     }
 
@@ -171,6 +180,7 @@ impl Workspace {
             Purpose::Epoch(_) => self.ask_later(now, link, room),
             Purpose::Knock(_) => self.knock_soon(now),
             Purpose::Lobby(_) => self.lobby_peopled(now, link, room),
+            Purpose::Door(_) => self.ask_at_door_soon(now),
         }
     }
 
@@ -210,6 +220,7 @@ impl Workspace {
             (Purpose::Knock(invite), Some(class::TO_DEVICE)) => self.at_the_door(now, route, invite, &payload, tx),
             (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.direct(now, route, &payload, tx),
             (Purpose::Lobby(_), Some(class::LOBBY)) => self.in_lobby(now, route, &payload, tx),
+            (Purpose::Door(door), Some(class::TO_DEVICE)) => self.at_a_door(now, route, door, &payload, tx),
             // A removed device may speak here: whoever knows of its removal takes nothing from this room. What those who did
             // not know it yet have sealed comes through the present epoch's.
             (Purpose::Epoch(epoch), Some(class::STORED)) if self.is_left_behind(&epoch) => {}

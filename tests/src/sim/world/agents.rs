@@ -196,7 +196,11 @@ impl<M: Machine> World<M> {
                 self.after(2_000_000, Step::Answer { host: index, boot, command });
             }
             // The root is never lost here: this says that a restored backup waits for a peer.
-            Output::Halted(Some(Halt::Root(_)) | None) | Output::Addresses { .. } | Output::Event(_) => {}
+            // Nobody enrols a further device here.
+            Output::Halted(Some(Halt::Root(_)) | None)
+            | Output::Addresses { .. }
+            | Output::Enrolled { .. }
+            | Output::Event(_) => {}
             Output::Admitted { .. } => self.admitted(index),
             Output::Reply(request, reply) => self.reply(index, request, reply),
         }
@@ -244,6 +248,8 @@ impl<M: Machine> World<M> {
             | Reply::Log(_)
             | Reply::Members(_)
             | Reply::Requests(_)
+            | Reply::Pairing(_)
+            | Reply::Pass(_)
             | Reply::Proposed { .. } => {}
         }
     }

@@ -1,0 +1,418 @@
+//! Requests to write all of a workspace into one file, and to begin from such a file with nobody there.
+//!
+//! Invariant: an export is written aside and put in place whole; it holds the workspace's keys, so it is sealed and for its
+//! owner only. Whoever begins from one is a device of its own, introduced by its member's words: an export restores no
+//! device, so no number is ever used twice. Spec: docs/sealing.md#export.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::json;
+use weft_agent_core::disk::RelPath;
+use weft_agent_core::epoch::Epoch;
+use weft_agent_core::hash;
+use weft_agent_core::identity::RootSecret;
+use weft_agent_core::membership::{OpSet, evaluate};
+use weft_agent_core::op::{Genesis, OpBody, OpSigner, SignedOp};
+use weft_agent_core::store::{Read as _, Table, Write as Row};
+use weft_agent_core::workspace::command::{Command, Reply, RequestId};
+use weft_agent_core::workspace::input::{Input, Token};
+use weft_agent_core::workspace::output::Output;
+
+use super::answer::{Outcome, PATIENCE, begins, listed, unexpected};
+use super::enrol;
+use super::run::Daemon;
+use super::space::Shared;
+use super::wire::{Failure, Hidden};
+use crate::engine::{self, Machine};
+use crate::export::age::{Opening, Sealing};
+use crate::export::{CHUNK_BYTES, FORMAT, FileHead, Header, Kind, read_record, write_record};
+use crate::folder::at;
+use crate::folder::ignore::Rules;
+use crate::folder::look::is_absence;
+use crate::folder::{marker, scan};
+use crate::host::watermark::WatermarkFile;
+use crate::store::Store;
+use crate::{clock, durable};
+
+/// Rows read at once: at most 8 MiB.
+const ROWS: usize = 16;
+/// Envelopes taken in between two commits.
+const BATCH: usize = 64;
+/// A workspace of many files takes a while to be written out.
+const SETTLE_MAX: Duration = Duration::from_secs(600);
+
+/// Runs `work`, in which a database that cannot be read unwinds.
+fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(done) => done,
+        Err(payload) => Err(anyhow::anyhow!("{}", crate::host::ended_by(payload))),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(move || guarded(work)).await;
+    Ok(done.map_err(|_| Failure::new("the work was given up; try again"))??)
+}
+
+/// Writes all of a workspace into one file.
+pub(super) async fn export(daemon: &Arc<Daemon>, shared: &Shared, file: PathBuf, passphrase: Hidden) -> Outcome {
+    if shared.is_joining() {
+        return Err(Failure::attention("this workspace is not joined yet; wait for `weft status`"));
+    }
+    if file.starts_with(&shared.path) {
+        return Err(Failure::usage(
+            "the export would be shared with everybody: put it outside of the workspace's folder",
+        ));
+    }
+    if file.exists() {
+        return Err(Failure::usage(format!("{} is there already", file.display())));
+    }
+    let Reply::Status(status) = shared.ask(Command::Status, PATIENCE).await? else { return unexpected() };
+    let header = Header {
+        format: FORMAT,
+        workspace: shared.id.to_string(),
+        name: status.name.clone(),
+        relays: status.relays.clone(),
+    };
+    let (replica, folder, to) = (daemon.home.replica_dir(&shared.id), shared.path.clone(), file.clone());
+    let files = blocking(move || write_export(&header, &replica, &folder, &to, &passphrase)).await?;
+    let bytes = std::fs::metadata(&file)?.len();
+    Ok(json!({"file": file, "name": status.name, "files": files, "bytes": bytes}))
+}
+
+fn write_export(
+    header: &Header,
+    replica: &Path,
+    folder: &Path,
+    file: &Path,
+    passphrase: &Hidden,
+) -> anyhow::Result<u64> {
+    let dir = file.parent().ok_or_else(|| anyhow::anyhow!("a file needs a folder"))?;
+    // Readable by its owner only, and gone if this does not end well.
+    let aside = tempfile::Builder::new().prefix(".weft-export-").tempfile_in(dir)?;
+    let mut out = Sealing::begin(io::BufWriter::new(aside.as_file()), passphrase.expose())?;
+    write_record(&mut out, Kind::Header, &serde_json::to_vec(header)?)?;
+    let store = Store::open_reader(replica)?;
+    store.freeze()?;
+    let genesis = store.get(Table::Meta, b"genesis").ok_or_else(|| anyhow::anyhow!("the workspace has not begun"))?;
+    write_record(&mut out, Kind::Genesis, &genesis)?;
+    for (table, kind) in [
+        (Table::Ops, Kind::Op),
+        (Table::Epochs, Kind::Epoch),
+        (Table::Pieces, Kind::Piece),
+        (Table::Envelopes, Kind::Envelope),
+    ] {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = store.scan(table, &[], after.as_deref(), ROWS);
+            for (_, value) in &rows {
+                write_record(&mut out, kind, value)?;
+            }
+            let Some((last, _)) = rows.last() else { break };
+            after = Some(last.clone());
+        }
+    }
+    drop(store);
+    let files = write_files(&mut out, folder)?;
+    write_record(&mut out, Kind::End, &[])?;
+    out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    aside.persist_noclobber(file)?;
+    durable::sync_dir(dir)?;
+    Ok(files)
+}
+
+/// The folder as it stands: edits that nobody else has yet are in no envelope.
+fn write_files(out: &mut dyn Write, folder: &Path) -> anyhow::Result<u64> {
+    let listing = scan::list(folder, &mut Rules::new(folder), None, &mut |_| {})?;
+    if let Some((path, why)) = listing.unreadable.first() {
+        anyhow::bail!("{path} cannot be read ({why}): an export without it would not be whole");
+    }
+    let root = at::open_root(folder)?;
+    let mut files = 0;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for (path, entry) in &listing.entries {
+        let scan::Entry::File { executable, .. } = entry else { continue };
+        let opened = at::open_parent(&root, path).and_then(|dir| at::open_file(&dir, path.name()));
+        let mut file = match opened {
+            Ok((file, _)) => file,
+            // Gone since it was listed: then it is not in the folder.
+            Err(error) if is_absence(&error) => continue,
+            Err(error) => anyhow::bail!("{path} cannot be read ({error}): an export without it would not be whole"),
+        };
+        let head = FileHead { path: path.to_string(), executable: *executable };
+        write_record(out, Kind::File, &serde_json::to_vec(&head)?)?;
+        loop {
+            let len = file.read(&mut chunk)?;
+            if len == 0 {
+                break;
+            }
+            write_record(out, Kind::Chunk, chunk.get(..len).unwrap_or_default())?;
+        }
+        files += 1;
+    }
+    Ok(files)
+}
+
+type Source = Opening<BufReader<File>>;
+
+/// What stands at the beginning of an export.
+struct Beginning {
+    header: Header,
+    set: OpSet,
+    epochs: Vec<Epoch>,
+    /// The first record behind it.
+    next: (Kind, Vec<u8>),
+}
+
+fn read_beginning(from: &mut Source) -> anyhow::Result<Beginning> {
+    let damaged = |what: &str| anyhow::anyhow!("the export is damaged: {what}");
+    let (kind, bytes) = read_record(from)?;
+    let header: Header = serde_json::from_slice(&bytes).map_err(|_| damaged("no header"))?;
+    if kind != Kind::Header || header.format != FORMAT {
+        anyhow::bail!("the export is of another version of weft");
+    }
+    let (kind, bytes) = read_record(from)?;
+    let genesis = Genesis::parse(&bytes).ok().filter(|_| kind == Kind::Genesis).ok_or_else(|| damaged("no genesis"))?;
+    let workspace = genesis.workspace();
+    let (mut set, mut epochs) = (OpSet::new(genesis), Vec::new());
+    loop {
+        let (kind, bytes) = read_record(from)?;
+        match kind {
+            Kind::Op => {
+                let op = SignedOp::parse(&workspace, &bytes).map_err(|_| damaged("an operation"))?;
+                set.insert(op).map_err(|_| damaged("an operation"))?;
+            }
+            Kind::Epoch => epochs.push(Epoch::from_bytes(&workspace, &bytes).map_err(|_| damaged("a key"))?),
+            Kind::Piece | Kind::Envelope | Kind::File | Kind::End => {
+                return Ok(Beginning { header, set, epochs, next: (kind, bytes) });
+            }
+            Kind::Header | Kind::Genesis | Kind::Chunk => return Err(damaged("its order")),
+        }
+    }
+}
+
+/// A machine that is fed without links, folder and people.
+struct Feeding {
+    machine: Box<dyn Machine + Send>,
+    store: Store,
+    watermark: WatermarkFile,
+    unconfirmed: Vec<Token>,
+    taken: u64,
+}
+
+impl Feeding {
+    fn drain(&mut self) -> anyhow::Result<()> {
+        while let Some(output) = self.machine.poll_output() {
+            if let Output::Persist { token, batch } = output {
+                self.store.apply(&batch)?;
+                self.unconfirmed.push(token);
+            } else if let Output::Watermark { incarnation, seq } = output {
+                self.watermark.raise(weft_agent_core::setup::Watermark { incarnation, seq })?;
+            }
+            // Everything else is asked for again by a machine that is opened from these rows.
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input) -> anyhow::Result<()> {
+        self.machine.handle(clock::now(), input, &self.store);
+        self.drain()
+    }
+
+    fn settle(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.store.commit()?;
+            let confirmed = std::mem::take(&mut self.unconfirmed);
+            if confirmed.is_empty() {
+                return Ok(());
+            }
+            for token in confirmed {
+                self.handle(Input::Persisted(token))?;
+            }
+        }
+    }
+
+    fn take(&mut self, kind: Kind, bytes: Vec<u8>) -> anyhow::Result<()> {
+        self.taken += 1;
+        if kind == Kind::Piece {
+            let key = hash::h("piece", &[&bytes]).to_vec();
+            self.store.apply(&[Row { table: Table::Pieces, key, value: Some(Bytes::from(bytes)) }])?;
+        } else {
+            let command = Command::TakeIn(Bytes::from(bytes));
+            self.handle(Input::Command(RequestId(self.taken), command))?;
+        }
+        if self.taken.is_multiple_of(BATCH as u64) { self.settle() } else { Ok(()) }
+    }
+}
+
+/// Begins in a folder from an export, as a further device of the member whose words these are.
+pub(super) async fn import(
+    daemon: &Arc<Daemon>,
+    file: PathBuf,
+    dir: PathBuf,
+    passphrase: Hidden,
+    words: Hidden,
+) -> Outcome {
+    let _making = daemon.making.lock().await;
+    enrol::not_while_pairing(daemon)?;
+    let root = enrol::root_of(&words)?;
+    let (mut from, beginning) = blocking(move || {
+        let open = || Opening::begin(BufReader::new(File::open(&file)?), passphrase.expose());
+        // Once to its end before anything begins: one that was cut short shall leave nothing behind.
+        let mut whole = open()?;
+        while read_record(&mut whole)?.0 != Kind::End {}
+        let mut from = open()?;
+        let beginning = read_beginning(&mut from)?;
+        Ok((from, beginning))
+    })
+    .await?;
+    let Beginning { header, mut set, epochs, mut next } = beginning;
+    let id = set.workspace();
+    if !evaluate(&set).members.contains_key(&root.public().sign) {
+        return Err(Failure::usage("whoever has these words was no member of this workspace when the export was made"));
+    }
+    if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Failure::usage(format!("{} is not empty; name another folder", dir.display())));
+    }
+    let dir = begins(daemon, &id, &dir)?;
+    let identity = enrol::identity_by_words(daemon, &root, &enrol::name_in(&set, &root.public().sign))?;
+    introduce(&mut set, &root, &identity)?;
+    drop(root);
+    let device = identity.device.id();
+    let watermark = WatermarkFile::open(&daemon.home.watermark_file(&id))?;
+    let machine = engine::restore(identity, clock::now(), watermark.last(), set, epochs, &header.relays);
+    let machine = machine.ok_or_else(|| Failure::new("the export holds no key that this device could begin with"))?;
+    let replica = daemon.home.replica_dir(&id);
+    let (taken, mut from, next) = blocking(move || {
+        let store = Store::open(&replica)?;
+        let mut feeding = Feeding { machine, store, watermark, unconfirmed: Vec::new(), taken: 0 };
+        feeding.drain()?;
+        feeding.settle()?;
+        while matches!(next.0, Kind::Piece | Kind::Envelope) {
+            feeding.take(next.0, std::mem::take(&mut next.1))?;
+            next = read_record(&mut from)?;
+        }
+        feeding.settle()?;
+        Ok((feeding.taken, from, next))
+    })
+    .await?;
+    tracing::info!(taken, "an export was taken in");
+    let space = listed(daemon, id, &dir, &header.name, device)?;
+    settled(&space.shared).await?;
+    let to = dir.clone();
+    let (files, left_out) = blocking(move || write_back(&mut from, next, &to)).await?;
+    settled(&space.shared).await?;
+    let path = dir;
+    let name = header.name;
+    Ok(json!({"workspace": id.to_string(), "path": path, "name": name, "files": files, "left_out": left_out}))
+}
+
+/// The op by which the root introduces this device, on top of all there is.
+fn introduce(
+    set: &mut OpSet,
+    root: &RootSecret,
+    identity: &weft_agent_core::identity::LocalIdentity,
+) -> Result<(), Failure> {
+    let body = OpBody::Device { cert: identity.cert.clone(), label: identity.label.clone() };
+    let op = SignedOp::make(&set.workspace(), &set.heads(), OpSigner::Root(root), clock::wall_ms(), body);
+    set.insert(op).map(|_| ()).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Waits until the folder shows what the workspace holds.
+async fn settled(shared: &Shared) -> Result<(), Failure> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        every.tick().await;
+        let reading = shared.glance().is_none_or(|glance| glance.to_read() > 0);
+        if let Ok(Reply::Status(status)) = shared.ask(Command::Status, PATIENCE).await
+            && status.folder_settled
+            && !reading
+        {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::attention(
+                "the workspace is here, but its files are not all written out yet: see `weft status`, then leave and import \
+                 again, or copy what is missing",
+            ));
+        }
+    }
+}
+
+/// Writes the files of the exported folder over those of the workspace, where they differ: edits that no envelope held.
+/// How many there are, and which could not be put there.
+fn write_back(from: &mut Source, mut next: (Kind, Vec<u8>), dir: &Path) -> anyhow::Result<(u64, Vec<String>)> {
+    let mut files = 0;
+    let mut left_out = Vec::new();
+    while next.0 == Kind::File {
+        let head: FileHead = serde_json::from_slice(&next.1)?;
+        let path = RelPath::new(&head.path).ok_or_else(|| anyhow::anyhow!("the export is damaged: a path"))?;
+        let mut aside = tempfile::Builder::new().prefix(crate::folder::ignore::TEMP_PREFIX).tempfile_in(dir)?;
+        loop {
+            next = read_record(from)?;
+            if next.0 != Kind::Chunk {
+                break;
+            }
+            aside.write_all(&next.1)?;
+        }
+        // Ours, and never part of what is shared.
+        if head.path.split('/').next() == Some(marker::DIR) {
+            continue;
+        }
+        files += 1;
+        let mode = if head.executable { 0o755 } else { 0o644 };
+        aside.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        if let Err(error) = put(dir, &path, aside) {
+            // A folder where the file was, say: it must not keep the rest out.
+            left_out.push(format!("{path} ({error})"));
+        }
+    }
+    if next.0 != Kind::End {
+        anyhow::bail!("the export is damaged: its order");
+    }
+    Ok((files, left_out))
+}
+
+/// Puts a file in place unless an equal one is there. Links in the middle of a path are never followed.
+fn put(dir: &Path, path: &RelPath, aside: tempfile::NamedTempFile) -> anyhow::Result<()> {
+    let root = at::open_root(dir)?;
+    let mut above = Vec::new();
+    let mut parent = path.parent();
+    while let Some(folder) = parent {
+        parent = folder.parent();
+        above.push(folder);
+    }
+    for folder in above.iter().rev() {
+        at::make_folder(&root, folder)?;
+    }
+    let to = at::open_parent(&root, path)?;
+    if let Ok((there, _)) = at::open_file(&to, path.name())
+        && same(there, File::open(aside.path())?)?
+    {
+        return Ok(());
+    }
+    rustix::fs::renameat(rustix::fs::CWD, aside.path(), &to, path.name())?;
+    let _moved = aside.into_temp_path().keep();
+    Ok(())
+}
+
+fn same(one: File, other: File) -> io::Result<bool> {
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (BufReader::new(one).bytes(), BufReader::new(other).bytes());
+    loop {
+        match (one.next().transpose()?, other.next().transpose()?) {
+            (None, None) => return Ok(true),
+            (here, there) if here == there => {}
+            _ => return Ok(false),
+        }
+    }
+}
