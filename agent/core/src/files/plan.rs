@@ -657,6 +657,10 @@ impl Files {
             }
         }
         let path = seen.path.clone();
+        if let (What::Move { to }, Found::Absent) = (&done.what, &seen.found) {
+            // A person may have moved it there, and nobody told us: found in time, it is no deletion.
+            self.outputs.push_back(FilesOutput::Look(vec![to.clone()]));
+        }
         self.take_in(vec![seen], cx);
         let after = self.records.whole(done.key, cx.tx);
         let content = |record: &Option<Record>| record.as_ref().and_then(|one| one.now.as_ref()).map(|now| now.hash);
