@@ -120,6 +120,8 @@ pub struct Host<M> {
     pub backup: Option<Backup>,
     /// The true watermark, if an older one was put back with the last backup.
     pub unproven: Option<Watermark>,
+    /// Files that an editor has emptied and not written yet.
+    pub saving: u32,
     /// The last status it gave.
     pub status: Option<Box<Status>>,
 }
@@ -156,6 +158,7 @@ impl<M> Host<M> {
             wall_base_ms,
             backup: None,
             unproven: None,
+            saving: 0,
             status: None,
         }
     }

@@ -143,11 +143,17 @@ impl Files {
                 });
             if to == from {
                 self.gone.remove(key);
-            } else if all_alike && self.records.at(&to).is_none() && !self.shown.at.contains_key(&to) {
-                let parent = to.parent().map_or(ROOT_ID, |parent| self.ensure_folder(&parent, cx));
-                self.draft.put_kind(key.id, Kind::Folder);
-                self.draft.put(key.id, Field::Place, &Place { parent, name: to.name().into() });
-                self.log(cx, None, LogEvent::Moved { from: from.clone(), to: to.clone() });
+                continue;
+            }
+            // Somebody else may have moved it to where this person did: then it is where it belongs.
+            let at_home = self.shown.at.get(&to) == Some(&key);
+            if all_alike && self.records.at(&to).is_none() && (at_home || !self.shown.at.contains_key(&to)) {
+                if !at_home {
+                    let parent = to.parent().map_or(ROOT_ID, |parent| self.ensure_folder(&parent, cx));
+                    self.draft.put_kind(key.id, Kind::Folder);
+                    self.draft.put(key.id, Field::Place, &Place { parent, name: to.name().into() });
+                    self.log(cx, None, LogEvent::Moved { from: from.clone(), to: to.clone() });
+                }
                 self.gone.remove(key);
                 self.carry(key, &from, &to, cx);
             }

@@ -194,6 +194,7 @@ impl<M: Machine> World<M> {
         let now_us = self.now_us;
         if let Some(host) = self.hosts.get_mut(index) {
             host.folder.put(&path, Bytes::new(), false, now_us);
+            host.saving += 1;
         }
         let delay_us = dice.between(100, 20_000);
         self.after(delay_us, Step::SaveRest { host: index, path: path.clone(), bytes, before });
@@ -204,6 +205,7 @@ impl<M: Machine> World<M> {
     pub(super) fn save_rest(&mut self, index: usize, path: &RelPath, bytes: Bytes, before: &Bytes) {
         let now_us = self.now_us;
         let Some(host) = self.hosts.get_mut(index) else { return };
+        host.saving = host.saving.saturating_sub(1);
         let still = matches!(host.folder.get(path), Some(Node::File { bytes, .. }) if bytes.is_empty());
         if still && host.folder.put(path, bytes.clone(), false, now_us) {
             self.note(|| format!("h{index} user: saved the rest of {path}"));

@@ -63,8 +63,10 @@ impl<M: Machine> World<M> {
                 self.after(down_ms * 1000, Step::RelayStart(relay));
             }
             What::Backup => {
+                // A backup of a file that was just emptied is one that the person emptied: nobody can tell.
                 if let Some(host) = self.hosts.get_mut(host)
                     && host.phase == Phase::Active
+                    && host.saving == 0
                 {
                     host.backup = Some(Backup { disk: host.disk.backup(), folder: host.folder.clone() });
                 }
@@ -115,7 +117,7 @@ impl<M: Machine> World<M> {
         if self.hosts.get(index).is_none_or(|host| host.phase != Phase::Active) {
             return;
         }
-        if self.someone_is_unproven(index) {
+        if self.someone_is_unproven(index) || self.has_large_files_alone(index) {
             return;
         }
         self.crash(index, pick);
@@ -155,7 +157,8 @@ impl<M: Machine> World<M> {
         self.hosts.iter().enumerate().any(|(other, host)| other != index && comes(host))
     }
 
-    /// Whether a large file is nowhere but here: its pieces have not travelled yet.
+    /// Whether a large file is nowhere but here: its pieces have not travelled yet, and if they are lost now, everybody who
+    /// heard of it waits for ever.
     fn has_large_files_alone(&self, index: usize) -> bool {
         let Some(host) = self.hosts.get(index) else { return false };
         let large = |node: &Node| matches!(node, Node::File { bytes, .. } if bytes.len() > INLINE_BYTES_MAX);
