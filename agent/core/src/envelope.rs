@@ -14,7 +14,7 @@ mod seal;
 mod sealed;
 
 pub use direct::{DirectError, DirectKind, open_direct, seal_direct};
-pub(crate) use direct::{DirectScope, open_scoped, seal_scoped};
+pub(crate) use direct::{DirectScope, open_byte, open_scoped, seal_scoped};
 pub use header::{Header, OP_HEADS_MAX};
 pub use kind::Kind;
 pub use lobby::{open_lobby, seal_lobby};

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use crate::content::{Content, Manifest};
 use crate::disk::{FolderAction, RelPath};
 use crate::id::{ChainId, DeviceId, FileId, VersionHash, WorkspaceId};
-use crate::store::{Read, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 
 mod change;
 mod diff;
@@ -57,7 +57,7 @@ use draft::Draft;
 use gone::Gone;
 use plan::Work;
 use projection::Projection;
-use record::{Key, Records};
+use record::{Key, ROWS, Records};
 use tree::{Entry, Tree};
 
 /// Longest text that is merged character by character, in bytes; a longer one is a file of versions. The same as
@@ -294,7 +294,7 @@ impl Files {
             ignores_base: false,
         };
         let mut records = Vec::new();
-        for (key, value) in record::rows(read, Table::Files) {
+        for (key, value) in rows(read, Table::Files, &[], ROWS) {
             if let Some((id, state)) = record::load_text(&key, &value) {
                 files.changes += state.changes;
                 files.tree.texts.insert((id, names::start_of(&state.version)), state);
@@ -303,10 +303,10 @@ impl Files {
             }
         }
         files.records = Records::all(records);
-        for (_, value) in record::rows(read, Table::Documents) {
+        for (_, value) in rows(read, Table::Documents, &[], ROWS) {
             files.documents.stored_bytes += value.len() as u64;
         }
-        for (key, value) in record::rows(read, Table::Waiting) {
+        for (key, value) in rows(read, Table::Waiting, &[], ROWS) {
             files.waiting.load(&key, &value);
         }
         files.changes += files.tree.load(&mut files.documents, read);

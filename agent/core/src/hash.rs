@@ -62,6 +62,12 @@ pub(crate) fn message_key(subkey: &Secret, nonce: &[u8; 24]) -> (Secret, [u8; 16
     (Secret::new(*key), commitment)
 }
 
+/// A number below `bound` (or 0), spread evenly by what is hashed: who goes first, without anybody deciding.
+pub(crate) fn pick(context: &str, parts: &[&[u8]], bound: u64) -> u64 {
+    let number = h(context, parts).iter().take(8).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
+    number.checked_rem(bound).unwrap_or(0)
+}
+
 /// The first 16 bytes of a hash, where an id is that short.
 pub(crate) fn first16(hash: &[u8; 32]) -> [u8; 16] {
     let mut short = [0; 16];

@@ -3,16 +3,14 @@
 //! The first op is the invite; the others are heads at issue. Whoever has the link can join: it is a key, and never
 //! printed by `Debug`. Spec: docs/sealing.md#link.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
-use zeroize::Zeroizing;
+use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer};
 
 use crate::id::{DeviceId, OpId, WorkspaceId};
 use crate::identity::read_name;
 use crate::invite::{InviteKeys, InviteSecret};
 use crate::op::read_url;
 use crate::secret::Secret;
+use crate::secret_text::{TextError, from_text, to_text};
 
 /// What a link starts with.
 pub const SCHEME: &str = "weft:";
@@ -22,7 +20,6 @@ pub const LINK_BYTES_MAX: usize = 4096;
 pub const LINK_OPS_MAX: usize = 8;
 /// Most URLs a link names.
 pub const LINK_URLS_MAX: usize = 8;
-const VERSION: u8 = 1;
 
 /// Why a text is no link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,23 +83,15 @@ impl InviteLink {
     /// The text. A secret.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut bytes = Zeroizing::new(vec![VERSION]);
-        bytes.extend_from_slice(&Zeroizing::new(cbor::to_bytes(self)));
-        format!("{SCHEME}{}", URL_SAFE_NO_PAD.encode(bytes.as_slice()))
+        to_text(SCHEME, self)
     }
     /// Reads a link; white space around it is forgiven, inside it is not.
     pub fn parse(text: &str) -> Result<Self, LinkError> {
-        let text = text.trim();
-        if text.len() > LINK_BYTES_MAX {
-            return Err(LinkError::NotALink);
-        }
-        let encoded = text.strip_prefix(SCHEME).ok_or(LinkError::NotALink)?;
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| LinkError::NotALink)?);
-        match bytes.split_first() {
-            Some((&VERSION, link)) => Ok(cbor::from_bytes(link)?),
-            Some(_) => Err(LinkError::Newer),
-            None => Err(LinkError::NotALink),
-        }
+        from_text(SCHEME, LINK_BYTES_MAX, text).map_err(|error| match error {
+            TextError::NotOne => LinkError::NotALink,
+            TextError::Newer => LinkError::Newer,
+            TextError::Damaged(error) => LinkError::Damaged(error),
+        })
     }
     /// The invite op.
     #[must_use]

@@ -9,8 +9,9 @@ mod answer;
 mod refusal;
 mod request;
 
+pub use crate::history::{ANSWER_BYTES_MAX, ANSWER_PARTS_MAX};
 pub use admission::{ADMISSION_BYTES_MAX, Admission};
-pub use answer::{ANSWER_BYTES_MAX, ANSWER_PARTS_MAX, Answer, AnswerError, AnswerOpener, ReplyKey, make_answer};
+pub use answer::{Answer, AnswerError, AnswerOpener, ReplyKey, make_answer};
 pub use refusal::{Refusal, make_refusal, open_refusal};
 pub use request::JoinRequest;
 

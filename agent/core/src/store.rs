@@ -105,6 +105,21 @@ pub trait Read {
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row>;
 }
 
+/// All rows of a table whose keys start with `prefix`, in key order, read `page` at a time.
+pub fn rows<'a>(read: &'a dyn Read, table: Table, prefix: &'a [u8], page: usize) -> impl Iterator<Item = Row> + 'a {
+    let mut after: Option<Vec<u8>> = None;
+    let mut here: std::vec::IntoIter<Row> = Vec::new().into_iter();
+    std::iter::from_fn(move || {
+        if let Some(row) = here.next() {
+            return Some(row);
+        }
+        let found = read.scan(table, prefix, after.as_deref(), page);
+        after = found.last().map(|(key, _)| key.clone()).or_else(|| after.take());
+        here = found.into_iter();
+        here.next()
+    })
+}
+
 /// One change to the store: the new value of a key, or its removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {

@@ -16,6 +16,12 @@ pub struct Timestamp {
     pub wall_ms: u64,
 }
 
+/// The wait after `times` failures: `first_ms`, twice as long each time, up to `max_ms`.
+#[must_use]
+pub fn doubled(first_ms: u64, times: u32, max_ms: u64) -> u64 {
+    first_ms.saturating_mul(1u64.checked_shl(times).unwrap_or(u64::MAX)).min(max_ms)
+}
+
 impl Timestamp {
     /// The monotonic instant `ms` milliseconds from here.
     #[must_use]

@@ -31,10 +31,12 @@ pub fn members<M>(world: &World<M>) -> impl Iterator<Item = (usize, &Host<M>)> {
 /// Whether a host is none of the members that the founder, whom nobody removes, sees: whoever let it in was removed at the
 /// same time.
 pub fn is_void<M>(world: &World<M>, index: usize) -> bool {
+    if world.case.profile.removals == 0 {
+        return false;
+    }
     let founder = world.hosts.first().and_then(|host| host.status.as_ref());
     let name = member_name(index);
-    let seen = founder.is_none_or(|status| status.members.iter().any(|member| member.name == name));
-    world.case.profile.removals > 0 && !seen
+    founder.is_some_and(|status| status.members.iter().all(|member| member.name != name))
 }
 
 /// Whether every member says that nothing is left to do, and no shell has anything under way.

@@ -1,77 +1,37 @@
 //! The answer at a door: genesis, all ops, the epoch for the device; in parts, each sealed to the reply key.
 //!
-//! A part is [answer16, index, count, bytes]; joined, the parts are [genesis, \[op\], slot]. Invariant: the opener
-//! holds at most [`ANSWERS_MAX`] half-received answers of at most [`ANSWER_BYTES_MAX`] bytes together, and gives one out
-//! only if it is of the pass' workspace and holds the ops the pass names, and if our device is active in it, as a device
-//! of the pass' member. Spec: docs/sealing.md#enrolment.
-
-use std::collections::BTreeMap;
+//! Joined, the parts are [genesis, \[op\], slot]. Invariant: an answer is given out only if it is of the pass' workspace
+//! and holds the ops the pass names, and if our device is active in it, as a device of the pass' member. How parts come
+//! together: [`crate::history`]. Spec: docs/sealing.md#enrolment.
 
 use rand_core::CryptoRng;
-use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
+use weft_protocol::cbor::{self, Decoded, Reader, Wire, Writer};
 
 use super::request::scope;
 use super::{DoorKeys, Pass};
-use crate::envelope::{DirectKind, Sealed, open_scoped, seal_scoped};
+use crate::envelope::{DirectKind, Sealed, open_byte, open_scoped, seal_scoped};
 use crate::epoch::Epoch;
+use crate::history::{Assemblies, History, HistoryError, in_parts};
 use crate::id::{OpId, WorkspaceId};
 use crate::identity::DeviceKeys;
 use crate::key_packet::open_slot;
-use crate::knock::{ANSWER_BYTES_MAX, ANSWER_PARTS_MAX, ReplyKey};
-use crate::membership::{Inserted, OPS_MAX, OpSet, evaluate};
-use crate::op::{Genesis, OP_BYTES_MAX, OpBody, SignedOp, WrappedSlot};
-use crate::secret::random_bytes;
-
-/// Most answers received at once.
-const ANSWERS_MAX: usize = 4;
-/// Plain bytes in a part: with its seal and padding below 256 KiB, compressible or not.
-const PART_BYTES: usize = 192 * 1024;
-
-struct Part {
-    answer: [u8; 16],
-    index: usize,
-    count: usize,
-    bytes: Vec<u8>,
-}
-
-impl Wire for Part {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(4).bytes(&self.answer).uint(self.index as u64).uint(self.count as u64).bytes(&self.bytes);
-    }
-    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
-        reader.array(4, "answer part")?;
-        let answer = reader.item()?;
-        let index = reader.uint_up_to(ANSWER_PARTS_MAX as u64, "part")? as usize;
-        let count = reader.uint_up_to(ANSWER_PARTS_MAX as u64, "parts")? as usize;
-        if index >= count {
-            return Err(DecodeError::Invalid("part"));
-        }
-        Ok(Self { answer, index, count, bytes: reader.bytes_up_to(PART_BYTES, "part")?.to_vec() })
-    }
-}
+use crate::knock::ReplyKey;
+use crate::membership::{OpSet, evaluate};
+use crate::op::{OpBody, WrappedSlot};
 
 struct Body {
-    genesis: Vec<u8>,
-    ops: Vec<Vec<u8>>,
+    history: History,
     slot: WrappedSlot,
 }
 
 impl Wire for Body {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(3).bytes(&self.genesis).array(self.ops.len());
-        for op in &self.ops {
-            writer.bytes(op);
-        }
+        self.history.encode(writer.array(3));
         writer.item(&self.slot);
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
         reader.array(3, "answer")?;
-        let genesis = reader.bytes_up_to(OP_BYTES_MAX, "genesis")?.to_vec();
-        let mut ops = Vec::new();
-        for _ in 0..reader.array_up_to(OPS_MAX, "ops")? {
-            ops.push(reader.bytes_up_to(OP_BYTES_MAX, "op")?.to_vec());
-        }
-        Ok(Self { genesis, ops, slot: reader.item()? })
+        Ok(Self { history: History::decode(reader)?, slot: reader.item()? })
     }
 }
 
@@ -86,19 +46,9 @@ pub fn make_enrol_answer(
     rng: &mut dyn CryptoRng,
 ) -> Option<Vec<Sealed>> {
     let workspace = set.workspace();
-    let ops = set.ops().map(|op| op.bytes().to_vec()).collect();
-    let body = Body { genesis: set.genesis().bytes().to_vec(), ops, slot };
-    let body = cbor::to_bytes(&body);
-    let count = body.len().div_ceil(PART_BYTES);
-    if count > ANSWER_PARTS_MAX || body.len() > ANSWER_BYTES_MAX {
-        return None;
-    }
-    let answer = random_bytes(rng);
-    let parts = body.chunks(PART_BYTES).enumerate().map(|(index, bytes)| {
-        let part = cbor::to_bytes(&Part { answer, index, count, bytes: bytes.to_vec() });
-        seal_scoped(&scope(&workspace, door), DirectKind::Answer, reply_key, &part, rng)
-    });
-    parts.collect()
+    let scope = scope(&workspace, door);
+    let parts = in_parts(&cbor::to_bytes(&Body { history: History::of(set), slot }), rng)?;
+    parts.iter().map(|part| seal_scoped(&scope, DirectKind::Answer, reply_key, part, rng)).collect()
 }
 
 /// Why whoever answered did not let the device in.
@@ -154,13 +104,7 @@ pub fn make_refusal(
 /// Opens a refusal of our request at this door; `None` if it is anything else.
 #[must_use]
 pub fn open_refusal(workspace: &WorkspaceId, door: &DoorKeys, reply: &ReplyKey, bytes: &[u8]) -> Option<Refusal> {
-    match open_scoped(&scope(workspace, door), reply.secret(), bytes).ok()? {
-        (DirectKind::Refusal, message) => match message.as_slice() {
-            [byte] => Refusal::from_byte(*byte),
-            _ => None,
-        },
-        _ => None,
-    }
+    open_byte(&scope(workspace, door), DirectKind::Refusal, reply.secret(), bytes).and_then(Refusal::from_byte)
 }
 
 /// Why an answer, or a part of one, was refused.
@@ -190,6 +134,17 @@ pub enum EnrolError {
     NoEpoch,
 }
 
+impl From<HistoryError> for EnrolError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Malformed => EnrolError::Malformed,
+            HistoryError::OtherWorkspace => EnrolError::OtherWorkspace,
+            HistoryError::BadHistory => EnrolError::BadHistory,
+            HistoryError::OtherHistory => EnrolError::OtherHistory,
+        }
+    }
+}
+
 /// What an enrolled device starts from.
 #[derive(Debug)]
 pub struct Enrolled {
@@ -199,21 +154,13 @@ pub struct Enrolled {
     pub epoch: Epoch,
 }
 
-#[derive(Default)]
-struct Assembly {
-    count: usize,
-    parts: BTreeMap<usize, Vec<u8>>,
-    order: u64,
-}
-
 /// Puts answers together as their parts arrive, in any order, from several members at once.
 pub struct EnrolOpener {
     pass: Pass,
     door: DoorKeys,
     reply: ReplyKey,
     device: DeviceKeys,
-    answers: BTreeMap<[u8; 16], Assembly>,
-    counter: u64,
+    answers: Assemblies,
 }
 
 impl EnrolOpener {
@@ -221,7 +168,7 @@ impl EnrolOpener {
     #[must_use]
     pub fn new(pass: Pass, reply: ReplyKey, device: DeviceKeys) -> Self {
         let door = pass.door();
-        Self { pass, door, reply, device, answers: BTreeMap::new(), counter: 0 }
+        Self { pass, door, reply, device, answers: Assemblies::default() }
     }
 
     /// Takes a part in. `Ok(None)`: more are needed.
@@ -234,62 +181,16 @@ impl EnrolOpener {
         if kind != DirectKind::Answer {
             return Err(EnrolError::NotForUs);
         }
-        let part: Part = cbor::from_bytes(&message).map_err(|_| EnrolError::Malformed)?;
-        self.make_room(&part);
-        self.counter += 1;
-        let counter = self.counter;
-        let assembly =
-            self.answers.entry(part.answer).or_insert_with(|| Assembly { count: part.count, ..<_>::default() });
-        if assembly.count != part.count {
-            return Err(EnrolError::Malformed);
-        }
-        assembly.order = counter;
-        assembly.parts.entry(part.index).or_insert(part.bytes);
-        if assembly.parts.len() < assembly.count {
-            return Ok(None);
-        }
-        let whole = self.answers.remove(&part.answer).unwrap_or_default();
-        let joined = whole.parts.into_values().collect::<Vec<_>>().concat();
-        self.finish(&joined).map(Some)
-    }
-
-    /// Drops the answers that were silent longest until the new part fits.
-    fn make_room(&mut self, part: &Part) {
-        let bytes = |assembly: &Assembly| assembly.parts.values().map(Vec::len).sum::<usize>();
-        loop {
-            let held: usize = self.answers.values().map(bytes).sum();
-            let too_many = !self.answers.contains_key(&part.answer) && self.answers.len() >= ANSWERS_MAX;
-            if !too_many && held + part.bytes.len() <= ANSWER_BYTES_MAX {
-                return;
-            }
-            let others = self.answers.iter().filter(|(id, _)| **id != part.answer);
-            let Some(oldest) = others.min_by_key(|(_, assembly)| assembly.order).map(|(id, _)| *id) else {
-                // Alone and too large: an honest answer is never; begin it anew.
-                self.answers.clear();
-                return;
-            };
-            self.answers.remove(&oldest);
+        match self.answers.push(&message).map_err(|_| EnrolError::Malformed)? {
+            Some(whole) => self.finish(&whole).map(Some),
+            None => Ok(None),
         }
     }
 
     fn finish(&self, bytes: &[u8]) -> Result<Enrolled, EnrolError> {
         let body: Body = cbor::from_bytes(bytes).map_err(|_| EnrolError::Malformed)?;
-        let genesis = Genesis::parse(&body.genesis).map_err(|_| EnrolError::Malformed)?;
-        let workspace = genesis.workspace();
-        if workspace != self.pass.workspace {
-            return Err(EnrolError::OtherWorkspace);
-        }
-        let mut set = OpSet::new(genesis);
-        for op in &body.ops {
-            let op = SignedOp::parse(&workspace, op).map_err(|_| EnrolError::BadHistory)?;
-            match set.insert(op) {
-                Ok(Inserted::Added(_) | Inserted::Known) => {}
-                Ok(Inserted::Parked) | Err(_) => return Err(EnrolError::BadHistory),
-            }
-        }
-        if self.pass.op_heads.iter().any(|op| !set.contains(op)) {
-            return Err(EnrolError::OtherHistory);
-        }
+        let workspace = self.pass.workspace;
+        let set = body.history.read(&workspace, &self.pass.op_heads)?;
         let state = evaluate(&set);
         let ours = |device: &&std::sync::Arc<crate::membership::Device>| {
             device.active && device.root == self.pass.root && device.public == self.device.public()

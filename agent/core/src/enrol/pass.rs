@@ -4,16 +4,14 @@
 //! names them as the parents of its own op, and every device refuses a history without them. Whoever has a pass can ask
 //! at its door and hear who else does, so it is never printed by `Debug`. Spec: docs/sealing.md#pass.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
-use zeroize::Zeroizing;
+use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer};
 
 use super::DoorKeys;
 use crate::id::{OpId, RootKey, WorkspaceId};
 use crate::identity::read_name;
 use crate::op::read_url;
 use crate::secret::Secret;
+use crate::secret_text::{TextError, from_text, to_text};
 
 /// What a pass starts with.
 pub const PASS_SCHEME: &str = "weft-pass:";
@@ -23,7 +21,6 @@ pub const PASS_BYTES_MAX: usize = 4096;
 pub(crate) const PASS_OPS_MAX: usize = 8;
 /// Most URLs a pass names.
 pub(crate) const PASS_URLS_MAX: usize = 8;
-const VERSION: u8 = 1;
 
 /// Who vouches for the device that comes by a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,26 +96,18 @@ impl Pass {
     /// The text.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut bytes = Zeroizing::new(vec![VERSION]);
-        bytes.extend_from_slice(&Zeroizing::new(cbor::to_bytes(self)));
-        format!("{PASS_SCHEME}{}", URL_SAFE_NO_PAD.encode(bytes.as_slice()))
+        to_text(PASS_SCHEME, self)
     }
     /// Reads a pass; white space around it is forgiven, inside it is not.
     ///
     /// # Errors
     /// [`PassError`] says whether it is none, damaged, or newer than this program.
     pub fn parse(text: &str) -> Result<Self, PassError> {
-        let text = text.trim();
-        if text.len() > PASS_BYTES_MAX {
-            return Err(PassError::NotAPass);
-        }
-        let encoded = text.strip_prefix(PASS_SCHEME).ok_or(PassError::NotAPass)?;
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| PassError::NotAPass)?);
-        match bytes.split_first() {
-            Some((&VERSION, pass)) => Ok(cbor::from_bytes(pass)?),
-            Some(_) => Err(PassError::Newer),
-            None => Err(PassError::NotAPass),
-        }
+        from_text(PASS_SCHEME, PASS_BYTES_MAX, text).map_err(|error| match error {
+            TextError::NotOne => PassError::NotAPass,
+            TextError::Newer => PassError::Newer,
+            TextError::Damaged(error) => PassError::Damaged(error),
+        })
     }
     /// The keys of its door.
     #[must_use]

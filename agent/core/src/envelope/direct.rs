@@ -115,6 +115,15 @@ pub fn open_direct(
     open_scoped(&DirectScope { label: "direct", workspace, psk: None }, secret, bytes)
 }
 
+/// Opens a message of this kind that is one byte; `None` if it is anything else.
+pub(crate) fn open_byte(scope: &DirectScope<'_>, kind: DirectKind, secret: &Secret, bytes: &[u8]) -> Option<u8> {
+    let (found, message) = open_scoped(scope, secret, bytes).ok()?;
+    match message.as_slice() {
+        [byte] if found == kind => Some(*byte),
+        _ => None,
+    }
+}
+
 pub(crate) fn open_scoped(
     scope: &DirectScope<'_>,
     secret: &Secret,

@@ -12,7 +12,7 @@ use automerge::{Automerge, Change, LoadOptions, ReadDoc, TextEncoding};
 use crate::content::DocumentName;
 use crate::files::names::Document;
 use crate::files::text;
-use crate::store::{Read, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 
 /// How much memory loaded documents may take, by estimate, in bytes.
 pub(crate) const CACHE_BYTES_MAX: usize = 24 * 1024 * 1024;
@@ -77,22 +77,16 @@ fn load(name: &DocumentName, store: &dyn Read) -> Loaded {
         damaged: false,
     };
     let mut bytes = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = store.scan(Table::Documents, &prefix, after.as_deref(), 256);
-        let Some((last, _)) = page.last() else { break };
-        after = Some(last.clone());
-        for (key, value) in page {
-            match key.get(prefix.len()..).map(<[u8; 8]>::try_from) {
-                Some(Ok(n)) => {
-                    loaded.increments += 1;
-                    loaded.increment_bytes += value.len();
-                    loaded.next = u64::from_be_bytes(n) + 1;
-                }
-                Some(Err(_)) | None => loaded.snapshot_bytes = value.len(),
+    for (key, value) in rows(store, Table::Documents, &prefix, 256) {
+        match key.get(prefix.len()..).map(<[u8; 8]>::try_from) {
+            Some(Ok(n)) => {
+                loaded.increments += 1;
+                loaded.increment_bytes += value.len();
+                loaded.next = u64::from_be_bytes(n) + 1;
             }
-            bytes.extend_from_slice(&value);
+            Some(Err(_)) | None => loaded.snapshot_bytes = value.len(),
         }
+        bytes.extend_from_slice(&value);
     }
     if !bytes.is_empty() {
         let options = || LoadOptions::new().text_encoding(TextEncoding::UnicodeCodePoint);

@@ -485,10 +485,9 @@ impl Files {
         new: &(text::Style, String),
         cx: &mut Cx<'_, '_>,
     ) -> Option<(VersionHash, Vec<ChangeHash>)> {
-        let shown = self.alternative(key).filter(|shown| shown.version.text)?;
-        let heads = shown.text.as_ref().map(|text| text.heads.clone()).unwrap_or_default();
-        let version = shown.version.hash;
-        let base = OnDisk { hash: shown.hash(), executable: false, version, heads, target: String::new(), void: None };
+        let hash = self.alternative(key).filter(|shown| shown.version.text)?.hash();
+        let (version, heads) = self.current(key)?;
+        let base = OnDisk { hash, executable: false, version, heads, target: String::new(), void: None };
         let now = self.text_at(key.id, &base, cx)?;
         let merged = text::merge(&old.1, &new.1, &now.1)?;
         let style = if old.0 == new.0 { now.0 } else { new.0 };

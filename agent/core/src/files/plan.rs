@@ -16,7 +16,7 @@ use crate::files::record::{Key, OnDisk, Record, Records};
 use crate::files::{ActionId, Cx, Files, FilesOutput, Versions, text};
 use crate::id::{FileId, VersionHash};
 use crate::store::Tx;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, doubled};
 
 /// Most actions under way: enough that the shell can sync a batch at a time.
 const ACTIONS_MAX: usize = 256;
@@ -148,7 +148,7 @@ impl Work {
     }
     fn back_off(&mut self, key: Key, now: Timestamp) {
         let attempts = self.attempts.entry(key).or_default();
-        let wait = RETRY_MS.saturating_mul(1 << (*attempts).min(16)).min(RETRY_MAX_MS);
+        let wait = doubled(RETRY_MS, *attempts, RETRY_MAX_MS);
         *attempts += 1;
         self.todo.remove(&key);
         self.folders.remove(&key);

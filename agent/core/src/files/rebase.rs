@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use super::documents::{has, ours, theirs};
 use super::entry::Kind;
-use super::names::{Document, version_hash};
+use super::names::{Document, start_of, version_hash};
 use super::record::{Key, OnDisk, RECENT_ROWS_MAX as STATES_MAX, WHEN_REBORN, text_row_at};
 use super::{Files, Moved, Versions, text};
 use crate::content::DocumentName;
@@ -57,6 +57,9 @@ impl Files {
     /// change; newest first.
     fn states_since(&mut self, key: Key, base: Option<&OnDisk>, tx: &Tx<'_>) -> Vec<(OnDisk, u64)> {
         let Some(base) = base.filter(|_| key.is_main()) else { return Vec::new() };
+        if !self.tree.texts.contains_key(&(key.id, start_of(&base.version))) {
+            return Vec::new();
+        }
         let workspace = self.identity.workspace;
         let doc = &self.documents.open(Document::text(key.id, &base.version), tx).doc;
         let mut seen: BTreeSet<Vec<automerge::ChangeHash>> = BTreeSet::from([theirs(&base.heads)]);

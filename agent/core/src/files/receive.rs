@@ -16,10 +16,11 @@ use crate::files::change::{ChangeError, parse_change};
 use crate::files::documents::{count, has, ours};
 use crate::files::entry::id_of_key;
 use crate::files::names::{Document, start_of, version_hash};
+use crate::files::record::ROWS;
 use crate::files::tree::Tree;
 use crate::files::{Author, Cx, Files, Versions, text};
 use crate::id::{ChangeHash, FileId, VersionHash};
-use crate::store::{Read, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 use crate::time::Timestamp;
 
 /// Most changes that wait for others: what the busiest team makes in a long absence.
@@ -395,14 +396,7 @@ impl Files {
         }
         let mut prefix = name.as_str().as_bytes().to_vec();
         prefix.push(0);
-        let mut rows: Vec<(Vec<u8>, Bytes)> = Vec::new();
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = cx.tx.scan(Table::Waiting, &prefix, after.as_deref(), 512);
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            rows.extend(page);
-        }
+        let rows: Vec<(Vec<u8>, Bytes)> = rows(cx.tx, Table::Waiting, &prefix, ROWS).collect();
         let mut changes = Vec::new();
         for (key, value) in &rows {
             let hash: Option<[u8; 32]> = key.get(prefix.len()..).and_then(|hash| hash.try_into().ok());

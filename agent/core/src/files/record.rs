@@ -14,8 +14,10 @@ use crate::files::TEXT_BYTES_MAX;
 use crate::files::entry::Kind;
 use crate::files::names::start_of;
 use crate::id::{ChangeHash, FileId, VersionHash};
-use crate::store::{Read, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 
+/// Rows read at once.
+pub(crate) const ROWS: usize = 512;
 /// How many contents that we replaced are kept, for editors that still hold an old one.
 pub(crate) const RECENT_MAX: usize = 8;
 
@@ -353,7 +355,7 @@ pub(crate) fn load_text(key: &[u8], value: &[u8]) -> Option<(FileId, TextState)>
 /// Files and links that are on disk, as the store remembers them, for the shell's cache of what it need not read again.
 /// A file whose write was under way has the stat from before that write.
 pub fn known_files(store: &dyn Read) -> impl Iterator<Item = (RelPath, Stat, VersionHash)> + '_ {
-    rows(store, Table::Files).filter_map(|(key, value)| {
+    rows(store, Table::Files, &[], ROWS).filter_map(|(key, value)| {
         Key::from_row(&key)?;
         let record: Record = cbor::from_bytes(&value).ok()?;
         let now = record.now?;
@@ -363,24 +365,9 @@ pub fn known_files(store: &dyn Read) -> impl Iterator<Item = (RelPath, Stat, Ver
 
 /// Folders that are on disk, as the store remembers them: the shell says [`crate::disk::Found::Absent`] for those gone.
 pub fn known_folders(store: &dyn Read) -> impl Iterator<Item = RelPath> + '_ {
-    rows(store, Table::Files).filter_map(|(key, value)| {
+    rows(store, Table::Files, &[], ROWS).filter_map(|(key, value)| {
         Key::from_row(&key)?;
         let record: Record = cbor::from_bytes(&value).ok()?;
         (record.kind == Kind::Folder).then_some(record.path)
-    })
-}
-
-/// All rows of a table, page by page.
-pub(crate) fn rows(store: &dyn Read, table: Table) -> impl Iterator<Item = (Vec<u8>, bytes::Bytes)> + '_ {
-    let mut after: Option<Vec<u8>> = None;
-    let mut page: std::vec::IntoIter<(Vec<u8>, bytes::Bytes)> = Vec::new().into_iter();
-    std::iter::from_fn(move || {
-        if let Some(row) = page.next() {
-            return Some(row);
-        }
-        let found = store.scan(table, &[], after.as_deref(), 512);
-        after = found.last().map(|(key, _)| key.clone()).or_else(|| after.take());
-        page = found.into_iter();
-        page.next()
     })
 }

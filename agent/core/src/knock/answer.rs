@@ -1,34 +1,23 @@
 //! The answer to a knock: genesis and all ops, in parts of at most 256 KiB, each sealed to the joiner's reply key.
 //!
-//! The epoch's secrets come in the welcome op's slots. A part is [answer16, index, count, bytes]; joined, the parts are
-//! [genesis, [op]]. Invariant: the opener holds at most [`ANSWERS_MAX`] half-received answers of at most
-//! [`ANSWER_BYTES_MAX`] bytes together, and gives one out only when the link's history is in it and our device is active.
+//! The epoch's secrets come in the welcome op's slots; joined, the parts are [genesis, [op]]. Invariant: an answer is given
+//! out only when the link's history is in it and our device is active. How parts come together: [`crate::history`].
 //! Spec: docs/sealing.md#answer.
 
-use std::collections::BTreeMap;
-
 use rand_core::CryptoRng;
-use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
+use weft_protocol::cbor::{self, Decoded, Reader, Wire, Writer};
 
 use crate::envelope::{DirectKind, DirectScope, Sealed, open_scoped, seal_scoped};
 use crate::epoch::Epoch;
+use crate::history::{Assemblies, History, HistoryError, in_parts};
 use crate::id::{DeviceId, OpId, WorkspaceId};
 use crate::invite::KnockKeys;
 use crate::invite_link::InviteLink;
 use crate::key_packet::open_slot;
-use crate::membership::{Inserted, OPS_MAX, OpSet, evaluate};
-use crate::op::{Genesis, OP_BYTES_MAX, OpBody, SignedOp};
-use crate::secret::{Secret, random_bytes};
+use crate::membership::{OpSet, evaluate};
+use crate::op::{OpBody, SignedOp};
+use crate::secret::Secret;
 use crate::wrap::{Psk, kem_public};
-
-/// Most parts of an answer.
-pub const ANSWER_PARTS_MAX: usize = 128;
-/// Most bytes of half-received answers: what a joiner spends on strangers who hold the link.
-pub const ANSWER_BYTES_MAX: usize = 24 << 20;
-/// Most answers received at once.
-const ANSWERS_MAX: usize = 4;
-/// Plain bytes in a part: with its seal and padding below 256 KiB, compressible or not.
-const PART_BYTES: usize = 192 * 1024;
 
 /// The joiner's key pair for one join; kept until it is in.
 #[derive(Debug, Clone)]
@@ -57,53 +46,19 @@ impl ReplyKey {
     }
 }
 
-struct Part {
-    answer: [u8; 16],
-    index: usize,
-    count: usize,
-    bytes: Vec<u8>,
-}
-
-impl Wire for Part {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(4).bytes(&self.answer).uint(self.index as u64).uint(self.count as u64).bytes(&self.bytes);
-    }
-    fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
-        reader.array(4, "answer part")?;
-        let answer = reader.item()?;
-        let index = reader.uint_up_to(ANSWER_PARTS_MAX as u64, "part")? as usize;
-        let count = reader.uint_up_to(ANSWER_PARTS_MAX as u64, "parts")? as usize;
-        if index >= count {
-            return Err(DecodeError::Invalid("part"));
-        }
-        Ok(Self { answer, index, count, bytes: reader.bytes_up_to(PART_BYTES, "part")?.to_vec() })
-    }
-}
-
-struct Body {
-    genesis: Vec<u8>,
-    ops: Vec<Vec<u8>>,
-}
+struct Body(History);
 
 impl Wire for Body {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(2).bytes(&self.genesis).array(self.ops.len());
-        for op in &self.ops {
-            writer.bytes(op);
-        }
+        self.0.encode(writer.array(2));
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
         reader.array(2, "answer")?;
-        let genesis = reader.bytes_up_to(OP_BYTES_MAX, "genesis")?.to_vec();
-        let mut ops = Vec::new();
-        for _ in 0..reader.array_up_to(OPS_MAX, "ops")? {
-            ops.push(reader.bytes_up_to(OP_BYTES_MAX, "op")?.to_vec());
-        }
-        Ok(Self { genesis, ops })
+        History::decode(reader).map(Self)
     }
 }
 
-fn scope<'a>(workspace: &'a WorkspaceId, keys: &'a KnockKeys, invite: &'a OpId) -> DirectScope<'a> {
+pub(super) fn scope<'a>(workspace: &'a WorkspaceId, keys: &'a KnockKeys, invite: &'a OpId) -> DirectScope<'a> {
     DirectScope { label: "answer", workspace, psk: Some(Psk { key: &keys.psk, id: &invite.0 }) }
 }
 
@@ -119,18 +74,9 @@ pub fn make_answer(
     rng: &mut dyn CryptoRng,
 ) -> Option<Vec<Sealed>> {
     let workspace = set.workspace();
-    let ops = set.ops().map(|op| op.bytes().to_vec()).collect();
-    let body = cbor::to_bytes(&Body { genesis: set.genesis().bytes().to_vec(), ops });
-    let count = body.len().div_ceil(PART_BYTES);
-    if count > ANSWER_PARTS_MAX || body.len() > ANSWER_BYTES_MAX {
-        return None;
-    }
-    let answer = random_bytes(rng);
-    let parts = body.chunks(PART_BYTES).enumerate().map(|(index, bytes)| {
-        let part = cbor::to_bytes(&Part { answer, index, count, bytes: bytes.to_vec() });
-        seal_scoped(&scope(&workspace, keys, &invite), DirectKind::Answer, reply_key, &part, rng)
-    });
-    parts.collect()
+    let scope = scope(&workspace, keys, &invite);
+    let parts = in_parts(&cbor::to_bytes(&Body(History::of(set))), rng)?;
+    parts.iter().map(|part| seal_scoped(&scope, DirectKind::Answer, reply_key, part, rng)).collect()
 }
 
 /// Why an answer, or a part of one, was refused.
@@ -160,6 +106,17 @@ pub enum AnswerError {
     NoEpoch,
 }
 
+impl From<HistoryError> for AnswerError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Malformed => AnswerError::Malformed,
+            HistoryError::OtherWorkspace => AnswerError::OtherWorkspace,
+            HistoryError::BadHistory => AnswerError::BadHistory,
+            HistoryError::OtherHistory => AnswerError::OtherHistory,
+        }
+    }
+}
+
 /// What a joiner starts from.
 #[derive(Debug)]
 pub struct Answer {
@@ -171,13 +128,6 @@ pub struct Answer {
     pub epoch: Epoch,
 }
 
-#[derive(Default)]
-struct Assembly {
-    count: usize,
-    parts: BTreeMap<usize, Vec<u8>>,
-    order: u64,
-}
-
 /// Puts answers together as their parts arrive, in any order, from several members at once.
 pub struct AnswerOpener {
     link: InviteLink,
@@ -185,8 +135,7 @@ pub struct AnswerOpener {
     reply: ReplyKey,
     device: DeviceId,
     kems: Vec<Secret>,
-    answers: BTreeMap<[u8; 16], Assembly>,
-    counter: u64,
+    answers: Assemblies,
 }
 
 impl AnswerOpener {
@@ -194,7 +143,7 @@ impl AnswerOpener {
     #[must_use]
     pub fn new(link: InviteLink, reply: ReplyKey, device: DeviceId, kems: Vec<Secret>) -> Self {
         let keys = link.keys().knock;
-        Self { link, keys, reply, device, kems, answers: BTreeMap::new(), counter: 0 }
+        Self { link, keys, reply, device, kems, answers: Assemblies::default() }
     }
 
     /// Takes a part in. `Ok(None)`: more are needed. An error concerns this part or the answer it completed; others go on.
@@ -205,62 +154,16 @@ impl AnswerOpener {
         if kind != DirectKind::Answer {
             return Err(AnswerError::NotForUs);
         }
-        let part: Part = cbor::from_bytes(&message).map_err(|_| AnswerError::Malformed)?;
-        self.make_room(&part);
-        self.counter += 1;
-        let counter = self.counter;
-        let assembly =
-            self.answers.entry(part.answer).or_insert_with(|| Assembly { count: part.count, ..<_>::default() });
-        if assembly.count != part.count {
-            return Err(AnswerError::Malformed);
-        }
-        assembly.order = counter;
-        assembly.parts.entry(part.index).or_insert(part.bytes);
-        if assembly.parts.len() < assembly.count {
-            return Ok(None);
-        }
-        let whole = self.answers.remove(&part.answer).unwrap_or_default();
-        let joined = whole.parts.into_values().collect::<Vec<_>>().concat();
-        self.finish(&joined).map(Some)
-    }
-
-    /// Drops the answers that were silent longest until the new part fits.
-    fn make_room(&mut self, part: &Part) {
-        let bytes = |assembly: &Assembly| assembly.parts.values().map(Vec::len).sum::<usize>();
-        loop {
-            let others = self.answers.iter().filter(|(id, _)| **id != part.answer);
-            let held: usize = self.answers.values().map(bytes).sum();
-            let too_many = !self.answers.contains_key(&part.answer) && self.answers.len() >= ANSWERS_MAX;
-            if !too_many && held + part.bytes.len() <= ANSWER_BYTES_MAX {
-                return;
-            }
-            let Some(oldest) = others.min_by_key(|(_, assembly)| assembly.order).map(|(id, _)| *id) else {
-                // Alone and too large: an honest answer is never; begin it anew.
-                self.answers.clear();
-                return;
-            };
-            self.answers.remove(&oldest);
+        match self.answers.push(&message).map_err(|_| AnswerError::Malformed)? {
+            Some(whole) => self.finish(&whole).map(Some),
+            None => Ok(None),
         }
     }
 
     fn finish(&self, bytes: &[u8]) -> Result<Answer, AnswerError> {
-        let body: Body = cbor::from_bytes(bytes).map_err(|_| AnswerError::Malformed)?;
-        let genesis = Genesis::parse(&body.genesis).map_err(|_| AnswerError::Malformed)?;
-        let workspace = genesis.workspace();
-        if workspace != self.link.workspace {
-            return Err(AnswerError::OtherWorkspace);
-        }
-        let mut set = OpSet::new(genesis);
-        for op in &body.ops {
-            let op = SignedOp::parse(&workspace, op).map_err(|_| AnswerError::BadHistory)?;
-            match set.insert(op) {
-                Ok(Inserted::Added(_) | Inserted::Known) => {}
-                Ok(Inserted::Parked) | Err(_) => return Err(AnswerError::BadHistory),
-            }
-        }
-        if self.link.op_heads.iter().any(|op| !set.contains(op)) {
-            return Err(AnswerError::OtherHistory);
-        }
+        let Body(history) = cbor::from_bytes(bytes).map_err(|_| AnswerError::Malformed)?;
+        let workspace = self.link.workspace;
+        let set = history.read(&workspace, &self.link.op_heads)?;
         let state = evaluate(&set);
         let device = state.devices.get(&self.device).filter(|device| device.active).ok_or(AnswerError::NotWelcome)?;
         // Welcomed twice (a rotation came between): the deepest epoch reaches the others by back links.

@@ -6,11 +6,11 @@
 use rand_core::CryptoRng;
 
 use super::ReplyKey;
-use crate::envelope::{DirectKind, DirectScope, Sealed, open_scoped, seal_scoped};
+use super::answer::scope;
+use crate::envelope::{DirectKind, Sealed, open_byte, seal_scoped};
 use crate::id::{OpId, WorkspaceId};
 use crate::invite::KnockKeys;
 use crate::invite_link::InviteLink;
-use crate::wrap::Psk;
 
 /// Why whoever answered did not let the joiner in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,23 +93,15 @@ pub fn make_refusal(
     refusal: Refusal,
     rng: &mut dyn CryptoRng,
 ) -> Option<Sealed> {
-    let scope = DirectScope { label: "answer", workspace, psk: Some(Psk { key: &keys.psk, id: &id.0 }) };
-    seal_scoped(&scope, DirectKind::Refusal, reply_key, &[refusal as u8], rng)
+    seal_scoped(&scope(workspace, keys, &id), DirectKind::Refusal, reply_key, &[refusal as u8], rng)
 }
 
 /// Opens a refusal of our knock on this link; `None` if it is anything else.
 #[must_use]
 pub fn open_refusal(link: &InviteLink, reply: &ReplyKey, bytes: &[u8]) -> Option<Refusal> {
     let (keys, invite) = (link.keys().knock, link.invite());
-    let psk = Some(Psk { key: &keys.psk, id: &invite.0 });
-    let scope = DirectScope { label: "answer", workspace: &link.workspace, psk };
-    match open_scoped(&scope, reply.secret(), bytes).ok()? {
-        (DirectKind::Refusal, message) => match message.as_slice() {
-            [byte] => Refusal::from_byte(*byte),
-            _ => None,
-        },
-        _ => None,
-    }
+    let scope = scope(&link.workspace, &keys, &invite);
+    open_byte(&scope, DirectKind::Refusal, reply.secret(), bytes).and_then(Refusal::from_byte)
 }
 
 #[cfg(test)]

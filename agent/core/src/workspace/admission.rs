@@ -16,7 +16,7 @@ use super::output::{Output, Rank};
 use super::receive::op_key;
 use super::{Phase, Workspace};
 use crate::epoch::{Epoch, RoomKey};
-use crate::hash::h;
+use crate::hash::pick;
 use crate::id::{DeviceId, OpId};
 use crate::identity::{LocalIdentity, fingerprint};
 use crate::invite::{InviteSecret, KnockKeys};
@@ -25,7 +25,7 @@ use crate::knock::{self, Admission, Answer, AnswerError, AnswerOpener, Knock, Kn
 use crate::membership::{Invite, Lawful, OpSet, Role, evaluate};
 use crate::op::{OpBody, OpSigner, SignedOp, ops};
 use crate::store::{Table, Tx};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, doubled};
 
 /// Knocks waiting for our answer.
 const KNOCKS_MAX: usize = 32;
@@ -134,7 +134,7 @@ impl Workspace {
     pub(super) fn knock(&mut self, now: Timestamp, link: LinkId, room: RoomId) {
         let Phase::Joining(joining) = &mut self.phase else { return };
         joining.tries += 1;
-        let wait = (KNOCK_AGAIN_MS << joining.tries.min(5)).min(KNOCK_AGAIN_MS_MAX);
+        let wait = doubled(KNOCK_AGAIN_MS, joining.tries, KNOCK_AGAIN_MS_MAX);
         joining.next_mono = now.after_ms(wait);
         match knock::make_knock(&joining.link, &self.identity, &joining.reply, &mut self.rng) {
             Some(sealed) => {
@@ -190,11 +190,10 @@ impl Workspace {
         self.knocks.pending.push(Pending { due_mono: now.after_ms(delay), route, invite, knock });
     }
 
-    fn door_slot(&self, joiner: &DeviceId) -> u64 {
+    /// When to answer a device that wants in, unless somebody was faster: not at once.
+    pub(super) fn door_slot(&self, newcomer: &DeviceId) -> u64 {
         let peers = self.links.connected().len() as u64 + 1;
-        let hash = h("slot", &[&joiner.0, &self.my_device().0]);
-        let number = hash.iter().take(8).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
-        (1 + number % peers) * SLOT_MS
+        (1 + pick("slot", &[&newcomer.0, &self.my_device().0], peers)) * SLOT_MS
     }
 
     pub(super) fn run_admission(&mut self, now: Timestamp, tx: &Tx<'_>) {

@@ -32,12 +32,14 @@ use crate::keyring::Keyring;
 use crate::membership::{Membership, OpSet, evaluate};
 use crate::op::{Genesis, OpBody, OpSigner, Policy, SignedOp};
 use crate::setup::{Setup, Watermark};
-use crate::store::{MemoryStore, Read, Table, Tx};
+use crate::store::{MemoryStore, Read, Table, Tx, rows};
 use crate::time::Timestamp;
 use crate::vault::Vault;
 
 /// The format of the rows this version writes.
 const FORMAT: u8 = 0;
+/// Rows read at once.
+const ROWS: usize = 1024;
 
 /// Why a stored workspace cannot be opened.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -431,21 +433,10 @@ impl Workspace {
     }
 }
 
-fn all_rows(table: Table, prefix: &[u8], read: &dyn Read) -> Vec<(Vec<u8>, bytes::Bytes)> {
-    let mut rows = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = read.scan(table, prefix, after.as_deref(), 1024);
-        let Some((last, _)) = page.last() else { return rows };
-        after = Some(last.clone());
-        rows.extend(page);
-    }
-}
-
 fn stored_ops(genesis: Genesis, read: &dyn Read) -> Result<OpSet, OpenError> {
     let mut ops = OpSet::new(genesis);
     let workspace = ops.workspace();
-    for (_, row) in all_rows(Table::Ops, &[], read) {
+    for (_, row) in rows(read, Table::Ops, &[], ROWS) {
         let op = SignedOp::parse(&workspace, &row).map_err(|_| OpenError::Damaged("ops"))?;
         ops.insert(op).map_err(|_| OpenError::Damaged("ops"))?;
     }
@@ -454,7 +445,7 @@ fn stored_ops(genesis: Genesis, read: &dyn Read) -> Result<OpSet, OpenError> {
 
 fn stored_keyring(workspace: WorkspaceId, read: &dyn Read) -> Result<Keyring, OpenError> {
     let mut keyring = Keyring::new();
-    for (_, row) in all_rows(Table::Epochs, &[], read) {
+    for (_, row) in rows(read, Table::Epochs, &[], ROWS) {
         keyring.insert(Epoch::from_bytes(&workspace, &row).map_err(|_| OpenError::Damaged("epochs"))?);
     }
     Ok(keyring)
@@ -462,7 +453,7 @@ fn stored_keyring(workspace: WorkspaceId, read: &dyn Read) -> Result<Keyring, Op
 
 fn stored_frontier(read: &dyn Read) -> Result<Frontier, OpenError> {
     let mut frontier = Frontier::default();
-    for (key, row) in all_rows(Table::Meta, key::TIP, read) {
+    for (key, row) in rows(read, Table::Meta, key::TIP, ROWS) {
         let parse = || {
             let chain = key.get(key::TIP.len()..)?.try_into().ok()?;
             let (seq, link) = row.split_first_chunk::<8>()?;

@@ -23,7 +23,6 @@ use crate::enrol::{
     Refusal, Way, make_enrol_answer, make_refusal, open_refusal, open_request, pairing_words, seal_request,
 };
 use crate::epoch::RoomKey;
-use crate::hash::h;
 use crate::id::{DeviceId, EpochId, RootKey};
 use crate::identity::{DeviceCert, LocalIdentity};
 use crate::key_packet::wrap_slot;
@@ -32,14 +31,12 @@ use crate::membership::{Lawful, OpSet, Role};
 use crate::op::{OP_BYTES_MAX, OpBody, Signer, WrappedSlot};
 use crate::secret::Secret;
 use crate::store::{Table, Tx};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, doubled};
 
 /// Doors listened at: those of the last removals. An older pass leads nowhere any more.
 const DOORS_MAX: usize = 4;
 /// Requests waiting for our answer.
 const REQUESTS_MAX: usize = 16;
-/// Devices of the same member answer at once, others in slots of this, unless somebody was faster.
-const SLOT_MS: u64 = 200;
 /// A device asks again after this, twice as long each time.
 const AGAIN_MS: u64 = 3_000;
 /// ... up to this.
@@ -184,7 +181,7 @@ impl Workspace {
     pub(super) fn ask_at_door(&mut self, now: Timestamp, link: LinkId, room: RoomId) {
         let Phase::Enrolling(enrolling) = &mut self.phase else { return };
         enrolling.tries += 1;
-        enrolling.next_mono = now.after_ms((AGAIN_MS << enrolling.tries.min(5)).min(AGAIN_MS_MAX));
+        enrolling.next_mono = now.after_ms(doubled(AGAIN_MS, enrolling.tries, AGAIN_MS_MAX));
         let (workspace, door) = (self.id, enrolling.pass.door());
         let (device, label) = (&self.identity.device, &self.identity.label);
         let (op, reply) = (enrolling.op.as_ref(), &enrolling.reply);
@@ -250,15 +247,8 @@ impl Workspace {
             return;
         }
         let ours = root == self.identity.root_public.sign;
-        let due_mono = now.after_ms(if ours { 0 } else { self.entrance_slot(&device) });
+        let due_mono = now.after_ms(if ours { 0 } else { self.door_slot(&device) });
         self.doors.pending.push(Pending { due_mono, route, door: epoch, request, known });
-    }
-
-    fn entrance_slot(&self, device: &DeviceId) -> u64 {
-        let peers = self.links.connected().len() as u64 + 1;
-        let hash = h("slot", &[&device.0, &self.my_device().0]);
-        let number = hash.iter().take(8).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
-        (1 + number % peers) * SLOT_MS
     }
 
     /// Lets a device in that its member's words introduce.

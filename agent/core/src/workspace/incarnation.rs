@@ -78,9 +78,7 @@ impl Workspace {
         let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
         self.drop_outbox(&mut documents, tx);
         self.begin_incarnation(next, tx);
-        files::forget(&documents, tx);
-        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
-        self.forget_actions();
+        self.reopen_files(&documents, tx);
         // First of all the folder stands still: nothing half rebuilt is written to it.
         self.await_peers(now, tx);
         self.replay(now, &documents, tx);
@@ -114,8 +112,11 @@ impl Workspace {
         tx.put(Table::Meta, INCARNATION, next.to_be_bytes().to_vec());
     }
 
-    /// The machine of the files is another one: outcomes of what the one before asked for are none of its business.
-    pub(super) fn forget_actions(&mut self) {
+    /// Forgets these documents, and opens the files anew from what is left. Outcomes of what the machine before asked for are
+    /// none of the new one's business.
+    pub(super) fn reopen_files(&mut self, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
+        files::forget(documents, tx);
+        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
         self.actions.begin_anew();
         self.effects.forget_actions();
     }

@@ -18,12 +18,12 @@ use super::notices::in_parts;
 use super::output::Rank;
 use crate::envelope::{open_lobby, seal_lobby};
 use crate::epoch::Epoch;
-use crate::hash::h;
+use crate::hash::pick;
 use crate::id::{DeviceId, EpochId};
 use crate::lobby_message::LobbyMessage;
 use crate::op::SignedOp;
 use crate::store::Tx;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, doubled};
 
 /// Lobbies listened to: the present one, concurrent ones, and older ones for as long as somebody may be away.
 const LOBBIES_MAX: usize = 6;
@@ -117,7 +117,7 @@ impl Workspace {
                 self.lobbies.asks.remove(&door);
                 continue;
             }
-            let wait = (ASK_AFTER_MS << (tries + 1).min(16)).min(ASK_AGAIN_MS_MAX);
+            let wait = doubled(ASK_AFTER_MS, tries + 1, ASK_AGAIN_MS_MAX);
             self.lobbies.asks.insert(door, (tries + 1, now.after_ms(wait)));
             let nonce = self.nonce();
             let epoch = self.membership.sealing_epoch().unwrap_or(EpochId([0; 16]));
@@ -185,9 +185,8 @@ impl Workspace {
             return;
         }
         let peers = self.links.room(door.0, &door.1).map_or(1, |room| room.peers.len() as u64);
-        let hash = h("slot", &[nonce, &self.my_device().0]);
-        let number = hash.iter().take(8).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
-        self.lobbies.owed.push((now.after_ms(number % peers.clamp(1, SLOTS_MAX) * SLOT_MS), door));
+        let slot = pick("slot", &[nonce, &self.my_device().0], peers.clamp(1, SLOTS_MAX));
+        self.lobbies.owed.push((now.after_ms(slot * SLOT_MS), door));
     }
 
     fn answer_lobby(&mut self, now: Timestamp, door: Door) {
@@ -208,7 +207,7 @@ impl Workspace {
     pub(super) fn send_ops_since(&mut self, route: Route, device: &DeviceId, stated: &EpochId) {
         let Some(kem) = self.membership.devices.get(device).map(|device| device.public.kem) else { return };
         let parts = self.ops_since(stated);
-        self.send_notices(route, &kem, parts);
+        self.send_notices(route, &kem, &parts);
     }
 
     /// All ops but those that an epoch's own descends from (all, if it is not known here), parents first.

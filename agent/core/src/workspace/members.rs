@@ -109,7 +109,10 @@ impl Workspace {
     }
 
     /// Publishes an op with its epoch, if its author may.
-    #[allow(clippy::too_many_arguments)] // what an op with an epoch is made of; a struct would be unpacked at once
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what an op with an epoch is made of; a struct would be unpacked at once"
+    )]
     fn rotate_by(
         &mut self,
         now: Timestamp,

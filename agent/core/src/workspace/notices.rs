@@ -91,13 +91,13 @@ impl Workspace {
         }
         self.notices.0.insert(device, now.after_ms(AGAIN_MS));
         let parts = self.history_in_parts(&device);
-        self.send_notices(route, kem, parts);
+        self.send_notices(route, kem, &parts);
     }
 
     /// Sends lists of ops to a device, sealed to it.
-    pub(super) fn send_notices(&mut self, route: Route, kem: &[u8; 32], parts: Vec<Vec<u8>>) {
+    pub(super) fn send_notices(&mut self, route: Route, kem: &[u8; 32], parts: &[Vec<u8>]) {
         for part in parts {
-            if let Some(sealed) = seal_direct(&self.id, DirectKind::Notice, kem, &part, &mut self.rng) {
+            if let Some(sealed) = seal_direct(&self.id, DirectKind::Notice, kem, part, &mut self.rng) {
                 let frame = ClientFrame::Send { room: route.room, to: route.peer, payload: sealed.into_bytes() };
                 self.send(route.link, Rank::Control, frame);
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
 
 use crate::content::{Content, DocumentName, Item};
-use crate::store::{Read, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 
 /// Most ops in one envelope.
 pub(super) const OPS_PER_ENVELOPE_MAX: usize = 256;
@@ -64,16 +64,11 @@ impl Outbox {
     /// As stored.
     pub(super) fn open(read: &dyn Read) -> Self {
         let mut outbox = Self::default();
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = read.scan(Table::Outbox, &[], after.as_deref(), 256);
-            let Some((last, _)) = page.last() else { return outbox };
-            after = Some(last.clone());
-            for (key, row) in page {
-                let order = key.iter().fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
-                outbox.note(order, Entry { bytes: row.len(), is_ops: row.first() == Some(&2) });
-            }
+        for (key, row) in rows(read, Table::Outbox, &[], 256) {
+            let order = key.iter().fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
+            outbox.note(order, Entry { bytes: row.len(), is_ops: row.first() == Some(&2) });
         }
+        outbox
     }
 
     fn note(&mut self, order: u64, entry: Entry) {

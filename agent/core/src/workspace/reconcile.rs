@@ -14,7 +14,7 @@ use super::input::LinkId;
 use super::links::{Ask, Route};
 use super::pulls::{Nonce, PULLS_MAX};
 use crate::frontier::{Frontier, Range};
-use crate::hash::h;
+use crate::hash::pick;
 use crate::id::{DeviceId, EpochId};
 use crate::message::{FRONTIER_INLINE_CHAINS_MAX, Message, RANGES_PER_PULL_MAX, Statement};
 use crate::store::{Read, Table, Tx};
@@ -199,9 +199,7 @@ impl Workspace {
     /// Which of the room's answers ours is.
     fn slot(&self, nonce: &Nonce, route: Route) -> u64 {
         let peers = self.links.room(route.link, &route.room).map_or(1, |room| room.peers.len() as u64);
-        let hash = h("slot", &[nonce, &self.my_device().0]);
-        let number = hash.iter().take(8).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
-        number % peers.clamp(1, SLOTS_MAX) * SLOT_MS
+        pick("slot", &[nonce, &self.my_device().0], peers.clamp(1, SLOTS_MAX)) * SLOT_MS
     }
 
     /// A device stated what it holds.

@@ -17,10 +17,10 @@ use super::output::Output;
 use super::receive::Held;
 use crate::content::{Content, DocumentName, Item};
 use crate::envelope::{Kind, VerifiedHead};
-use crate::files::{self, Author, Files, Halt, Identity, inspect_change};
+use crate::files::{self, Author, Halt, inspect_change};
 use crate::id::{ChainId, Link, Place};
 use crate::membership::{Envelope, Refused, ends_before, settle};
-use crate::store::{Read, Row, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 use crate::time::Timestamp;
 use crate::vault::Location;
 
@@ -69,7 +69,7 @@ impl Verdicts {
     pub(super) fn open(read: &dyn Read) -> Self {
         // Whether a crash came between new ops and their verdicts is not known: judge again if there is anything to judge.
         let mut verdicts = Self { due_mono: Some(0), ..Self::default() };
-        for (key, value) in all(Table::Meta, VOID, read) {
+        for (key, value) in rows(read, Table::Meta, VOID, 512) {
             let place = key.get(VOID.len()..).and_then(|place| place.try_into().ok()).map(Place::from_bytes);
             if let (Some(place), Ok(envelope)) = (place, from_bytes(&value)) {
                 verdicts.insert(place, envelope);
@@ -108,20 +108,6 @@ impl Verdicts {
     fn holds(&self, hash: &[u8; 32]) -> bool {
         self.held.contains_key(hash)
     }
-}
-
-/// All rows of a table with a prefix, page by page.
-fn all(table: Table, prefix: &[u8], read: &dyn Read) -> impl Iterator<Item = Row> {
-    let mut after: Option<Vec<u8>> = None;
-    let mut page: std::vec::IntoIter<Row> = Vec::new().into_iter();
-    std::iter::from_fn(move || {
-        if page.len() == 0 {
-            let found = read.scan(table, prefix, after.as_deref(), 512);
-            after = found.last().map(|(key, _)| key.clone()).or(after.take());
-            page = found.into_iter();
-        }
-        page.next()
-    })
 }
 
 /// Changes and versions in a content, and what those build on.
@@ -349,10 +335,8 @@ impl Workspace {
         let carried = self.files.take_along(now, documents, &unsealed, &mut self.vault, tx);
         let halt = self.files.halted().cloned();
         self.vault.forget_unsealed();
-        files::forget(documents, tx);
-        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
+        self.reopen_files(documents, tx);
         self.files.build();
-        self.forget_actions();
         if let Some(Halt::Root(why)) = halt {
             self.files.handle_root(now, Some(why), &mut self.vault, tx);
         }
@@ -372,10 +356,8 @@ impl Workspace {
         }
         self.drop_outbox(&mut documents, tx);
         self.begin_incarnation(next, tx);
-        files::forget(&documents, tx);
-        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
+        self.reopen_files(&documents, tx);
         self.files.build();
-        self.forget_actions();
         self.replay(now, &documents, tx);
         self.files.rebase(&mut self.vault, tx);
         self.effects.push(Output::Look(Vec::new()));
@@ -390,7 +372,6 @@ fn void_key(place: Place) -> Vec<u8> {
 
 /// Whether a refusal is one that [`settle`] decides, and may take back.
 fn is_ours_to_judge(refused: &str) -> bool {
-    let ours =
-        [Refused::BeyondCut, Refused::Forked, Refused::BuiltOnRefused, Refused::Waiting].map(|why| why.to_string());
-    refused.is_empty() || ours.iter().any(|why| why == refused)
+    let ours = [Refused::BeyondCut, Refused::Forked, Refused::BuiltOnRefused, Refused::Waiting];
+    refused.is_empty() || ours.iter().any(|why| why.to_string() == refused)
 }

@@ -73,17 +73,20 @@ impl Workspace {
 
     /// What is left when we may speak goes into our own chain.
     pub(super) fn vouch(&mut self, tx: &Tx<'_>) {
-        let left = std::mem::take(&mut self.vouch.ops);
-        if left.is_empty() {
+        if self.vouch.ops.is_empty() {
             return;
         }
-        // Parents first, as they were taken in.
-        let ops: Vec<_> = self.ops.iter().flat_map(|ops| ops.ops()).filter(|op| left.contains(&op.id())).collect();
+        let ops: Vec<_> = self.ops_to_vouch_for().into_iter().map(|op| op.bytes().clone()).collect();
         for some in ops.chunks(OPS_PER_ENVELOPE_MAX) {
-            let body = OpsBody(some.iter().map(|op| op.bytes().clone()).collect());
-            self.outbox.push(&Batch::Ops(body), tx);
+            self.outbox.push(&Batch::Ops(OpsBody(some.to_vec())), tx);
         }
+        self.vouch.ops.clear();
         self.keep_vouch(tx);
+    }
+
+    /// Those ops, parents first.
+    fn ops_to_vouch_for(&self) -> Vec<&SignedOp> {
+        self.ops.iter().flat_map(OpSet::ops).filter(|op| self.vouch.ops.contains(&op.id())).collect()
     }
 
     /// Whether nobody can know us yet, as far as we can tell.
@@ -106,13 +109,12 @@ impl Workspace {
             return;
         }
         self.vouch.tell_mono = Some(now.after_ms(TELL_AGAIN_MS));
+        let parts = in_parts(self.ops_to_vouch_for());
         let routes: BTreeMap<DeviceId, Route> = self.links.routes().map(|(route, device)| (device, route)).collect();
         for (device, route) in routes {
             let kem = self.membership.devices.get(&device).filter(|facts| facts.active).map(|facts| facts.public.kem);
-            let ops = self.ops.iter().flat_map(OpSet::ops).filter(|op| self.vouch.ops.contains(&op.id())).collect();
             if let Some(kem) = kem {
-                let parts = in_parts(ops);
-                self.send_notices(route, &kem, parts);
+                self.send_notices(route, &kem, &parts);
             }
         }
     }
