@@ -249,6 +249,8 @@ pub struct Files {
     gone: Gone,
     /// Paths that were looked at while an action was under way there; looked at again when it has ended.
     deferred: BTreeSet<RelPath>,
+    /// Paths that we asked the shell to look at, and have not heard of yet.
+    asked: BTreeSet<RelPath>,
     halt: Option<Halt>,
     /// Documents are being built anew: what they say until they are whole is not done.
     building: bool,
@@ -282,6 +284,7 @@ impl Files {
             work: Work::default(),
             gone: Gone::default(),
             deferred: BTreeSet::new(),
+            asked: BTreeSet::new(),
             halt: None,
             building: false,
             fresh: BTreeMap::new(),

@@ -2,11 +2,13 @@
 //!
 //! Invariant: an absence becomes a deletion only after a quiet while (or a complete scan), and never when much went at
 //! once: then everything stands still until a person answers. Why: an unmounted disk, a half-finished `git checkout`
-//! and `rm -rf` in the wrong place look alike. Kept in memory only: after a crash the next scan finds it all again.
+//! and `rm -rf` in the wrong place look alike. What nobody told of, and only a look of our own found missing, may have
+//! moved: it counts after a complete scan alone. Kept in memory only: after a crash the next scan finds it all again.
 //! Spec: docs/files.md#safety.
 
 use std::collections::BTreeSet;
 
+use crate::disk::RelPath;
 use crate::files::entry::Kind;
 use crate::files::record::{Key, Records};
 use crate::files::{Cx, Files, FilesOutput, Halt, Resume, Versions};
@@ -28,6 +30,10 @@ pub(crate) struct Gone {
     keys: BTreeSet<Key>,
     first_ms: u64,
     last_ms: u64,
+    /// Some of it was found missing by a look of ours: where it may be now, nobody told us either.
+    untold: bool,
+    /// A complete scan was asked for, and decides.
+    scanning: bool,
 }
 
 impl Gone {
@@ -40,12 +46,14 @@ impl Gone {
     pub(crate) fn keys(&self) -> &BTreeSet<Key> {
         &self.keys
     }
-    pub(crate) fn add(&mut self, key: Key, now: Timestamp) {
+    /// `told`: the shell said so by itself, as it says where things appear.
+    pub(crate) fn add(&mut self, key: Key, told: bool, now: Timestamp) {
         if self.keys.is_empty() {
             self.first_ms = now.mono_ms;
         }
         if self.keys.insert(key) {
             self.last_ms = now.mono_ms;
+            self.untold |= !told;
         }
     }
     pub(crate) fn remove(&mut self, key: Key) {
@@ -53,10 +61,11 @@ impl Gone {
     }
     /// When it is to be decided.
     pub(crate) fn due(&self) -> Option<u64> {
-        (!self.keys.is_empty()).then(|| (self.last_ms + QUIET_MS).min(self.first_ms + QUIET_MAX_MS))
+        let waits = !self.keys.is_empty() && !self.scanning;
+        waits.then(|| (self.last_ms + QUIET_MS).min(self.first_ms + QUIET_MAX_MS))
     }
     fn take(&mut self) -> BTreeSet<Key> {
-        std::mem::take(&mut self.keys)
+        std::mem::take(self).keys
     }
     /// Whether so much is gone that a person must say whether it was meant.
     fn is_mass(&self, records: &Records) -> Option<Halt> {
@@ -69,6 +78,11 @@ impl Gone {
 }
 
 impl Files {
+    /// Has the shell look at these paths, and remembers that it was our wish.
+    pub(crate) fn look_at(&mut self, paths: Vec<RelPath>) {
+        self.asked.extend(paths.iter().cloned());
+        self.outputs.push_back(FilesOutput::Look(paths));
+    }
     /// Turns what is gone into deletions, or halts.
     fn decide_gone(&mut self, cx: &mut Cx<'_, '_>) {
         if self.halt.is_some() || self.gone.is_empty() {
@@ -86,6 +100,9 @@ impl Files {
     /// The shell has looked at everything. After an incomplete look, absences prove nothing.
     pub fn handle_scanned(&mut self, now: Timestamp, complete: bool, versions: &mut dyn Versions, tx: &Tx<'_>) {
         let mut cx = Cx { now, versions, tx };
+        self.gone.scanning = false;
+        self.gone.untold = false;
+        self.asked.clear();
         if !complete && self.halt.is_none() {
             let keys = self.gone.take();
             self.work.add(keys);
@@ -97,7 +114,12 @@ impl Files {
     pub fn handle_timeout(&mut self, now: Timestamp, versions: &mut dyn Versions, tx: &Tx<'_>) {
         let mut cx = Cx { now, versions, tx };
         if self.gone.due().is_some_and(|due| due <= now.mono_ms) {
-            self.decide_gone(&mut cx);
+            if self.gone.untold {
+                self.gone.scanning = true;
+                self.outputs.push_back(FilesOutput::Look(Vec::new()));
+            } else {
+                self.decide_gone(&mut cx);
+            }
         }
         self.work.wake(now.mono_ms);
         self.settle(&mut cx);

@@ -107,9 +107,10 @@ impl Files {
         let mut known: Vec<(Key, Look)> = Vec::new();
         let mut new: Vec<Look> = Vec::new();
         let mut folders: Vec<RelPath> = Vec::new();
-        let mut absent: Vec<RelPath> = Vec::new();
+        let mut absent: Vec<(RelPath, bool)> = Vec::new();
         let mut replaced: BTreeSet<Key> = BTreeSet::new();
         for one in seen {
+            let told = !self.asked.remove(&one.path);
             if self.work.is_busy(&one.path) {
                 self.deferred.insert(one.path);
                 continue;
@@ -117,7 +118,7 @@ impl Files {
             let at = self.records.at(&one.path);
             let kind_at = at.and_then(|key| self.records.brief(key)).map(|known| known.kind);
             match one.found {
-                Found::Absent => absent.push(one.path),
+                Found::Absent => absent.push((one.path, told)),
                 Found::Folder => {
                     match at {
                         Some(key) if kind_at == Some(Kind::Folder) => self.gone.remove(key),
@@ -153,14 +154,14 @@ impl Files {
                 }
             }
         }
-        for path in absent {
+        for (path, told) in absent {
             let at = self.records.at(&path);
             let below = self.records.below(&path).into_iter().map(|(_, key)| key);
             for key in below.chain(at).collect::<Vec<_>>() {
                 // What was never written cannot have gone.
                 let written = |known: &super::record::Brief| known.hash.is_some() || known.kind == Kind::Folder;
                 if self.records.brief(key).is_some_and(written) {
-                    self.gone.add(key, cx.now);
+                    self.gone.add(key, told, cx.now);
                 } else {
                     self.records.remove(key, cx.tx);
                     self.work.add([key]);

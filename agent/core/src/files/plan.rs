@@ -338,7 +338,7 @@ impl Files {
                         if known.hash.is_none() && known.kind != Kind::Folder {
                             // A write elsewhere that may never have happened: look there, then begin anew.
                             self.records.remove(key, cx.tx);
-                            self.outputs.push_back(FilesOutput::Look(vec![known.path]));
+                            self.look_at(vec![known.path]);
                             return self.step(key, cx);
                         }
                         if self.work.is_busy(&known.path) || self.busy_below(&known.path) {
@@ -548,7 +548,7 @@ impl Files {
                 for path in std::iter::once(&done.path).chain(to) {
                     look.extend(std::iter::successors(Some(path.clone()), RelPath::parent));
                 }
-                self.outputs.push_back(FilesOutput::Look(look.into_iter().collect()));
+                self.look_at(look.into_iter().collect());
             }
         }
         self.work.add([done.key]);
@@ -558,7 +558,7 @@ impl Files {
         let free: Vec<RelPath> = self.deferred.iter().filter(|path| !self.work.is_busy(path)).cloned().collect();
         if !free.is_empty() {
             self.deferred.retain(|path| !free.contains(path));
-            self.outputs.push_back(FilesOutput::Look(free));
+            self.look_at(free);
         }
     }
 
@@ -659,8 +659,9 @@ impl Files {
         let path = seen.path.clone();
         if let (What::Move { to }, Found::Absent) = (&done.what, &seen.found) {
             // A person may have moved it there, and nobody told us: found in time, it is no deletion.
-            self.outputs.push_back(FilesOutput::Look(vec![to.clone()]));
+            self.look_at(vec![to.clone()]);
         }
+        self.asked.insert(path.clone());
         self.take_in(vec![seen], cx);
         let after = self.records.whole(done.key, cx.tx);
         let content = |record: &Option<Record>| record.as_ref().and_then(|one| one.now.as_ref()).map(|now| now.hash);
@@ -671,7 +672,7 @@ impl Files {
             // Nothing was learnt: what is in the way is elsewhere.
             self.work.back_off(done.key, cx.now);
             if let What::Move { to } = &done.what {
-                self.outputs.push_back(FilesOutput::Look(vec![to.clone()]));
+                self.look_at(vec![to.clone()]);
             }
         } else if self.work.attempts.get(&done.key).is_some_and(|attempts| *attempts > 0) {
             self.work.back_off(done.key, cx.now);
