@@ -59,7 +59,7 @@ fn what_once_broke_holds() {
         11317, 14896, 16892, 18231, 18484, 20498, 24278, 34863, 35736, 37930, 41490, 43527, 25506, 48954, 52613, 61739,
         65374, 11183,
     ];
-    let removals = [68, 528, 568, 583, 773, 2087, 3177];
+    let removals = [68, 528, 568, 583, 773, 2087, 3177, 3458];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));
     assert!(all.is_empty(), "{} seeds fail:\n{}", all.len(), all.join("\n"));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Defence, End, Membership, OpSet, Role, evaluate, evaluate_at};
 use crate::envelope::Kind;
-use crate::id::{ChainId, Link, OpId, RootKey};
+use crate::id::{ChainId, DeviceId, Link, OpId, RootKey};
 
 /// What acceptance needs to know of a held envelope: its header, and what its changes depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,16 @@ pub fn settle(set: &OpSet, held: &BTreeMap<Link, Envelope>) -> BTreeMap<Link, Ve
     Court::new(set, held).settle()
 }
 
-/// The ends that an envelope lies beyond; `None`: its device's admission does not count at all.
+/// What an envelope lies beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Beyond {
+    /// The end that this op made.
+    End(OpId),
+    /// Everything: the admission of its device does not count at all.
+    Void(DeviceId),
+}
+
+/// What an envelope lies beyond.
 pub(crate) fn ends_before(
     set: &OpSet,
     state: &Membership,
@@ -93,18 +102,18 @@ pub(crate) fn ends_before(
     seq: u64,
     kind: Kind,
     op_heads: &[OpId],
-) -> BTreeSet<Option<OpId>> {
+) -> BTreeSet<Beyond> {
     let mut beyond = BTreeSet::new();
     if !matches!(kind, Kind::Content | Kind::Checkpoint) {
         // Ops stand or fall by themselves.
         return beyond;
     }
     let Some(device) = state.devices.get(&chain.device) else {
-        return BTreeSet::from([None]);
+        return BTreeSet::from([Beyond::Void(chain.device)]);
     };
     for (op, end) in &state.ends {
         if concerns(end, chain, &device.root) && !is_within(end, link, chain, seq) && !set.descends(op_heads, &[*op]) {
-            beyond.insert(Some(*op));
+            beyond.insert(Beyond::End(*op));
         }
     }
     beyond
@@ -116,8 +125,8 @@ struct Court<'a> {
     state: std::sync::Arc<Membership>,
     /// Who might write it, without cuts and dependencies.
     base: BTreeMap<Link, Verdict>,
-    /// The ends each is beyond; `None`: its device's admission does not count at all.
-    beyond: BTreeMap<Link, BTreeSet<Option<OpId>>>,
+    /// What each lies beyond.
+    beyond: BTreeMap<Link, BTreeSet<Beyond>>,
     /// What was built on each.
     builders: BTreeMap<Link, Vec<Link>>,
 }
@@ -163,10 +172,10 @@ impl<'a> Court<'a> {
         }
         // The largest set in which everything is closed and what lies beyond a cut was built on from within: what fails is
         // taken out until nothing does.
-        let ends: BTreeSet<Option<OpId>> = self.beyond.values().flatten().copied().collect();
+        let ends: BTreeSet<Beyond> = self.beyond.values().flatten().copied().collect();
         loop {
-            let rescued: BTreeMap<Option<OpId>, BTreeSet<Link>> =
-                ends.iter().map(|end| (*end, self.rescued(end.as_ref(), &verdicts))).collect();
+            let rescued: BTreeMap<Beyond, BTreeSet<Link>> =
+                ends.iter().map(|end| (*end, self.rescued(end, &verdicts))).collect();
             let failing: Vec<(Link, Refused)> = verdicts
                 .iter()
                 .filter(|(_, verdict)| verdict.is_ok())
@@ -183,7 +192,7 @@ impl<'a> Court<'a> {
         &self,
         link: Link,
         verdicts: &BTreeMap<Link, Verdict>,
-        rescued: &BTreeMap<Option<OpId>, BTreeSet<Link>>,
+        rescued: &BTreeMap<Beyond, BTreeSet<Link>>,
     ) -> Option<Refused> {
         let envelope = self.held.get(&link)?;
         for dependency in &envelope.built_on {
@@ -195,13 +204,18 @@ impl<'a> Court<'a> {
             }
         }
         let beyond = self.beyond.get(&link)?;
-        let stays = |end: &Option<OpId>| rescued.get(end).is_some_and(|links| links.contains(&link));
+        let stays = |end: &Beyond| rescued.get(end).is_some_and(|links| links.contains(&link));
         (!beyond.iter().all(stays)).then_some(Refused::BeyondCut)
     }
 
     /// What active writers who did not know of the end built on, directly or through others.
-    fn rescued(&self, end: Option<&OpId>, verdicts: &BTreeMap<Link, Verdict>) -> BTreeSet<Link> {
-        let unaware = |envelope: &Envelope| end.is_none_or(|end| !self.set.descends(&envelope.op_heads, &[*end]));
+    fn rescued(&self, end: &Beyond, verdicts: &BTreeMap<Link, Verdict>) -> BTreeSet<Link> {
+        let unaware = |envelope: &Envelope| match end {
+            Beyond::End(op) => !self.set.descends(&envelope.op_heads, &[*op]),
+            Beyond::Void(device) => {
+                evaluate_at(self.set, &envelope.op_heads).is_some_and(|then| then.devices.contains_key(device))
+            }
+        };
         let good_faith = |link: &Link, envelope: &Envelope| {
             let counts = verdicts.get(link).is_some_and(Result::is_ok) && !self.beyond.contains_key(link);
             let builds = !envelope.built_on.is_empty() || !envelope.started_from.is_empty();

@@ -297,6 +297,11 @@ fn admissions_that_fall() {
     assert!(settle(&cast.world.set, &written.held).values().all(Result::is_ok));
     cast.remove(0, 5, base);
     assert!(settle(&cast.world.set, &written.held).values().all(Result::is_err));
+    // Whoever knew that it did not count does not make it count.
+    let aware = written.write(&cast, 4, cast.world.set.heads(), vec![], None);
+    written.held.get_mut(&aware).unwrap().started_from = vec![one];
+    let verdicts = settle(&cast.world.set, &written.held);
+    assert_eq!([verdicts[&one], verdicts[&aware]], [Err(Refused::BeyondCut), Ok(())]);
     written.write(&cast, 6, vec![welcome], vec![one], None);
     let verdicts = settle(&cast.world.set, &written.held);
     assert_eq!([verdicts[&one], verdicts[&other]], [Ok(()), Err(Refused::BeyondCut)]);
