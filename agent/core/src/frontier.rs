@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer, to_bytes};
 
 use crate::hash::h;
-use crate::id::{ChainId, Link};
+use crate::id::{ChainId, DeviceId, Link};
 
 /// Most chains in one frontier: what fits an envelope with room to spare.
 pub const FRONTIER_CHAINS_MAX: usize = 4096;
@@ -52,6 +52,15 @@ impl Frontier {
     /// Moves a chain's tip forward.
     pub fn advance(&mut self, chain: ChainId, tip: Tip) {
         self.0.insert(chain, tip);
+    }
+    /// Nothing of this chain is held any more.
+    pub(crate) fn remove(&mut self, chain: &ChainId) {
+        self.0.remove(chain);
+    }
+    /// The chains of one device, in order.
+    pub(crate) fn of_device(&self, device: &DeviceId) -> impl Iterator<Item = (&ChainId, &Tip)> {
+        let first = ChainId { device: *device, incarnation: 0 };
+        self.0.range(first..=ChainId { incarnation: u64::MAX, ..first })
     }
     /// All chains and tips, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&ChainId, &Tip)> {
@@ -135,7 +144,6 @@ impl Wire for Range {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::DeviceId;
     use weft_protocol::cbor::from_bytes;
 
     fn chain(byte: u8) -> ChainId {

@@ -59,11 +59,29 @@ byte_id!(
 pub struct ChainId {
     /// The device that signs the chain.
     pub device: DeviceId,
-    /// Which life of its replica.
+    /// Which life of its replica, in the lowest byte. What stands above it names a branch, see [`ChainId::branch`]; no
+    /// envelope is signed for such a chain.
     pub incarnation: u64,
 }
 
 impl ChainId {
+    /// What was signed after a fork of this chain, from the envelope with this link on: its branches are held, served and
+    /// compared like chains. Spec: docs/sync.md#forks.
+    #[must_use]
+    pub fn branch(self, first: &Link) -> Self {
+        let name = first.0.iter().take(7).fold(0, |sum: u64, byte| (sum << 8) | u64::from(*byte));
+        Self { incarnation: (name.max(1) << 8) | (self.incarnation & 0xff), ..self }
+    }
+    /// Whether it is a branch.
+    #[must_use]
+    pub fn is_branch(&self) -> bool {
+        self.incarnation > 0xff
+    }
+    /// The chain that its envelopes were signed for.
+    #[must_use]
+    pub fn signed(self) -> Self {
+        Self { incarnation: self.incarnation & 0xff, ..self }
+    }
     /// Its bytes in keys and hashes: device (16) ‖ incarnation (8, big-endian).
     #[must_use]
     pub fn to_bytes(self) -> [u8; 24] {

@@ -13,6 +13,7 @@ mod bits;
 mod defence;
 mod evaluate;
 mod fold;
+mod fork;
 mod quorum;
 mod set;
 mod step;
@@ -20,6 +21,7 @@ mod step;
 pub(crate) use acceptance::ends_before;
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
+pub use fork::Fork;
 pub use set::{InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
 
 use std::collections::{BTreeMap, BTreeSet};

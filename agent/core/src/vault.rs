@@ -105,6 +105,18 @@ impl Vault {
         }
     }
 
+    /// What was in this envelope is at another place now.
+    pub(crate) fn relocate(&mut self, content: &Content, from: Place, to: Place, tx: &Tx<'_>) {
+        for (_, items) in &content.documents {
+            for item in items {
+                let Item::Version { hash, .. } = item else { continue };
+                if Self::location(hash, tx) == Some(Location::Sealed(from)) {
+                    tx.put(Table::Versions, hash.0, to_bytes(&Location::Sealed(to)));
+                }
+            }
+        }
+    }
+
     fn location(hash: &VersionHash, store: &dyn Read) -> Option<Location> {
         from_bytes(&store.get(Table::Versions, &hash.0)?).ok()
     }

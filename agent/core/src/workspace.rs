@@ -39,6 +39,7 @@ pub mod command;
 mod effects;
 mod enrol;
 mod epochs;
+mod forks;
 mod incarnation;
 pub mod input;
 mod links;
@@ -136,6 +137,7 @@ pub struct Workspace {
     doors: enrol::Doors,
     vouch: vouch::Vouch,
     verdicts: verdicts::Verdicts,
+    forks: forks::Forks,
     packets: epochs::Packets,
     notices: notices::Notices,
     rotation: rotation::Rotation,
@@ -214,6 +216,7 @@ impl Workspace {
             self.sealing_deadline(),
             self.flush_deadline(),
             self.verdicts_deadline(),
+            self.forks_deadline(),
             self.vouch_deadline(),
         ]
         .into_iter()
@@ -293,6 +296,7 @@ impl Workspace {
         self.run_rotation(now, tx);
         self.run_lobbies(now);
         self.run_verdicts(now, tx);
+        self.run_forks(now, tx);
         self.run_vouch(now);
     }
 

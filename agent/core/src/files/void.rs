@@ -25,12 +25,12 @@ use crate::id::{ChainId, ChangeHash, FileId, VersionHash};
 use crate::store::Tx;
 use crate::time::Timestamp;
 
-/// What was made here in one text and is not sealed: the text without it, and with it.
+/// What was made here in one text in one go, and leaves it: the text before it, and after it.
 struct OwnEdit {
     id: FileId,
     version: VersionHash,
-    without: (text::Style, String),
-    with: (text::Style, String),
+    before: (text::Style, String),
+    after: (text::Style, String),
 }
 
 /// What is taken along while documents are built anew.
@@ -51,13 +51,13 @@ impl Carried {
 }
 
 impl Files {
-    /// Takes along what is needed to go on after these documents were built anew; `unsealed`: what was made here and
-    /// leaves the outbox with them.
+    /// Takes along what is needed to go on after these documents were built anew; `leaving`: what was made here and is not
+    /// in them any more: unsealed, or sealed and void.
     pub(crate) fn take_along(
         &mut self,
         now: Timestamp,
         documents: &BTreeSet<DocumentName>,
-        unsealed: &[Content],
+        leaving: &[Content],
         versions: &mut dyn Versions,
         tx: &Tx<'_>,
     ) -> Carried {
@@ -65,7 +65,7 @@ impl Files {
         let documents: BTreeSet<Document> = documents.iter().filter_map(Document::parse).collect();
         let mut own: BTreeMap<Document, BTreeSet<ChangeHash>> = BTreeMap::new();
         let mut registers = BTreeMap::new();
-        for (name, items) in unsealed.iter().flat_map(|content| &content.documents) {
+        for (name, items) in leaving.iter().flat_map(|content| &content.documents) {
             let Some(document) = Document::parse(name).filter(|document| documents.contains(document)) else {
                 continue;
             };
@@ -84,7 +84,7 @@ impl Files {
                 }
             }
         }
-        let edits = own.iter().filter_map(|(document, changes)| self.own_edit(*document, changes, &cx)).collect();
+        let edits = own.iter().flat_map(|(document, changes)| self.own_edits(*document, changes, &cx)).collect();
         let mut carried = Carried { documents, edits, registers, bases: BTreeMap::new() };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
             let Some(record) = self.records.whole(key, cx.tx) else { continue };
@@ -96,18 +96,29 @@ impl Files {
         carried
     }
 
-    /// What these changes of ours made of a text.
-    fn own_edit(&mut self, document: Document, own: &BTreeSet<ChangeHash>, cx: &Cx<'_, '_>) -> Option<OwnEdit> {
-        let Document::Text(id, start) = document else { return None };
-        let version = self.tree.texts.get(&(id, start))?.version;
+    /// What these changes of ours made of a text, run by run: others may have built on some of them.
+    fn own_edits(&mut self, document: Document, own: &BTreeSet<ChangeHash>, cx: &Cx<'_, '_>) -> Vec<OwnEdit> {
+        let Document::Text(id, start) = document else { return Vec::new() };
+        let Some(version) = self.tree.texts.get(&(id, start)).map(|text| text.version) else { return Vec::new() };
         let doc = &self.documents.open(document, cx.tx).doc;
-        let all = doc.get_changes_meta(&[]);
-        let others: Vec<_> = all.iter().filter(|meta| !own.contains(&ChangeHash(meta.hash.0))).collect();
-        let built_on: BTreeSet<automerge::ChangeHash> =
-            others.iter().flat_map(|meta| meta.deps.iter().copied()).collect();
-        let heads: Vec<automerge::ChangeHash> =
-            others.iter().map(|meta| meta.hash).filter(|hash| !built_on.contains(hash)).collect();
-        Some(OwnEdit { id, version, without: text::read(doc, Some(&heads)), with: text::read(doc, None) })
+        let mut runs: Vec<(Vec<automerge::ChangeHash>, automerge::ChangeHash)> = Vec::new();
+        // Those that others build on come first.
+        for meta in doc.get_changes_meta(&[]) {
+            if !own.contains(&ChangeHash(meta.hash.0)) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((_, last)) if meta.deps.as_slice() == [*last] => *last = meta.hash,
+                _ => runs.push((meta.deps.clone(), meta.hash)),
+            }
+        }
+        let edit = |(deps, last): (Vec<_>, _)| OwnEdit {
+            id,
+            version,
+            before: text::read(doc, Some(&deps)),
+            after: text::read(doc, Some(&[last])),
+        };
+        runs.into_iter().map(edit).collect()
     }
 
     /// The documents were built anew from what counts: enters what was made here once more, and makes every record one
@@ -123,7 +134,7 @@ impl Files {
             let entry = self.tree.entries.get(&edit.id);
             let shown = entry.and_then(|entry| entry.alternatives.first()).map(|shown| shown.version.hash);
             let entered = shown == Some(edit.version)
-                && self.enter_beside(Key::main(edit.id), &edit.without, &edit.with, &mut cx).is_some();
+                && self.enter_beside(Key::main(edit.id), &edit.before, &edit.after, &mut cx).is_some();
             if !entered {
                 adrift.insert(edit.id);
             }

@@ -112,7 +112,9 @@ pub(crate) fn ends_before(
         return BTreeSet::from([Beyond::Void(chain.device)]);
     };
     for (op, end) in &state.ends {
-        if concerns(end, chain, &device.root) && !is_within(end, link, chain, seq) && !set.descends(op_heads, &[*op]) {
+        // A fork closes its chain; who goes on with it after that writes beyond the end, whatever they know.
+        let knew = end.chain.is_none() && set.descends(op_heads, &[*op]);
+        if concerns(end, chain, &device.root) && !is_within(end, link, chain, seq) && !knew {
             beyond.insert(Beyond::End(*op));
         }
     }

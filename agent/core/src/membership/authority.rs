@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::quorum::{Ballot, Quorum};
 use super::set::OpSet;
-use super::{Defence, Membership, Role};
-use crate::id::{ChainId, DeviceId, OpId, RootKey};
+use super::{Defence, Membership, Role, fork};
+use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{Certifier, DeviceCert};
 use crate::op::{Cut, EpochGrant, OpBody, SignedOp, Signer};
 
@@ -310,7 +310,7 @@ impl Author<'_> {
 
     /// Two different stored headers of one place, both signed by its device, and a cut exactly before it.
     fn proves_fork(&self, one: &[u8], other: &[u8], cut: &Cut) -> bool {
-        fork_of(self.state, one, other).is_some_and(|(chain, seq, prevs)| {
+        fork::proven(self.state, one, other).is_some_and(|(chain, seq, prevs)| {
             let exact = cut
                 .points()
                 .iter()
@@ -359,23 +359,4 @@ impl Author<'_> {
         let known = self.state.devices.get(&cert.device().id());
         known.is_some_and(|device| device.root != cert.root().sign || device.public != cert.device())
     }
-}
-
-/// The chain and number that two signed headers prove to be forked, and what they name before it.
-pub(super) fn fork_of(state: &Membership, one: &[u8], other: &[u8]) -> Option<(ChainId, u64, [crate::id::Link; 2])> {
-    let device = peek_device(one)?;
-    let public = &state.devices.get(&device)?.public;
-    let verify = |bytes: &[u8]| crate::envelope::verify_signed_header(&state.workspace, public, bytes).ok();
-    let ((one, link), (other, other_link)) = (verify(one)?, verify(other)?);
-    let stored = one.seq > 0;
-    let forked = stored && one.chain == other.chain && one.seq == other.seq && link != other_link;
-    forked.then_some((one.chain, one.seq, [one.prev, other.prev]))
-}
-
-/// The device a signed header names, before anything is verified.
-fn peek_device(bytes: &[u8]) -> Option<DeviceId> {
-    let (_, rest) = bytes.split_first_chunk::<24>()?;
-    let (signed, _) = crate::sign::split_signature(rest)?;
-    let header: crate::envelope::Header = weft_protocol::cbor::from_bytes(signed).ok()?;
-    Some(header.chain.device)
 }

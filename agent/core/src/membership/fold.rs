@@ -91,10 +91,7 @@ pub(super) fn end_of(body: &OpBody) -> Option<End> {
         }
         OpBody::Fork { headers, cut, .. } => {
             let [one, _] = headers.as_ref();
-            let (_, rest) = one.split_first_chunk::<24>()?;
-            let (signed, _) = crate::sign::split_signature(rest)?;
-            let header: crate::envelope::Header = weft_protocol::cbor::from_bytes(signed).ok()?;
-            Some(End { root: None, devices: Vec::new(), chain: Some(header.chain), cut: cut.clone() })
+            Some(End { root: None, devices: Vec::new(), chain: Some(super::fork::peek(one)?.chain), cut: cut.clone() })
         }
         OpBody::Role { .. }
         | OpBody::Device { .. }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::authority::{self, Standing};
 use super::bits::Bits;
-use super::{Membership, evaluate as evaluation, step};
+use super::{Fork, Membership, evaluate as evaluation, step};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
 use crate::op::{Genesis, OpBody, SignedOp, Signer};
 
@@ -145,6 +145,10 @@ impl OpSet {
     #[must_use]
     pub fn workspace(&self) -> WorkspaceId {
         self.genesis.workspace()
+    }
+    /// All forks that were proved where their op stands, whether that op counts or not: a proof stays one.
+    pub fn forks(&self) -> impl Iterator<Item = Fork> + '_ {
+        self.nodes.iter().filter(|node| node.standing.is_some()).filter_map(|node| Fork::of(node.op.body()))
     }
     /// The genesis.
     #[must_use]

@@ -169,6 +169,7 @@ impl Workspace {
             doors: super::enrol::Doors::default(),
             vouch: super::vouch::Vouch::open(read),
             verdicts: super::verdicts::Verdicts::open(read),
+            forks: super::forks::Forks::default(),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),
@@ -382,6 +383,7 @@ impl Workspace {
         } else if this.reborn {
             this.await_peers(now, &tx);
         }
+        this.open_forks();
         this.epochs_changed(now, &tx);
         if this.is_active() {
             this.heal_certificate();

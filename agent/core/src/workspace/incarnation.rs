@@ -56,9 +56,9 @@ impl Workspace {
         let me = self.my_device();
         let ahead = theirs
             .iter()
-            .filter(|(chain, _)| chain.device == me && chain.incarnation >= self.own.chain.incarnation)
+            .filter(|(chain, _)| chain.device == me && chain.signed().incarnation >= self.own.chain.incarnation)
             .filter(|(chain, tip)| **chain != self.own.chain || tip.seq > self.own.tip.map_or(0, |own| own.seq))
-            .map(|(chain, _)| chain.incarnation)
+            .map(|(chain, _)| chain.signed().incarnation)
             .max();
         if let Some(incarnation) = ahead {
             self.found_out_rollback(now, incarnation, tx);
@@ -161,7 +161,7 @@ impl Workspace {
     pub(super) fn replay(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
         let tips: Vec<(ChainId, u64)> = self.frontier.iter().map(|(chain, tip)| (*chain, tip.seq)).collect();
         for (chain, last) in tips {
-            for seq in 1..=last {
+            for seq in self.chain_start(&chain, tx).0..=last {
                 let place = Place { chain, seq };
                 let accepted = self.held(place, tx).is_some_and(|held| held.kind == 1 && held.refused.is_empty());
                 let content = if accepted { self.vault.content(&Location::Sealed(place), tx) } else { None };
@@ -169,7 +169,7 @@ impl Workspace {
                 let mut part = (*content).clone();
                 part.documents.retain(|(name, _)| documents.contains(name));
                 if !part.is_empty() {
-                    let author = Author { chain, wall_ms: now.wall_ms };
+                    let author = Author { chain: chain.signed(), wall_ms: now.wall_ms };
                     self.files.handle_content(now, author, &part, &mut self.vault, tx);
                 }
             }

@@ -10,7 +10,7 @@ use super::command::{Because, DeviceDetail, MemberDetail, Members, ProposalDetai
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{RecoveryKey, fingerprint};
-use crate::membership::{Lawful, OpSet, Role};
+use crate::membership::{Fork, Lawful, OpSet, Role};
 use crate::op::{ChainPoint, Cut, OpBody, OpSigner, SignedOp, Signer};
 use crate::store::Tx;
 use crate::time::Timestamp;
@@ -164,7 +164,7 @@ impl Workspace {
 
     /// How far we hold the chains of some devices.
     fn cut_of(&self, concerned: impl Fn(&DeviceId) -> bool) -> Cut {
-        let points = self.frontier.iter().filter(|(chain, _)| concerned(&chain.device));
+        let points = self.frontier.iter().filter(|(chain, _)| concerned(&chain.device) && !chain.is_branch());
         Cut::new(points.map(|(chain, tip)| ChainPoint { chain: *chain, seq: tip.seq, link: tip.link }).collect())
     }
 
@@ -173,7 +173,7 @@ impl Workspace {
     }
 
     /// The keys of these devices, and of the roots whose role `as_role` says.
-    fn keys_for(
+    pub(super) fn keys_for(
         &self,
         devices: &[DeviceId],
         as_role: impl Fn(&RootKey, Role) -> Option<Role>,
@@ -267,6 +267,11 @@ impl Workspace {
                 let labels: Vec<String> = labels.map(|device| format!("'{}'", device.label)).collect();
                 format!("revoked {}", labels.join(", "))
             }
+            OpBody::Fork { .. } => {
+                let device = Fork::of(op.body()).and_then(|fork| self.membership.devices.get(&fork.chain.device));
+                let label = device.map_or("a device", |device| device.label.as_str());
+                format!("proved that '{label}' signed twice for one place")
+            }
             OpBody::Leave => "left".to_owned(),
             OpBody::Device { label, .. } => format!("added the device '{label}'"),
             OpBody::Invite { .. }
@@ -274,7 +279,6 @@ impl Workspace {
             | OpBody::Epoch(_)
             | OpBody::Endorse { .. }
             | OpBody::ExtendCut { .. }
-            | OpBody::Fork { .. }
             | OpBody::Attest { .. }
             | OpBody::Policy(_) => "changed the workspace".to_owned(),
         };

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
 
 use super::Workspace;
+use super::forks::Located;
+use super::incarnation::INCARNATIONS_MAX;
 use super::outbox::OpsBody;
 use crate::content::{Content, Item};
-use crate::envelope::{self, Kind, OpenError, OpenHead, VerifiedHead};
+use crate::envelope::{self, Kind, OpenError, VerifiedHead};
 use crate::files::{Author, actor_prefix, inspect_change, is_actor_of};
 use crate::frontier::Tip;
 use crate::id::{ChainId, ChangeHash, Link, OpId, Place};
@@ -64,9 +66,8 @@ impl Workspace {
     pub(super) fn receive(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) {
         let mut next = Some(envelope);
         while let Some(envelope) = next.take() {
-            if let Some(chain) = self.take_in(now, envelope, tx) {
-                let seq = self.frontier.seq(&chain);
-                next = self.parked.take_next(chain, seq);
+            if let Some(place) = self.take_in(now, envelope, tx) {
+                next = self.parked.take_next(place.chain.signed(), place.seq);
             }
         }
     }
@@ -78,8 +79,8 @@ impl Workspace {
         }
     }
 
-    /// Returns the chain if it is held further than before.
-    fn take_in(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) -> Option<ChainId> {
+    /// Returns where it is held, if it was not before.
+    fn take_in(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) -> Option<Place> {
         let head = match envelope::open_head(&self.id, &self.vault.keyring, &envelope) {
             Ok(head) => head,
             Err(OpenError::UnknownEpoch) => {
@@ -92,11 +93,19 @@ impl Workspace {
             }
         };
         let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
-        let held = self.frontier.seq(&chain);
+        if chain.incarnation == 0 || chain.incarnation > INCARNATIONS_MAX {
+            self.reject("more lives than a device has");
+            return None;
+        }
+        let Some(Located { place, before }) = self.locate(&head.header, &head.link, tx) else {
+            self.parked.park_gap(Place { chain, seq }, envelope);
+            return None;
+        };
+        let held = self.frontier.seq(&place.chain);
         if seq <= held && self.dedupes {
-            if self.held(Place { chain, seq }, tx).is_some_and(|held| held.link != head.link) {
+            if self.held(place, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
-                self.signed_twice(head);
+                self.met_other(now, head, place, tx);
             }
             return None;
         }
@@ -108,17 +117,24 @@ impl Workspace {
             }
             self.found_out_rollback(now, chain.incarnation, tx);
         }
-        if seq > held + 1 {
+        let begins = held == 0 && place.chain.is_branch();
+        if seq > held + 1 && !begins {
             self.parked.park_gap(Place { chain, seq }, envelope);
             return None;
         }
-        if seq > held
-            && prev
-                != self.frontier.tip(&chain).map_or_else(|| self.first_link(chain, head.header.prev), |tip| tip.link)
-        {
+        // The first envelope of an incarnation names the last link of the one before, which we may not hold.
+        let last = match before {
+            Some(before) => self.held(before, tx).map(|held| held.link),
+            None => Some(if chain.incarnation <= 1 { Link([0; 32]) } else { prev }),
+        };
+        if seq > held && last != Some(prev) {
             self.reject("wrong link");
             // Signed on top of another envelope than the one that is held: there are two for that place.
-            self.signed_twice(head);
+            self.met_other(now, head, place, tx);
+            return None;
+        }
+        if begins && !self.admit_branch(place, &head.link, tx) {
+            self.reject("too many branches of one fork");
             return None;
         }
         let mut carried = None;
@@ -152,28 +168,11 @@ impl Workspace {
                 return None;
             }
         };
-        self.hold(now, &verified, envelope, tx);
+        self.hold(now, &verified, Located { place, before }, envelope, tx);
         if let Some(ops) = carried {
             self.is_carried(&ops, tx);
         }
-        Some(chain)
-    }
-
-    /// Another envelope than the one held, for the same place: if its device signed it, people must know which one that is.
-    fn signed_twice(&mut self, head: OpenHead) {
-        let Some(device) = self.membership.devices.get(&head.header.chain.device).cloned() else { return };
-        if head.verify(&device.public).is_ok() {
-            let (label, member) = (&device.label, self.member_name(&device.root));
-            self.problem(format!(
-                "'{label}' of {member} signed two different envelopes for one place: it was copied, or its owner lies. What it \
-                 wrote may differ between members. Take it out with `weft devices revoke`, and let it join afresh."
-            ));
-        }
-    }
-
-    /// The first envelope of an incarnation names the last link of the one before, which we may not hold.
-    fn first_link(&self, chain: ChainId, named: Link) -> Link {
-        if chain.incarnation <= 1 { Link([0; 32]) } else { named }
+        Some(place)
     }
 
     pub(super) fn held(&self, place: Place, read: &dyn Read) -> Option<Held> {
@@ -181,9 +180,9 @@ impl Workspace {
     }
 
     /// Stores a verified envelope, and applies it if it is accepted.
-    fn hold(&mut self, now: Timestamp, head: &VerifiedHead, envelope: Bytes, tx: &Tx<'_>) {
-        let place = Place { chain: head.header().chain, seq: head.header().seq };
-        let opened = self.accept(head, &envelope, tx);
+    fn hold(&mut self, now: Timestamp, head: &VerifiedHead, at: Located, envelope: Bytes, tx: &Tx<'_>) {
+        let place = at.place;
+        let opened = self.accept(head, at.before, &envelope, tx);
         if let Ok(Opened::Content(content)) = &opened
             && let Some(why) = self.suspect(head, content)
         {
@@ -195,7 +194,7 @@ impl Workspace {
         self.store_held(place, head, &refused, envelope, tx);
         match opened {
             Ok(Opened::Content(content)) => {
-                let author = Author { chain: place.chain, wall_ms: now.wall_ms };
+                let author = Author { chain: head.header().chain, wall_ms: now.wall_ms };
                 self.vault.index(&content, &Location::Sealed(place), tx);
                 let content = std::sync::Arc::new(content);
                 self.vault.remember(Location::Sealed(place), std::sync::Arc::clone(&content));
@@ -231,14 +230,16 @@ impl Workspace {
     }
 
     /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
-    fn accept(&mut self, head: &VerifiedHead, envelope: &[u8], read: &dyn Read) -> Result<Opened, String> {
+    fn accept(
+        &mut self,
+        head: &VerifiedHead,
+        before: Option<Place>,
+        envelope: &[u8],
+        read: &dyn Read,
+    ) -> Result<Opened, String> {
         let chain = head.header().chain;
         let ops = self.ops.as_ref().ok_or("not a member here")?;
-        let mut before = Vec::new();
-        if head.header().seq > 1 {
-            let place = Place { chain, seq: head.header().seq - 1 };
-            before = self.held(place, read).map(|held| held.op_heads).unwrap_or_default();
-        }
+        let before = before.and_then(|before| self.held(before, read)).map(|held| held.op_heads).unwrap_or_default();
         accepts(ops, &before, head.header().kind, chain, &head.header().op_heads).map_err(|why| why.to_string())?;
         let body = || head.open_body(&self.vault.keyring, envelope).map_err(|error| error.reason().to_owned());
         match head.header().kind {
@@ -338,6 +339,7 @@ impl Workspace {
             self.leave_now(now, tx);
             return;
         }
+        self.forks_changed(now, tx);
         self.verdicts_changed(now, tx);
         self.epochs_changed(now, tx);
         self.sync_rooms(now);

@@ -164,6 +164,7 @@ impl Workspace {
             }
             Message::Enough { nonce } => self.owed.0.retain(|(_, _, owed)| *owed != nonce),
             Message::Credit { nonce, ranges, credit } => {
+                let ranges = self.servable(ranges, tx);
                 self.serving.credit(now.mono_ms, route, nonce, ranges, credit);
             }
             Message::Want { nonce, pieces } => self.wanted(route, nonce, pieces, tx),
@@ -214,6 +215,9 @@ impl Workspace {
             return;
         };
         self.note_own_chains(now, &theirs, tx);
+        if self.peers.get(&device).is_none_or(|peer| peer.frontier != theirs) {
+            self.compare_tips(now, device, &theirs, tx);
+        }
         let peer = self.peers.entry(device).or_default();
         peer.heard_wall_ms = now.wall_ms;
         peer.quiet_until_mono = 0;

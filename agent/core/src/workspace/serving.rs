@@ -135,6 +135,15 @@ impl Serving {
 }
 
 impl Workspace {
+    /// What of these ranges is here: nobody makes us look for what we never held.
+    pub(super) fn servable(&self, ranges: Vec<Range>, read: &dyn Read) -> Vec<Range> {
+        let here = ranges.into_iter().map(|range| {
+            let from = range.from.max(self.chain_start(&range.chain, read).0);
+            Range { from, to: range.to.min(self.frontier.seq(&range.chain)), ..range }
+        });
+        here.filter(|range| range.from <= range.to).collect()
+    }
+
     /// Sends what is due, link by link, while there is room.
     pub(super) fn serve(&mut self, now: Timestamp, tx: &Tx<'_>) {
         if self.serving.is_empty() || self.paused {

@@ -7,6 +7,7 @@
 //! Spec: docs/sealing.md#acceptance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
 
@@ -172,6 +173,25 @@ impl Workspace {
         self.verdicts.insert(place, envelope);
     }
 
+    /// What is held is arranged otherwise: judge it at once.
+    pub(super) fn judge_now(&mut self, now: Timestamp) {
+        self.verdicts.due_mono = Some(now.mono_ms);
+    }
+
+    /// An envelope is held at another place from now on.
+    pub(super) fn move_void(&mut self, from: Place, to: Place, tx: &Tx<'_>) {
+        let Some(envelope) = self.verdicts.void.get(&from).cloned() else { return };
+        self.drop_void(from, tx);
+        tx.put(Table::Meta, void_key(to), to_bytes(&envelope));
+        self.verdicts.insert(to, envelope);
+    }
+
+    /// What does not count at this place is forgotten.
+    pub(super) fn drop_void(&mut self, place: Place, tx: &Tx<'_>) {
+        self.verdicts.remove(&place);
+        tx.delete(Table::Meta, void_key(place));
+    }
+
     fn judge_soon(&mut self, now: Timestamp) {
         self.verdicts.due_mono.get_or_insert(now.after_ms(SOON_MS));
     }
@@ -187,12 +207,13 @@ impl Workspace {
     fn has_suspects(&self, read: &dyn Read) -> bool {
         let Some(ops) = &self.ops else { return false };
         self.frontier.iter().any(|(chain, tip)| {
-            let first = self.first_beyond(*chain);
+            let signed = chain.signed();
+            let first = self.first_beyond(signed).max(self.chain_start(chain, read).0);
             (first..=tip.seq).any(|seq| {
                 let Some(held) = self.held(Place { chain: *chain, seq }, read) else { return false };
                 let kind = Kind::from_byte(held.kind);
                 held.refused.is_empty()
-                    && !ends_before(ops, &self.membership, held.link, *chain, seq, kind, &held.op_heads).is_empty()
+                    && !ends_before(ops, &self.membership, held.link, signed, seq, kind, &held.op_heads).is_empty()
             })
         })
     }
@@ -215,7 +236,7 @@ impl Workspace {
     pub(super) fn run_verdicts(&mut self, now: Timestamp, tx: &Tx<'_>) {
         if self.is_active() && !self.reborn && self.verdicts.due_mono.is_some_and(|due| due <= now.mono_ms) {
             self.verdicts.due_mono = None;
-            if !self.verdicts.void.is_empty() || self.has_suspects(tx) {
+            if self.own_chain_is_forked() || !self.verdicts.void.is_empty() || self.has_suspects(tx) {
                 self.judge_all(now, tx);
             }
         }
@@ -238,8 +259,7 @@ impl Workspace {
             let Some(content) = self.vault.content(&Location::Sealed(place), tx) else { continue };
             if why.is_empty() {
                 freed.insert(place);
-                self.verdicts.remove(&place);
-                tx.delete(Table::Meta, void_key(place));
+                self.drop_void(place, tx);
                 self.vault.index(&content, &Location::Sealed(place), tx);
             } else {
                 if held.refused.is_empty() {
@@ -250,16 +270,21 @@ impl Workspace {
             documents.extend(content.documents.iter().map(|(name, _)| name.clone()));
             tx.put(Table::Held, place.to_bytes(), to_bytes(&Held { refused: why, ..held }));
         }
-        if voided.is_empty() {
+        let me = self.my_device();
+        let mut ours = Vec::new();
+        for place in voided.iter().filter(|place| place.chain.device == me) {
+            ours.extend(self.vault.content(&Location::Sealed(*place), tx));
+        }
+        if self.own_chain_is_forked() || !ours.is_empty() {
+            self.go_on_beside(now, documents, &ours, tx);
+        } else if voided.is_empty() {
             for place in freed {
                 let Some(content) = self.vault.content(&Location::Sealed(place), tx) else { continue };
-                let author = Author { chain: place.chain, wall_ms: now.wall_ms };
+                let author = Author { chain: place.chain.signed(), wall_ms: now.wall_ms };
                 self.files.handle_content(now, author, &content, &mut self.vault, tx);
             }
-        } else if voided.iter().any(|place| place.chain.device == self.my_device()) {
-            self.go_on_beside(now, documents, tx);
         } else {
-            self.rebuild(now, &documents, tx);
+            self.rebuild(now, &documents, Vec::new(), tx);
         }
     }
 
@@ -270,13 +295,13 @@ impl Workspace {
         let mut holders: BTreeMap<[u8; 32], Vec<Link>> = BTreeMap::new();
         let tips: Vec<(ChainId, u64)> = self.frontier.iter().map(|(chain, tip)| (*chain, tip.seq)).collect();
         for (chain, last) in tips {
-            let mut prev = Link([0; 32]);
-            for seq in 1..=last {
+            let (first, mut prev) = self.chain_start(&chain, tx);
+            for seq in first..=last {
                 let place = Place { chain, seq };
                 let Some(held) = self.held(place, tx) else { continue };
                 let kind = Kind::from_byte(held.kind);
                 let mut envelope = Envelope {
-                    chain,
+                    chain: chain.signed(),
                     seq,
                     prev,
                     kind,
@@ -318,9 +343,9 @@ impl Workspace {
         docket
     }
 
-    /// Builds documents anew from what counts; what was made here and is not sealed yet is entered again on top.
-    fn rebuild(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
-        let mut unsealed: Vec<Content> = Vec::new();
+    /// Builds documents anew from what counts; what was made here is entered again on top: what is `leaving`, and what is
+    /// not sealed yet.
+    fn rebuild(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, mut leaving: Vec<Content>, tx: &Tx<'_>) {
         for order in self.outbox.orders() {
             let Some(Batch::Content(content)) = Outbox::batch(order, tx) else { continue };
             // Versions stay: what is entered again names them.
@@ -329,10 +354,10 @@ impl Workspace {
                 continue;
             }
             let (gone, stays) = content.documents.into_iter().partition(|(name, _)| concerned(name));
-            unsealed.push(Content { documents: gone });
+            leaving.push(Content { documents: gone });
             self.outbox.replace(order, Content { documents: stays }, tx);
         }
-        let carried = self.files.take_along(now, documents, &unsealed, &mut self.vault, tx);
+        let carried = self.files.take_along(now, documents, &leaving, &mut self.vault, tx);
         let halt = self.files.halted().cloned();
         self.vault.forget_unsealed();
         self.reopen_files(documents, tx);
@@ -345,22 +370,38 @@ impl Workspace {
         self.effects.push(Output::Look(Vec::new()));
     }
 
-    /// Some of what we sealed ourselves does not count: this chain ends, and what is in the folder is entered again in the
-    /// next one, to be published if we may.
-    fn go_on_beside(&mut self, now: Timestamp, mut documents: BTreeSet<DocumentName>, tx: &Tx<'_>) {
+    /// Our chain ends here: it is forked, or some of what we sealed does not count. That is entered again in the next one,
+    /// to be published if we may.
+    fn go_on_beside(
+        &mut self,
+        now: Timestamp,
+        mut documents: BTreeSet<DocumentName>,
+        void: &[Arc<Content>],
+        tx: &Tx<'_>,
+    ) {
         let next = self.own.chain.incarnation + 1;
         if next > INCARNATIONS_MAX {
             self.stuck = true;
             self.problem("This device began anew too often: run `weft leave` here and join again.".into());
             return;
         }
-        self.drop_outbox(&mut documents, tx);
         self.begin_incarnation(next, tx);
-        self.reopen_files(&documents, tx);
-        self.files.build();
-        self.replay(now, &documents, tx);
-        self.files.rebase(&mut self.vault, tx);
-        self.effects.push(Output::Look(Vec::new()));
+        let mut leaving = Vec::new();
+        for content in void {
+            // Nobody looks for versions in what does not count: what is entered again names them, so they are sent again.
+            let all = content.documents.iter().cloned();
+            let (versions, changes) = all.partition(|(name, _)| files::is_of_versions(name));
+            leaving.push(Content { documents: changes });
+            let versions = Content { documents: versions };
+            if !versions.is_empty() {
+                self.enqueue_content(versions, tx);
+            }
+        }
+        for order in self.outbox.orders() {
+            let Some(Batch::Content(content)) = Outbox::batch(order, tx) else { continue };
+            documents.extend(content.documents.into_iter().map(|(name, _)| name));
+        }
+        self.rebuild(now, &documents, leaving, tx);
     }
 }
 
