@@ -10,6 +10,7 @@ pub mod disk;
 pub mod folder;
 pub mod host;
 pub mod machine;
+pub mod malice;
 pub mod oracle;
 pub mod plan;
 pub mod profile;

@@ -138,6 +138,7 @@ pub struct Workspace {
     vouch: vouch::Vouch,
     verdicts: verdicts::Verdicts,
     forks: forks::Forks,
+    claims: incarnation::Claims,
     packets: epochs::Packets,
     notices: notices::Notices,
     rotation: rotation::Rotation,
@@ -217,6 +218,7 @@ impl Workspace {
             self.flush_deadline(),
             self.verdicts_deadline(),
             self.forks_deadline(),
+            self.claims_deadline(),
             self.vouch_deadline(),
         ]
         .into_iter()
@@ -289,6 +291,7 @@ impl Workspace {
         if self.files.poll_timeout().is_some_and(|at| at <= now.mono_ms) {
             self.files.handle_timeout(now, &mut self.vault, tx);
         }
+        self.run_claims(now, tx);
         self.run_reconcile(now);
         self.run_admission(now, tx);
         self.run_enrol(now, tx);

@@ -110,6 +110,10 @@ fn healthy<M: Machine>(world: &World<M>) -> Verdict {
         let Some(status) = &host.status else {
             return broken("healthy", format!("host {index} gives no status"));
         };
+        if world.case.profile.malice > 0 {
+            blames_nobody_else(world, index, &status.problems)?;
+            continue;
+        }
         if !status.problems.is_empty() {
             return broken("healthy", format!("host {index} has problems: {:?}", status.problems));
         }
@@ -124,6 +128,15 @@ fn healthy<M: Machine>(world: &World<M>) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Where a member lies people may be told so, of that one alone.
+fn blames_nobody_else<M: Machine>(world: &World<M>, index: usize, problems: &[String]) -> Verdict {
+    let liar = member_name(world.hosts.len() - 1);
+    match problems.iter().find(|problem| !problem.contains(&liar)) {
+        Some(problem) => broken("blame", format!("host {index} is told: {problem}")),
+        None => Ok(()),
+    }
 }
 
 /// All members' folders are the same, byte for byte.

@@ -53,6 +53,8 @@ pub enum What {
     Leave,
     /// The host's member, if it may, removes another.
     Remove,
+    /// The host's member lies.
+    Lie,
     /// The agent dies, and starts again after so many milliseconds.
     Crash {
         /// How long it is away.
@@ -202,6 +204,10 @@ fn workload(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
         let host = if dice.chance(700) { 0 } else { dice.index(profile.hosts) };
         let at_ms = dice.between(profile.span_ms / 4, profile.span_ms);
         events.push(Event { at_ms, host, what: What::Remove, pick: dice.any() });
+    }
+    for _ in 0..profile.malice {
+        let at_ms = dice.between(profile.span_ms / 8, profile.span_ms);
+        events.push(Event { at_ms, host: profile.hosts - 1, what: What::Lie, pick: dice.any() });
     }
     for _ in 0..profile.leaves {
         let host = 1 + dice.index(profile.hosts - 1);

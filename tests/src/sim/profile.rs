@@ -55,6 +55,8 @@ pub struct Profile {
     pub restores: usize,
     /// Jumps of a wall clock.
     pub clock_jumps: usize,
+    /// Lies that the last host, a member, tells with its own keys; then it is gone.
+    pub malice: usize,
     /// Frames about which relays lie, of 1,000, until the world is healed.
     pub lies: u64,
 }
@@ -84,13 +86,16 @@ const CALM: Profile = Profile {
     crashes: 0,
     restores: 0,
     clock_jumps: 0,
+    malice: 0,
     lies: 0,
 };
 
-/// The names `--profile` takes. The last two are never drawn, and are worlds of their own: what somebody wrote while they
-/// were being removed may rightly be gone, and where relays lie, much is refused.
-pub const NAMES: [&str; 12] =
-    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals", "liars"];
+/// The names `--profile` takes. The last three are never drawn, and are worlds of their own: what somebody wrote while they
+/// were being removed may rightly be gone, and where relays or members lie, much is refused.
+pub const NAMES: [&str; 13] = [
+    "calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals", "liars",
+    "hostile",
+];
 
 impl Profile {
     /// Draws a profile: of that name, or any.
@@ -200,6 +205,19 @@ impl Profile {
                 blobs: 60,
                 lies: count(20, 400) as u64,
                 span_ms: 15_000,
+                ..base
+            },
+            "hostile" => Profile {
+                hosts: count(3, 5),
+                relays: count(1, 2),
+                late: 0,
+                crashes: count(0, 1),
+                partitions: count(0, 2),
+                cuts: count(0, 1),
+                malice: count(1, 8),
+                span_ms: 20_000,
+                edits: count(6, 18),
+                together: 300,
                 ..base
             },
             "removals" => Profile {

@@ -341,6 +341,9 @@ impl Machine for Toy {
     fn poll_timeout(&self) -> Option<u64> {
         self.retry_ms
     }
+    fn lie(_: &[u8], _: &dyn Read, _: Timestamp, _: &mut Dice) -> Vec<crate::sim::malice::Lie> {
+        Vec::new()
+    }
     fn weaken(&mut self, _weakness: weft_agent_core::setup::Weakness) {}
     fn version_hash(_workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
         hash(bytes)

@@ -7,6 +7,7 @@ mod agents;
 mod deeds;
 mod faults;
 mod lies;
+mod malice;
 mod network;
 mod shell;
 
@@ -242,6 +243,7 @@ impl<M: Machine> World<M> {
             }
             self.relay_start(relay);
         }
+        self.end_malice();
         for host in 0..self.hosts.len() {
             if let Some(host) = self.hosts.get_mut(host) {
                 host.cut_off_until_us.clear();

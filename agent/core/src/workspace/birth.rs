@@ -170,6 +170,7 @@ impl Workspace {
             vouch: super::vouch::Vouch::open(read),
             verdicts: super::verdicts::Verdicts::open(read),
             forks: super::forks::Forks::default(),
+            claims: super::incarnation::Claims::default(),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),

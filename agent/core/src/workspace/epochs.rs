@@ -34,6 +34,9 @@ const UNPROVEN_MAX: usize = 8;
 const OFFER_MAX: usize = 4;
 /// ... and not again within this.
 const OFFER_AGAIN_MS: u64 = 5_000;
+/// Whoever was offered a packet so often and still states another epoch may have no slot in it: whoever made it left it
+/// out. It gets one of ours.
+const OFFERS_BEFORE_REWRAP: u32 = 3;
 /// A writer with nothing to send waits this long for somebody else to mint.
 const MINT_AFTER_MS: u64 = 2_000;
 
@@ -43,7 +46,8 @@ pub(super) struct Packets {
     packets: BTreeMap<EpochId, Bytes>,
     /// The order in which they came; the last is the newest.
     order: Vec<EpochId>,
-    offered: BTreeMap<DeviceId, u64>,
+    /// Until when not again, and how often since it stated the epoch that we seal under.
+    offered: BTreeMap<DeviceId, (u64, u32)>,
     mint_mono: Option<u64>,
 }
 
@@ -291,10 +295,24 @@ impl Workspace {
     ) {
         let Some(ours) = self.sealing_epoch() else { return };
         let beside = lacks && self.membership.epoch_heads().iter().any(|head| *head != stated);
-        if (stated == ours && !beside) || self.packets.offered.get(&device).is_some_and(|until| *until > now.mono_ms) {
+        let (until, times) = self.packets.offered.get(&device).copied().unwrap_or_default();
+        if stated == ours && !beside {
+            self.packets.offered.remove(&device);
             return;
         }
-        self.packets.offered.insert(device, now.after_ms(OFFER_AGAIN_MS));
+        if until > now.mono_ms {
+            return;
+        }
+        let times = if stated == ours { 0 } else { times + 1 };
+        self.packets.offered.insert(device, (now.after_ms(OFFER_AGAIN_MS), times));
+        if times > OFFERS_BEFORE_REWRAP
+            && let Some(packet) = self.rewrap(&ours)
+        {
+            // What leads to its op may be sealed under others that it was left out of.
+            self.send_message(route, &Message::KeyPacket(packet));
+            self.send_ops_since(route, &device, &stated);
+            return;
+        }
         let without_slot = |head: &EpochId| *head != stated && self.membership.without_slot(head).contains(&device);
         let without: Vec<EpochId> = self.membership.epoch_heads().into_iter().filter(without_slot).collect();
         if !without.is_empty() {

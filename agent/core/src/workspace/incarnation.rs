@@ -7,17 +7,19 @@
 //! entered as ours a second time.
 //! Spec: docs/sync.md#incarnations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::birth::{INCARNATION, REBORN};
+use super::links::Route;
 use super::outbox::{Batch, Outbox};
 use super::output::Output;
 use super::{Own, Workspace};
 use crate::content::DocumentName;
 use crate::disk::{Outcome, Stat};
 use crate::files::{self, ActionId, Author, Files, Identity};
-use crate::frontier::Frontier;
-use crate::id::{ChainId, Place};
+use crate::frontier::{Frontier, Range};
+use crate::id::{ChainId, DeviceId, Place};
+use crate::message::Message;
 use crate::store::{Table, Tx};
 use crate::time::Timestamp;
 use crate::vault::Location;
@@ -28,6 +30,22 @@ pub(super) const INCARNATIONS_MAX: u64 = 64;
 const WAITING: &str = "This computer was restored from a backup. Syncing goes on by itself as soon as another device is \
                        reachable; nothing in the folder is touched until then. If there is no other device any more: \
                        `weft resume --restore`.";
+
+/// Whoever says that we went back has this long to show it.
+const CLAIM_MS: u64 = 20_000;
+/// Bytes granted for that: one envelope.
+const CLAIM_BYTES: u64 = 1024 * 1024;
+/// Claims waited for at once.
+const CLAIMS_MAX: usize = 64;
+
+/// Who says that there is more of our own chain than we hold.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    pending: BTreeMap<DeviceId, u64>,
+    /// What was not taken in meanwhile is to be tried again.
+    answered: bool,
+    disproved: BTreeSet<DeviceId>,
+}
 
 /// Numbers the folder's actions over the lives of [`Files`], so that a late outcome is never taken for another's.
 #[derive(Debug, Default, Clone, Copy)]
@@ -51,17 +69,62 @@ impl Actions {
 }
 
 impl Workspace {
-    /// A peer stated what it holds: does it hold more of our own chain than we do?
-    pub(super) fn note_own_chains(&mut self, now: Timestamp, theirs: &Frontier, tx: &Tx<'_>) {
-        let me = self.my_device();
+    /// A peer stated what it holds: does it say that it holds more of our own chain than we do? Then it is asked for that:
+    /// what we signed proves itself, and a mere word must not cost us a life.
+    pub(super) fn note_own_chains(&mut self, now: Timestamp, route: Route, device: DeviceId, theirs: &Frontier) {
+        let (own, held) = (self.own.chain, self.own.tip.map_or(0, |tip| tip.seq));
+        let lives = own.incarnation..=INCARNATIONS_MAX;
         let ahead = theirs
-            .iter()
-            .filter(|(chain, _)| chain.device == me && chain.signed().incarnation >= self.own.chain.incarnation)
-            .filter(|(chain, tip)| **chain != self.own.chain || tip.seq > self.own.tip.map_or(0, |own| own.seq))
-            .map(|(chain, _)| chain.signed().incarnation)
-            .max();
-        if let Some(incarnation) = ahead {
-            self.found_out_rollback(now, incarnation, tx);
+            .of_device(&own.device)
+            .filter(|(chain, tip)| lives.contains(&chain.signed().incarnation) && (**chain != own || tip.seq > held))
+            .max_by_key(|(chain, tip)| (chain.signed().incarnation, tip.seq));
+        let Some((chain, tip)) = ahead else {
+            self.claims.answered |= self.claims.pending.remove(&device).is_some();
+            return;
+        };
+        if !self.claims.disproved.contains(&device) && self.claims.pending.len() < CLAIMS_MAX {
+            self.claims.pending.entry(device).or_insert_with(|| now.after_ms(CLAIM_MS));
+        }
+        let (nonce, range) = (self.nonce(), Range { chain: *chain, from: tip.seq, to: tip.seq });
+        self.send_message(route, &Message::Credit { nonce, ranges: vec![range], credit: CLAIM_BYTES });
+    }
+
+    /// Whether somebody may still show that we went back: until then nothing is taken in, and nothing sealed.
+    pub(super) fn is_doubted(&self) -> bool {
+        !self.claims.pending.is_empty()
+    }
+
+    /// Something that we signed came: whoever said so was right, or it is known here.
+    pub(super) fn claims_shown(&mut self) {
+        self.claims.answered |= !self.claims.pending.is_empty();
+        self.claims.pending.clear();
+    }
+
+    pub(super) fn claims_deadline(&self) -> Option<u64> {
+        self.claims.pending.values().min().copied()
+    }
+
+    /// Who said so and showed nothing is not waited for again.
+    pub(super) fn run_claims(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        let due: Vec<DeviceId> =
+            self.claims.pending.iter().filter(|(_, until)| **until <= now.mono_ms).map(|(device, _)| *device).collect();
+        let here = self.links.connected();
+        for device in &due {
+            self.claims.pending.remove(device);
+            // Whoever is gone may have been about to.
+            let known = self.membership.devices.get(device).cloned().filter(|_| here.contains(device));
+            if let Some(known) = known {
+                self.claims.disproved.insert(*device);
+                let (label, member) = (&known.label, self.member_name(&known.root));
+                self.problem(format!(
+                    "'{label}' of {member} says that this computer wrote more than it has here, and does not show it: what it \
+                     says of that is not believed any more. Its data is damaged, or its owner lies."
+                ));
+            }
+        }
+        self.claims.answered |= !due.is_empty();
+        if !self.is_doubted() && std::mem::take(&mut self.claims.answered) {
+            self.retry_parked(now, tx);
         }
     }
 

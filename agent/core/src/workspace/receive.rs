@@ -73,7 +73,7 @@ impl Workspace {
     }
 
     /// Tries again what something was unknown for.
-    fn retry_parked(&mut self, now: Timestamp, tx: &Tx<'_>) {
+    pub(super) fn retry_parked(&mut self, now: Timestamp, tx: &Tx<'_>) {
         for envelope in self.parked.take_unknown() {
             self.receive(now, envelope, tx);
         }
@@ -93,6 +93,13 @@ impl Workspace {
             }
         };
         let (chain, seq, prev) = (head.header.chain, head.header.seq, head.header.prev);
+        if chain.device == self.my_device() {
+            self.claims_shown();
+        } else if self.is_doubted() {
+            // If we went back, this is to be taken in by our next life.
+            self.parked.park_unknown(envelope);
+            return None;
+        }
         if chain.incarnation == 0 || chain.incarnation > INCARNATIONS_MAX {
             self.reject("more lives than a device has");
             return None;

@@ -37,6 +37,9 @@ const BEACON_EVERY_MS: u64 = 60_000;
 /// A peer that did not serve what it holds is asked again after this, twice as long each time.
 const SILENT_MS: u64 = 2_000;
 
+/// Pulls in a row that may bring nothing from a peer that is there.
+const PROMISES_MAX: u32 = 4;
+
 /// What is known of another device.
 #[derive(Debug, Default)]
 pub(super) struct PeerState {
@@ -46,10 +49,19 @@ pub(super) struct PeerState {
     /// It is not asked to serve before this.
     quiet_until_mono: u64,
     silences: u32,
+    /// Pulls that brought nothing although it was there, since it last gave us something.
+    broken_promises: u32,
     /// Digest of our frontier that it was last told.
     told: Option<[u8; 32]>,
     /// LAN addresses it last named.
     pub(super) lan: Vec<String>,
+}
+
+impl PeerState {
+    /// Whether it says that it holds what it never gives: it is asked now and then, and not waited for.
+    pub(super) fn boasts(&self) -> bool {
+        self.broken_promises >= PROMISES_MAX
+    }
 }
 
 /// Answers we owe.
@@ -214,14 +226,16 @@ impl Workspace {
             self.send_message(route, &query);
             return;
         };
-        self.note_own_chains(now, &theirs, tx);
+        self.note_own_chains(now, route, device, &theirs);
         if self.peers.get(&device).is_none_or(|peer| peer.frontier != theirs) {
             self.compare_tips(now, device, &theirs, tx);
         }
         let peer = self.peers.entry(device).or_default();
         peer.heard_wall_ms = now.wall_ms;
-        peer.quiet_until_mono = 0;
-        peer.silences = 0;
+        if !peer.boasts() {
+            peer.quiet_until_mono = 0;
+            peer.silences = 0;
+        }
         let news = peer.frontier != theirs;
         let lacks = !theirs.covers(&self.frontier);
         let told = peer.told == Some(ours);
@@ -251,7 +265,7 @@ impl Workspace {
             .connected()
             .iter()
             .filter_map(|device| self.peers.get(device))
-            .all(|peer| self.frontier.covers(&peer.frontier));
+            .all(|peer| peer.boasts() || self.frontier.covers(&peer.frontier));
         if !caught_up {
             return;
         }
@@ -292,6 +306,11 @@ impl Workspace {
 
     /// Something came from a route that may be serving us.
     pub(super) fn progress(&mut self, now: Timestamp, route: Route, bytes: u64) {
+        for pull in self.pulls.0.values().filter(|pull| pull.route == route) {
+            if let Some(peer) = self.peers.get_mut(&pull.device) {
+                peer.broken_promises = 0;
+            }
+        }
         let grants = self.pulls.arrived(now.mono_ms, route, bytes);
         self.pulls.finish(&self.frontier);
         for (nonce, credit) in grants {
@@ -304,7 +323,7 @@ impl Workspace {
 
     /// Starts pulls for what connected peers hold and we do not.
     pub(super) fn plan_pulls(&mut self, now: Timestamp) {
-        if !self.is_active() || self.paused {
+        if !self.is_active() || self.paused || self.is_doubted() {
             return;
         }
         self.pulls.finish(&self.frontier);
@@ -349,6 +368,7 @@ impl Workspace {
         for (device, live) in self.pulls.give_up(now.mono_ms, |route| links.is_live(route)) {
             if live && let Some(peer) = self.peers.get_mut(&device) {
                 peer.silences += 1;
+                peer.broken_promises += 1;
                 peer.quiet_until_mono = now.after_ms(SILENT_MS << peer.silences.min(5));
             }
         }

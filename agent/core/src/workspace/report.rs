@@ -240,7 +240,8 @@ impl Workspace {
         let figures = self.files.figures();
         let connected = self.links.connected();
         let me = self.my_device();
-        let gap: u64 = self.peers.values().map(|peer| self.frontier.gap_to(&peer.frontier)).max().unwrap_or(0);
+        let believed = self.peers.values().filter(|peer| !peer.boasts());
+        let gap: u64 = believed.map(|peer| self.frontier.gap_to(&peer.frontier)).max().unwrap_or(0);
         let own = self.own.tip.map_or(0, |tip| tip.seq);
         let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();
         let unconfirmed = own - held_by_any.unwrap_or(0).min(own);

@@ -54,7 +54,13 @@ impl Workspace {
         // What stands on something that may not count any more is not settled for ever before that is known.
         let judged = self.verdicts.is_settled();
         let met = self.links.0.values().any(|link| link.reconciled);
-        judged && !self.own_chain_is_forked() && self.is_active() && !self.paused && !self.reborn && met
+        judged
+            && !self.own_chain_is_forked()
+            && !self.is_doubted()
+            && self.is_active()
+            && !self.paused
+            && !self.reborn
+            && met
     }
 
     fn is_writer(&self) -> bool {

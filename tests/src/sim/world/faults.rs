@@ -25,6 +25,7 @@ impl<M: Machine> World<M> {
             What::Join => self.invite(host, event.pick),
             What::Leave => self.leave(host),
             What::Remove => self.remove_member(host, event.pick),
+            What::Lie => self.lie(host, event.pick),
             What::Crash { down_ms } => {
                 self.crash(host, event.pick);
                 self.after(down_ms * 1000, Step::Start(host));

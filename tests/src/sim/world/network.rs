@@ -58,6 +58,10 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Whether the agent was told that it is up.
+    pub(super) fn is_linked(&self) -> bool {
+        self.linked
+    }
     /// Whether the core believes in so much more than what waits that it must be told.
     fn overestimated(&self) -> bool {
         let waiting = self.up.waiting_bytes();
