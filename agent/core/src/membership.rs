@@ -16,11 +16,15 @@ mod fold;
 mod quorum;
 mod set;
 mod step;
+#[cfg(test)]
+mod unsigned;
 
 pub(crate) use acceptance::ends_before;
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
 pub use set::{InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
+#[cfg(test)]
+pub(crate) use unsigned::Judged;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

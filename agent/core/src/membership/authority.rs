@@ -179,7 +179,7 @@ impl Author<'_> {
                 let known = self.state.members.get(&root.sign);
                 let sound = (facts.open || !self.set.defends(Defence::OpenInvite))
                     && admission.invite() == *invite
-                    && admission.verify(&self.state.workspace, &facts.sign).is_ok()
+                    && self.set.admits(admission, &facts.sign)
                     && known.is_none_or(|member| member.kem == root.kem)
                     && self.certified(cert, standing)
                     && !self.is_foreign_device(cert)

@@ -100,6 +100,9 @@ pub struct OpSet {
     /// The defence that this set does without, to show what it stops.
     #[cfg(test)]
     pub(crate) lacks: Option<super::Defence>,
+    /// Admissions are taken as signed: a search does not sign.
+    #[cfg(test)]
+    pub(crate) unsigned: bool,
 }
 
 impl core::fmt::Debug for OpSet {
@@ -139,6 +142,8 @@ impl OpSet {
             states: RefCell::default(),
             #[cfg(test)]
             lacks: None,
+            #[cfg(test)]
+            unsigned: false,
         }
     }
     /// The workspace.
@@ -369,6 +374,35 @@ impl OpSet {
         self.index.insert(op.id(), index);
         self.nodes.push(Node { op, ancestors, standing });
         Ok(())
+    }
+
+    /// Takes in what a search judged; nothing is verified.
+    #[cfg(test)]
+    pub(super) fn push_node(&mut self, node: Node) {
+        for parent in node.op.parents() {
+            self.heads.remove(parent);
+        }
+        self.heads.insert(node.op.id());
+        self.index.insert(node.op.id(), self.nodes.len());
+        self.nodes.push(node);
+    }
+
+    /// Takes out what [`Self::push_node`] put in last.
+    #[cfg(test)]
+    pub(super) fn pop_node(&mut self) {
+        let Some(node) = self.nodes.pop() else { return };
+        self.index.remove(&node.op.id());
+        self.heads.remove(&node.op.id());
+        for parent in node.op.parents() {
+            if !self.nodes.iter().any(|other| other.op.parents().contains(parent)) {
+                self.heads.insert(*parent);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn clear_states(&mut self) {
+        self.states.take();
     }
 
     fn verify(&self, op: &SignedOp, ancestors: &Bits) -> Result<(), InsertError> {
