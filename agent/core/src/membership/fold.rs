@@ -48,6 +48,19 @@ pub(super) fn fold(set: &OpSet, counting: &Bits, closure: &Bits, heads: Vec<OpId
     state
 }
 
+/// Members, devices and invites alone: what a search asks for.
+#[cfg(test)]
+pub(super) fn fold_power(set: &OpSet, counting: &Bits) -> Membership {
+    let fold = Fold::new(set, counting);
+    let (admissions, introductions) = fold.entries();
+    let members = fold.members(&admissions);
+    let mut state = Membership::clone(&Membership::nobody(set.workspace()));
+    state.devices = fold.devices(&introductions, &members);
+    state.invites = fold.invites(&admissions, &members);
+    state.members = members;
+    state
+}
+
 /// What an invite's own state is, given who its issuer is now.
 pub(super) fn is_open(void: bool, gives: Role, issuer: Option<&Arc<Member>>) -> bool {
     !void && issuer.is_some_and(|issuer| issuer.role >= Role::Admin && issuer.role > gives)

@@ -48,6 +48,11 @@ impl OpSet {
         let all: Bits = (0..self.nodes.len()).collect();
         evaluation::state(self, &all, self.heads())
     }
+    /// The members, devices and invites of everything.
+    pub(crate) fn power_of_all(&self) -> Membership {
+        let all: Bits = (0..self.nodes.len()).collect();
+        evaluation::settled(self, &all, |counting| super::fold::fold_power(self, counting))
+    }
     /// The ops that came last, as they were judged.
     pub(crate) fn newest(&self, count: usize) -> Vec<Judged> {
         let nodes = self.nodes.iter().skip(self.nodes.len().saturating_sub(count));

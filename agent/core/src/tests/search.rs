@@ -190,19 +190,19 @@ impl Search {
 
     fn look(&mut self) {
         self.sets += 1;
-        let state = self.set.state_of_all();
-        if let Err(wrong) = Oracle::of(&self.placed, self.base).judge(&self.props, &state) {
+        if let Err(wrong) = Oracle::of(&self.placed, self.base).judge(&self.props, &self.set.power_of_all()) {
             panic!("{wrong}: {:?}", self.placed);
         }
         // All orders of what is small; of what is not, the one that is as unlike as can be, of some.
         let size = self.placed.len();
-        if size <= 3 {
-            let ops: Vec<Judged> = self.newest();
-            self.in_every_order(&ops, 0, &state);
+        let of_some = |one_in: u8| self.ids[size - 1].0[0] < u8::MAX / one_in;
+        if size <= 2 || (size == 3 && of_some(16)) {
+            let (ops, whole) = (self.newest(), self.set.state_of_all());
+            self.in_every_order(&ops, 0, &whole);
             self.other.forget_states();
-        } else if self.ids[size - 1].0[0] < 4 {
-            let ops: Vec<Judged> = self.newest();
-            self.backwards(&ops, &state);
+        } else if of_some(64) {
+            let (ops, whole) = (self.newest(), self.set.state_of_all());
+            self.backwards(&ops, &whole);
             self.other.forget_states();
         }
     }

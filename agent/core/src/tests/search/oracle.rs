@@ -5,6 +5,8 @@
 //! owners, or by the recovery key. And what an author whom nobody touches does to somebody below is done, whatever else is
 //! concurrent: it voids what that one did meanwhile.
 
+use std::cell::Cell;
+
 use super::alphabet::{Act, GUEST, Key, Letter, Props};
 use crate::membership::{Membership, Role};
 
@@ -22,10 +24,18 @@ pub(super) struct Oracle<'a> {
     base: [Option<Role>; 4],
     sure: u32,
     void: u32,
+    /// What somebody could be who knows some places, once it was asked: the role and two, or one for none.
+    asked: [[Cell<u8>; 1 << PLACES_MAX]; 4],
 }
+
+const PLACES_MAX: usize = 6;
 
 fn bits(mask: u32) -> impl Iterator<Item = usize> {
     (0..u32::BITS as usize).filter(move |bit| mask & (1 << bit) != 0)
+}
+
+fn blank() -> [[Cell<u8>; 1 << PLACES_MAX]; 4] {
+    [const { [const { Cell::new(0) }; 1 << PLACES_MAX] }; 4]
 }
 
 /// The least role an act takes where it is none on oneself.
@@ -45,7 +55,7 @@ fn needs(act: Act) -> Role {
 
 impl<'a> Oracle<'a> {
     pub(super) fn of(placed: &'a [Placed], base: [Option<Role>; 4]) -> Self {
-        let mut oracle = Self { placed, base, sure: 0, void: 0 };
+        let mut oracle = Self { placed, base, sure: 0, void: 0, asked: blank() };
         let all = oracle.all();
         let could: Vec<Option<Role>> = (0..=GUEST).map(|who| oracle.could(who, all)).collect();
         for (at, op) in placed.iter().enumerate() {
@@ -79,6 +89,9 @@ impl<'a> Oracle<'a> {
                 oracle.void |= 1 << at;
             }
         }
+        if oracle.void != 0 {
+            oracle.asked = blank();
+        }
         oracle
     }
 
@@ -91,6 +104,15 @@ impl<'a> Oracle<'a> {
 
     /// The most that somebody can be, knowing these places.
     fn could(&self, who: u8, known: u32) -> Option<Role> {
+        const ROLES: [Role; 5] = [Role::Keeper, Role::Reader, Role::Writer, Role::Admin, Role::Owner];
+        let asked = &self.asked[usize::from(who)][known as usize];
+        if asked.get() == 0 {
+            asked.set(self.could_indeed(who, known).map_or(1, |role| role as u8 + 2));
+        }
+        asked.get().checked_sub(2).map(|role| ROLES[usize::from(role)])
+    }
+
+    fn could_indeed(&self, who: u8, known: u32) -> Option<Role> {
         let mut most = self.base[usize::from(who)];
         for at in bits(known).filter(|at| self.counts(*at)) {
             let op = &self.placed[at];
@@ -186,23 +208,27 @@ impl<'a> Oracle<'a> {
             if role(who) > self.could(who, self.all()) {
                 return wrong("power from nothing", who);
             }
-            let fell = self.has(|at, letter| {
-                let ends = match letter.act {
-                    Act::Remove(whom) => whom == who,
-                    Act::Role(whom, role) => whom == who && Some(role) < base,
-                    Act::Leave => letter.by.person() == Some(who),
-                    _ => false,
-                };
-                ends && self.lawful_end(at, who)
-            });
-            if role(who) < base && !fell {
+            let fell = || {
+                self.has(|at, letter| {
+                    let ends = match letter.act {
+                        Act::Remove(whom) => whom == who,
+                        Act::Role(whom, role) => whom == who && Some(role) < base,
+                        Act::Leave => letter.by.person() == Some(who),
+                        _ => false,
+                    };
+                    ends && self.lawful_end(at, who)
+                })
+            };
+            if role(who) < base && !fell() {
                 return wrong("fell by nobody above", who);
             }
-            let unplugged = self.has(|at, letter| {
-                matches!(letter.act, Act::RevokeFirst(whom) | Act::Remove(whom) if whom == who)
-                    && self.lawful_end(at, who)
-            });
-            if role(who).is_some() && !active(who) && !unplugged && !fell {
+            let unplugged = || {
+                self.has(|at, letter| {
+                    matches!(letter.act, Act::RevokeFirst(whom) | Act::Remove(whom) if whom == who)
+                        && self.lawful_end(at, who)
+                })
+            };
+            if role(who).is_some() && !active(who) && !unplugged() && !fell() {
                 return wrong("lost its devices by nobody above", who);
             }
         }
