@@ -53,9 +53,19 @@ impl Bits {
     pub(super) fn is_empty(&self) -> bool {
         self.full == 0 && self.tail.iter().all(|word| *word == 0)
     }
+    /// What is in this and not in `before`, ascending. `None` if `before` is no part of this, or that is more than `most`.
+    pub(super) fn beyond(&self, before: &Bits, most: usize) -> Option<Vec<usize>> {
+        if !self.contains_all(before) {
+            return None;
+        }
+        let beyond: Vec<usize> =
+            self.iter_from(before.full).filter(|index| !before.contains(*index)).take(most + 1).collect();
+        (beyond.len() <= most).then_some(beyond)
+    }
     /// Those from `start` on, ascending.
     fn iter_from(&self, start: usize) -> impl Iterator<Item = usize> + '_ {
-        let tail = self.tail.iter().enumerate().flat_map(move |(at, word)| {
+        let skipped = start.saturating_sub(self.full) / 64;
+        let tail = self.tail.iter().enumerate().skip(skipped).flat_map(move |(at, word)| {
             let (word, base) = (*word, self.full + at * 64);
             (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| base + bit)
         });
@@ -104,6 +114,8 @@ mod tests {
             prop_assert_eq!(bits.iter().collect::<BTreeSet<_>>(), one.clone());
             prop_assert_eq!(bits.contains_all(&others), one.is_superset(&other));
             prop_assert_eq!(bits == others, one == other);
+            let beyond: Vec<usize> = one.difference(&other).copied().collect();
+            prop_assert_eq!(bits.beyond(&others, 400), one.is_superset(&other).then_some(beyond));
             prop_assert!((0..310).all(|index| bits.contains(index) == one.contains(&index)));
             bits.union(&others);
             let union: Bits = one.union(&other).copied().collect();

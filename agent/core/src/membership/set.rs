@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::authority::{self, Standing};
 use super::bits::Bits;
-use super::{Membership, evaluate as evaluation, step};
+use super::{Membership, evaluate as evaluation, join, step};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
 use crate::op::{Genesis, OpBody, SignedOp, Signer};
 
@@ -254,7 +254,8 @@ impl OpSet {
         if let Some(state) = self.states.borrow().states.get(&key) {
             return Some(Arc::clone(state));
         }
-        let state = Arc::new(self.one_further(&key).or_else(|| self.state_anew(&key))?);
+        let further = self.one_further(&key).or_else(|| self.few_further(&key));
+        let state = Arc::new(further.or_else(|| self.state_anew(&key))?);
         let mut kept = self.states.borrow_mut();
         if kept.order.len() >= STATES_MAX
             && let Some(oldest) = kept.order.pop_front()
@@ -278,6 +279,28 @@ impl OpSet {
         let parents = self.nodes.get(index)?.op.parents().to_vec();
         let before = self.states.borrow().states.get(&parents).cloned()?;
         step::step(self, &before, index)
+    }
+
+    /// The state at several heads, from the latest known one that stands before all that is new. `None`: evaluate the whole.
+    fn few_further(&self, heads: &[OpId]) -> Option<Membership> {
+        #[cfg(test)]
+        if self.lacks.is_some() {
+            return None;
+        }
+        let closure = self.closure(heads)?;
+        let kept = self.states.borrow();
+        for known in kept.order.iter().rev() {
+            let Some(before) = self.closure(known) else { continue };
+            let Some(new) = closure.beyond(&before, join::JOINED_MAX) else { continue };
+            let after_all =
+                |index: &usize| self.nodes.get(*index).is_some_and(|node| node.ancestors.contains_all(&before));
+            if new.iter().all(after_all) {
+                let mut state = join::join(self, kept.states.get(known)?, &new)?;
+                state.heads = heads.to_vec();
+                return Some(state);
+            }
+        }
+        None
     }
 
     /// The state at these heads, from all that stands below them.

@@ -49,6 +49,14 @@ proptest! {
             prop_assert_eq!(evaluate_at(set, &at), set.state_anew(&at).map(Arc::new));
             prop_assert_eq!(other.is_authorised(&op.id()), set.is_authorised(&op.id()));
         }
+        // At any two places, too: what a few did at the same time.
+        for (one, other) in shuffled(&made, &order).iter().zip(&made) {
+            let mut at = vec![one.id(), other.id()];
+            at.sort();
+            at.dedup();
+            prop_assert_eq!(evaluate_at(set, &at), set.state_anew(&at).map(Arc::new));
+        }
+        prop_assert_eq!(Some(evaluate(set)), set.state_anew(&set.heads()).map(Arc::new));
         let mut part = base;
         for (op, _) in shuffled(&made, &order).into_iter().zip(&lost).filter(|(_, lost)| !**lost) {
             prop_assert!(part.insert(op).is_ok());
