@@ -25,7 +25,10 @@ mod unsigned;
 pub(crate) use acceptance::ends_before;
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
-pub use set::{InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
+pub use set::{
+    InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_anew,
+    evaluate_at,
+};
 pub use shared::Shared;
 #[cfg(test)]
 pub(crate) use unsigned::Judged;

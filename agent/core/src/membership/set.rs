@@ -124,6 +124,13 @@ pub fn evaluate_at(set: &OpSet, heads: &[OpId]) -> Option<Arc<Membership>> {
     set.state(heads)
 }
 
+/// The state of the whole set, from all ops, as if none had been asked for before: what the others must be equal to.
+#[must_use]
+pub fn evaluate_anew(set: &OpSet) -> Arc<Membership> {
+    let all: Bits = (0..set.nodes.len()).collect();
+    Arc::new(evaluation::state(set, &all, set.heads()))
+}
+
 impl OpSet {
     /// Holds the genesis alone.
     #[must_use]
