@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "how far to search is asked of the environment; the test is no core")]
 
 mod alphabet;
+mod envelopes;
 mod oracle;
 
 use std::rc::Rc;
@@ -46,6 +47,9 @@ struct Search {
     sets: u64,
     judged: u64,
     orders: u64,
+    /// One history in so many is looked at with envelopes; zero: none.
+    envelopes_in: u64,
+    placings: u64,
 }
 
 fn bits(mask: u32) -> impl Iterator<Item = usize> {
@@ -86,6 +90,8 @@ impl Search {
             sets: 0,
             judged: 0,
             orders: 0,
+            envelopes_in: 0,
+            placings: 0,
         }
     }
 
@@ -193,6 +199,13 @@ impl Search {
         if let Err(wrong) = Oracle::of(&self.placed, self.base).judge(&self.props, &self.set.power_of_all()) {
             panic!("{wrong}: {:?}", self.placed);
         }
+        if self.envelopes_in > 0 && self.sets.is_multiple_of(self.envelopes_in) {
+            let ops = self.newest();
+            let mut other = self.other.clone();
+            deliver_backwards(&mut other, &ops, &self.placed);
+            self.envelopes(&other);
+            self.set.forget_states();
+        }
         // All orders of what is small; of what is not, the one that is as unlike as can be, of some.
         let size = self.placed.len();
         let of_some = |one_in: u8| self.ids[size - 1].0[0] < u8::MAX / one_in;
@@ -233,19 +246,24 @@ impl Search {
     }
 
     fn backwards(&mut self, ops: &[Judged], whole: &Membership) {
-        let mut done = 0u32;
-        while done + 1 < 1 << ops.len() {
-            let ready = |at: &usize| done & (1 << at) == 0 && self.placed[*at].before & !done == 0;
-            let Some(at) = (0..ops.len()).rev().find(ready) else { break };
-            let again = self.other.judged(ops[at].op().clone());
-            self.other.push(&again);
-            done |= 1 << at;
-        }
+        deliver_backwards(&mut self.other, ops, &self.placed);
         self.orders += 1;
         assert_eq!(&self.other.state_of_all(), whole, "two replicas with equal sets differ: {:?}", self.placed);
         for _ in ops {
             self.other.pop();
         }
+    }
+}
+
+/// The last that can be delivered, each time.
+fn deliver_backwards(set: &mut OpSet, ops: &[Judged], placed: &[Placed]) {
+    let mut done = 0u32;
+    while done + 1 < 1 << ops.len() {
+        let ready = |at: &usize| done & (1 << at) == 0 && placed[*at].before & !done == 0;
+        let Some(at) = (0..ops.len()).rev().find(ready) else { return };
+        let again = set.judged(ops[at].op().clone());
+        set.push(&again);
+        done |= 1 << at;
     }
 }
 
@@ -284,6 +302,22 @@ fn every_small_history_is_sound() {
         let Search { sets, judged, orders, .. } = search;
         eprintln!("{roles:?}: {sets} sets of up to {ops} ops, {judged} judged, {orders} orders, {:?}", begun.elapsed());
         assert!(sets > 20, "{roles:?}: only {sets} sets of up to {ops} ops");
+    }
+}
+
+/// The same with envelopes at every place: all histories of one op, and some of two (`WEFT_MODEL_ENVELOPES=2`: all of two).
+#[test]
+fn envelopes_at_every_place_of_small_histories() {
+    let all = asked("WEFT_MODEL_ENVELOPES").is_some();
+    for (nth, roles) in CASTS.into_iter().enumerate() {
+        for (ops, one_in) in [(1, 1), (2, if all { 1 } else { 97 })] {
+            let begun = Instant::now();
+            let mut search = Search::new(180 + nth as u8, roles, Alphabet::WHOLE, ops, None);
+            search.envelopes_in = one_in;
+            search.run();
+            eprintln!("{roles:?}: {} placings of envelopes, {:?}", search.placings, begun.elapsed());
+            assert!(search.placings > 20, "{roles:?}: only {} placings", search.placings);
+        }
     }
 }
 
