@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::script::{Cast, step};
+use crate::id::OpId;
 use crate::membership::{Membership, Role, evaluate, evaluate_at};
 use crate::op::SignedOp;
 
@@ -48,6 +49,16 @@ proptest! {
             prop_assert_eq!(evaluate_at(&other, &at), evaluate_at(set, &at));
             prop_assert_eq!(evaluate_at(set, &at), set.state_anew(&at).map(Arc::new));
             prop_assert_eq!(other.is_authorised(&op.id()), set.is_authorised(&op.id()));
+        }
+        // What is not authorised where it stands changes nothing, whatever is beside it: a search may leave it out.
+        for (op, other) in made.iter().zip(shuffled(&made, &order)).filter(|(op, _)| !set.is_authorised(&op.id())) {
+            let beside = |heads: &[OpId]| set.state_anew(&[heads, &[other.id()]].concat());
+            let (with, without) = (beside(&[op.id()]), beside(op.parents()));
+            let with = with.zip(without.as_ref()).map(|(mut state, without)| {
+                state.heads.clone_from(&without.heads);
+                state
+            });
+            prop_assert_eq!(with, without);
         }
         // At any two places, too: what a few did at the same time.
         for (one, other) in shuffled(&made, &order).iter().zip(&made) {

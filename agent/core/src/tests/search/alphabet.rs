@@ -247,11 +247,7 @@ impl Props {
 
     fn grant(&self, id: &OpId, state: &Membership, stays: impl Fn(&DeviceId) -> bool) -> EpochGrant {
         let recipients = state.active_devices().map(|(id, _)| *id).filter(|id| stays(id)).collect();
-        EpochGrant {
-            commitments: Commitments { access: id.0, content: [0; 32] },
-            parents: vec![self.old.clone()],
-            recipients,
-        }
+        EpochGrant { commitments: Commitments { access: id.0, content: [0; 32] }, parents: vec![self.old], recipients }
     }
 
     /// The op of a letter at these parents; the same letter there is the same op. `at`: the ops by place.
