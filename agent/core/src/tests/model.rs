@@ -51,7 +51,7 @@ proptest! {
             prop_assert_eq!(other.is_authorised(&op.id()), set.is_authorised(&op.id()));
         }
         // What is not authorised where it stands changes nothing, whatever is beside it: a search may leave it out.
-        for (op, other) in made.iter().zip(shuffled(&made, &order)).filter(|(op, _)| !set.is_authorised(&op.id())) {
+        for (op, other) in made.iter().zip(shuffled(&made, &order)).filter(|(op, _)| !set.is_authorised(&op.id())).take(4) {
             let beside = |heads: &[OpId]| set.state_anew(&[heads, &[other.id()]].concat());
             let (with, without) = (beside(&[op.id()]), beside(op.parents()));
             let with = with.zip(without.as_ref()).map(|(mut state, without)| {
@@ -61,7 +61,7 @@ proptest! {
             prop_assert_eq!(with, without);
         }
         // At any two places, too: what a few did at the same time.
-        for (one, other) in shuffled(&made, &order).iter().zip(&made) {
+        for (one, other) in shuffled(&made, &order).iter().zip(&made).take(8) {
             let mut at = vec![one.id(), other.id()];
             at.sort();
             at.dedup();
