@@ -3,7 +3,8 @@
 //! Invariant: [`evaluate`] depends on the set of ops alone: not on their order of arrival, not on a clock, not on a hash's
 //! order. Why: every device must come to the same members without asking anybody. Read in this order: [`OpSet`] (which
 //! ops are in), `authority` (who may do what where they stand), `quorum` (what takes several), `evaluate` (which ops count
-//! in a set), `fold` (what the counting ones amount to), `step` (the same, one op further), `acceptance` (what that means
+//! in a set), `fold` (what the counting ones amount to), `step` and `join` (the same, one op or a few
+//! further), `acceptance` (what that means
 //! for envelopes). Spec: docs/sealing.md#membership.
 
 mod acceptance;
@@ -14,15 +15,25 @@ mod defence;
 mod evaluate;
 mod fold;
 mod fork;
+mod join;
 mod quorum;
 mod set;
+mod shared;
 mod step;
+#[cfg(test)]
+mod unsigned;
 
 pub(crate) use acceptance::ends_before;
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
 pub use fork::Fork;
-pub use set::{InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_at};
+pub use set::{
+    InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_anew,
+    evaluate_at,
+};
+pub use shared::Shared;
+#[cfg(test)]
+pub(crate) use unsigned::Judged;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -167,19 +178,19 @@ pub struct Membership {
     /// Its name.
     pub name: String,
     /// Who belongs.
-    pub members: BTreeMap<RootKey, Arc<Member>>,
+    pub members: Shared<RootKey, Arc<Member>>,
     /// Every device that ever belonged.
-    pub devices: BTreeMap<DeviceId, Arc<Device>>,
+    pub devices: Shared<DeviceId, Arc<Device>>,
     /// Every invite that counts.
-    pub invites: BTreeMap<OpId, Arc<Invite>>,
+    pub invites: Shared<OpId, Arc<Invite>>,
     /// Every epoch that counts.
-    pub epochs: BTreeMap<EpochId, Arc<EpochFacts>>,
+    pub epochs: Shared<EpochId, Arc<EpochFacts>>,
     /// The epochs that have every counting removal, revocation, demotion, fork and leave among their ancestors.
     pub covering: BTreeSet<EpochId>,
     /// Who once belonged, and by which op it ended last.
-    pub former: BTreeMap<RootKey, OpId>,
+    pub former: Shared<RootKey, OpId>,
     /// Where chains end, by the op that ends them.
-    pub ends: BTreeMap<OpId, Arc<End>>,
+    pub ends: Shared<OpId, Arc<End>>,
     /// What waits for other owners.
     pub proposals: BTreeMap<OpId, Proposal>,
     /// The settings.
@@ -187,7 +198,7 @@ pub struct Membership {
     /// The heads it was evaluated at, ascending.
     pub heads: Vec<OpId>,
     /// The invites each member ever came in by.
-    came_by: BTreeMap<RootKey, BTreeSet<OpId>>,
+    came_by: Shared<RootKey, BTreeSet<OpId>>,
     /// Ops that would have left no owner were set aside: what one more op says cannot be told without them.
     owners_kept: bool,
 }
@@ -199,17 +210,17 @@ impl Membership {
         Arc::new(Self {
             workspace,
             name: String::new(),
-            members: BTreeMap::new(),
-            devices: BTreeMap::new(),
-            invites: BTreeMap::new(),
-            epochs: BTreeMap::new(),
+            members: Shared::default(),
+            devices: Shared::default(),
+            invites: Shared::default(),
+            epochs: Shared::default(),
             covering: BTreeSet::new(),
-            former: BTreeMap::new(),
-            ends: BTreeMap::new(),
+            former: Shared::default(),
+            ends: Shared::default(),
             proposals: BTreeMap::new(),
             policy: Policy::default(),
             heads: Vec::new(),
-            came_by: BTreeMap::new(),
+            came_by: Shared::default(),
             owners_kept: false,
         })
     }

@@ -8,5 +8,6 @@ mod flow;
 mod hostile;
 mod model;
 mod script;
+mod search;
 mod vectors;
 mod world;

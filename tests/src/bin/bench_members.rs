@@ -14,7 +14,7 @@ use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite::InviteSecret;
 use weft_agent_core::key_packet::{KeyPacket, recipients};
 use weft_agent_core::knock::Admission;
-use weft_agent_core::membership::{OpSet, Role, evaluate};
+use weft_agent_core::membership::{OpSet, Role, evaluate, evaluate_anew};
 use weft_agent_core::op::ops::{self, Author};
 use weft_agent_core::op::{Cut, Genesis, OpSigner, Policy, SignedOp};
 
@@ -88,7 +88,9 @@ fn removal(devices: usize) -> Result<()> {
     Ok(())
 }
 
-fn history(ops_wanted: usize) -> Result<()> {
+/// A history of so many ops: roles given and taken by the founder; with `together`, others mint epochs at the same time, so
+/// that every second op stands on two heads.
+fn history(ops_wanted: usize, together: bool) -> Result<()> {
     let mut team = Team::of(50)?;
     let mut number = 0u32;
     while team.set.len() < ops_wanted {
@@ -99,43 +101,55 @@ fn history(ops_wanted: usize) -> Result<()> {
         let by = author(&team.set, &team.founder);
         let root = who.root_public.sign;
         let made = ops::role(&by, &state, root, role, Cut::default(), &[&team.epoch], &mut team.rng);
+        let other =
+            team.people.get((number as usize + 7) % 49).filter(|_| together).map(|other| {
+                ops::epoch(&author(&team.set, other), &state, &[&team.epoch], &mut team.rng).context("epoch")
+            });
         team.set.insert(made.context("role")?.0)?;
+        if let Some(other) = other {
+            team.set.insert(other?.0)?;
+        }
     }
     let all: Vec<SignedOp> = team.set.ops().cloned().collect();
+    let before = resident();
     let begun = Instant::now();
     let mut set = OpSet::new(team.set.genesis().clone());
     for op in &all {
         set.insert(op.clone())?;
     }
     let taken = begun.elapsed();
-    // Two at once: what is evaluated anew, not one op further.
-    let heads = set.heads();
-    for who in [&team.founder, team.people.first().context("somebody")?] {
-        let workspace = set.workspace();
-        let signer = OpSigner::Device(&who.device);
-        let by = Author { workspace, parents: heads.clone(), signer, wall_ms: 2 };
-        set.insert(ops::attest(&by, "did:web:example", vec![1]))?;
-    }
+    let memory = resident().saturating_sub(before);
     let begun = Instant::now();
-    let state = evaluate(&set);
+    let state = evaluate_anew(&set);
     let evaluated = begun.elapsed();
+    ensure!(evaluate(&set).as_ref() == state.as_ref(), "another state");
     println!(
-        "history of {} ops, {} members: taken in, verified and judged in {:.0} ms ({:.0} us an op); evaluated anew in {:.2} ms",
+        "history of {} ops{}, {} members: taken in, verified and judged in {:.2} s ({:.0} us an op), {} MB; evaluated anew in {:.1} ms",
         all.len(),
+        if together { ", two at a time" } else { "" },
         state.members.len(),
-        taken.as_secs_f64() * 1e3,
+        taken.as_secs_f64(),
         taken.as_secs_f64() * 1e6 / all.len() as f64,
+        memory >> 20,
         evaluated.as_secs_f64() * 1e3
     );
     Ok(())
+}
+
+/// Memory of this process, in bytes; zero where the system does not tell.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = status.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or_default() * 4096
 }
 
 fn main() -> Result<()> {
     for devices in [10, 50, 150] {
         removal(devices)?;
     }
-    for ops in [1_000, 5_000] {
-        history(ops)?;
+    for ops in [1_000, 5_000, 20_000] {
+        history(ops, false)?;
+        history(ops, true)?;
     }
     Ok(())
 }

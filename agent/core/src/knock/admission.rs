@@ -54,6 +54,12 @@ impl Admission {
         bytes.extend_from_slice(&by_link);
         Self { bytes, body }
     }
+    /// Of nobody's hand: for a search that asks what membership makes of it.
+    #[cfg(test)]
+    pub(crate) fn unsigned(invite: OpId, identity: &LocalIdentity) -> Self {
+        let (name, label) = (clean_name(&identity.name), clean_name(&identity.label));
+        Self { bytes: Vec::new(), body: Body { invite, cert: identity.cert.clone(), name, label } }
+    }
     /// Decodes; checks the certificate but not yet the two signatures.
     pub fn parse(bytes: &[u8]) -> Decoded<Self> {
         if bytes.len() > ADMISSION_BYTES_MAX {

@@ -37,8 +37,6 @@ pub(super) struct Standing {
     pub(super) quorum: Option<Quorum>,
     /// For an endorsement of an op that needs a quorum: the vote.
     pub(super) ballot: Option<Ballot>,
-    /// Whether it makes an owner one no more.
-    pub(super) ends_owner: bool,
 }
 
 /// The author's standing, if the op is authorised. `ancestor` finds an op among its ancestors.
@@ -73,7 +71,6 @@ pub(super) fn standing(
         fresh: false,
         quorum: None,
         ballot: None,
-        ends_owner: false,
     };
     let author = Author { root, device, role: member.role, state, set, ancestor };
     standing.needs = author.may(op.body(), &mut standing)?;
@@ -87,13 +84,10 @@ pub(super) fn standing(
 
 /// What the recovery key may do: remove, demote, promote and revoke anybody, but leave no workspace without an owner.
 fn recovery(set: &OpSet, body: &OpBody, state: &Membership) -> Option<Standing> {
-    let target_is_owner = |root: &RootKey| state.members.get(root).is_some_and(|member| member.role == Role::Owner);
-    let ends_owner = match body {
+    let lawful = match body {
         OpBody::Remove { root, epoch, .. } => {
             let stays = |id: &DeviceId| state.devices.get(id).is_some_and(|device| device.root != *root);
-            let lawful =
-                state.members.contains_key(root) && !is_last_owner(state, root) && grants(set, state, epoch, stays);
-            lawful.then(|| target_is_owner(root))
+            state.members.contains_key(root) && !is_last_owner(state, root) && grants(set, state, epoch, stays)
         }
         OpBody::Role { root, role, epoch, .. } => {
             let demotes = *role < state.members.get(root)?.role;
@@ -101,11 +95,11 @@ fn recovery(set: &OpSet, body: &OpBody, state: &Membership) -> Option<Standing> 
                 Some(epoch) => demotes && grants(set, state, epoch, |_| true),
                 None => !demotes,
             };
-            (rotation && !(demotes && is_last_owner(state, root))).then(|| demotes && target_is_owner(root))
+            rotation && !(demotes && is_last_owner(state, root))
         }
         OpBody::Revoke { devices, epoch, .. } => {
             let known = devices.iter().all(|id| state.devices.contains_key(id));
-            (known && grants(set, state, epoch, |id| devices.binary_search(id).is_err())).then_some(false)
+            known && grants(set, state, epoch, |id| devices.binary_search(id).is_err())
         }
         OpBody::Device { .. }
         | OpBody::Invite { .. }
@@ -117,9 +111,9 @@ fn recovery(set: &OpSet, body: &OpBody, state: &Membership) -> Option<Standing> 
         | OpBody::Fork { .. }
         | OpBody::Attest { .. }
         | OpBody::Leave
-        | OpBody::Policy(_) => None,
-    }?;
-    Some(Standing {
+        | OpBody::Policy(_) => false,
+    };
+    lawful.then(|| Standing {
         root: None,
         device: None,
         role: Role::Owner,
@@ -129,7 +123,6 @@ fn recovery(set: &OpSet, body: &OpBody, state: &Membership) -> Option<Standing> 
         fresh: false,
         quorum: None,
         ballot: None,
-        ends_owner,
     })
 }
 
@@ -179,7 +172,7 @@ impl Author<'_> {
                 let known = self.state.members.get(&root.sign);
                 let sound = (facts.open || !self.set.defends(Defence::OpenInvite))
                     && admission.invite() == *invite
-                    && admission.verify(&self.state.workspace, &facts.sign).is_ok()
+                    && self.set.admits(admission, &facts.sign)
                     && known.is_none_or(|member| member.kem == root.kem)
                     && self.certified(cert, standing)
                     && !self.is_foreign_device(cert)
@@ -200,10 +193,7 @@ impl Author<'_> {
             OpBody::Epoch(epoch) => {
                 grants(self.set, self.state, epoch, |_| true).then(|| at_least(Role::Writer)).flatten()
             }
-            OpBody::Leave => {
-                standing.ends_owner = self.role == Role::Owner;
-                (!is_last_owner(self.state, &self.root)).then_some(Role::Keeper)
-            }
+            OpBody::Leave => (!is_last_owner(self.state, &self.root)).then_some(Role::Keeper),
             OpBody::Policy(_) => at_least(Role::Admin),
             OpBody::Endorse { op } => self.endorse(op, standing),
             OpBody::ExtendCut { op, .. } => self.extend_cut(op, standing),
@@ -235,8 +225,6 @@ impl Author<'_> {
             .partition(|root| self.state.members.get(*root).is_some_and(|member| member.role == Role::Owner));
         let below = rest.iter().all(|root| self.outranks(root));
         let lawful = below && (owners.is_empty() || self.by_quorum(&owners, standing));
-        // Taking an owner's devices is no end of that owner: the words are.
-        standing.ends_owner = false;
         let needs = if others.is_empty() { Role::Keeper } else { Role::Admin };
         (lawful && grants(self.set, self.state, epoch, |id| devices.binary_search(id).is_err())).then_some(needs)
     }
@@ -257,7 +245,6 @@ impl Author<'_> {
         if !rotation || (demotes && is_last_owner(self.state, root)) {
             return None;
         }
-        standing.ends_owner = demotes && target.role == Role::Owner;
         if *root == self.root {
             // Oneself only downwards.
             return (role <= self.role).then_some(Role::Keeper);
@@ -279,7 +266,6 @@ impl Author<'_> {
         let may = self.role == Role::Owner && !targets.contains(&self.root) && targets.iter().all(owner);
         if may {
             standing.quorum = Some(Quorum::to_end_owners(self.state, targets));
-            standing.ends_owner = true;
         }
         may
     }

@@ -52,6 +52,14 @@ pub(crate) enum Defence {
 }
 
 impl OpSet {
+    /// Whether both signatures of an admission hold. A search does not sign, and says so.
+    pub(super) fn admits(&self, admission: &crate::knock::Admission, invite_key: &[u8; 32]) -> bool {
+        #[cfg(test)]
+        if self.unsigned {
+            return true;
+        }
+        admission.verify(&self.workspace(), invite_key).is_ok()
+    }
     /// Always.
     #[cfg(not(test))]
     #[allow(clippy::unused_self, reason = "in tests it is the set that lacks a defence")]

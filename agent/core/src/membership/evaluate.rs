@@ -18,23 +18,68 @@ use crate::op::OpBody;
 
 /// The state that the ops in `closure` amount to.
 pub(super) fn state(set: &OpSet, closure: &Bits, heads: Vec<crate::id::OpId>) -> Membership {
+    settled(set, closure, |counting| fold::fold(set, counting, closure, heads.clone()))
+}
+
+/// What the ops of `closure` that count amount to, as `fold` sees it.
+pub(super) fn settled(set: &OpSet, closure: &Bits, fold: impl Fn(&Bits) -> Membership) -> Membership {
+    let without = |excluded: &Bits| {
+        let counting = Counting::new(set, closure, excluded).settle();
+        let mut state = fold(&counting);
+        state.owners_kept = !excluded.is_empty();
+        (counting, state)
+    };
     let mut excluded = Bits::default();
     loop {
-        let counting = Counting::new(set, closure, &excluded).settle();
-        let mut state = fold::fold(set, &counting, closure, heads.clone());
-        state.owners_kept = !excluded.is_empty();
-        if state.members.values().any(|member| member.role == Role::Owner) || !set.defends(Defence::OwnerLeft) {
+        let (counting, state) = without(&excluded);
+        if has_owner(&state) || !set.defends(Defence::OwnerLeft) {
             return state;
         }
         // Removals that together would leave no owner do not count: the latest of them, never those that others built on.
-        let ends = |index: &usize| set.standing_at(*index).is_some_and(|standing| standing.ends_owner);
-        let enders: Vec<usize> = counting.iter().filter(ends).collect();
-        if enders.is_empty() {
+        let latest = set.latest(enders(set, &counting));
+        if latest.is_empty() {
             return state;
         }
-        let latest = set.latest(enders.into_iter().map(|index| (Some(index), ())).collect());
-        latest.into_iter().filter_map(|(at, ())| at).for_each(|index| excluded.insert(index));
+        let mut all = excluded.clone();
+        latest.iter().filter_map(|(at, _)| *at).for_each(|index| all.insert(index));
+        // Of these only those without which somebody is an owner, if they are enough: whoever gave up being one is not
+        // brought back.
+        let (_, kept) = without(&all);
+        let is_owner = |root: &RootKey| kept.members.get(root).is_some_and(|member| member.role == Role::Owner);
+        let mut some = excluded;
+        latest.iter().filter(|(_, root)| is_owner(root)).filter_map(|(at, _)| *at).for_each(|index| some.insert(index));
+        let (_, state) = without(&some);
+        if has_owner(&state) {
+            return state;
+        }
+        excluded = all;
     }
+}
+
+fn has_owner(state: &Membership) -> bool {
+    state.members.values().any(|member| member.role == Role::Owner)
+}
+
+/// The ops that end somebody whom a counting op, or the genesis, names an owner, whatever that one was where they stand (its
+/// being named may be concurrent), and whom. With none of them the founder is an owner, so that setting aside ends.
+fn enders(set: &OpSet, counting: &Bits) -> Vec<(Option<usize>, RootKey)> {
+    let mut owners = BTreeSet::from([set.genesis().root().sign]);
+    let body = |index: usize| set.nodes.get(index).map(|node| node.op.body());
+    for index in counting.iter() {
+        if let Some(OpBody::Role { root, role: Role::Owner, .. }) = body(index) {
+            owners.insert(*root);
+        }
+    }
+    let ends = |index: usize| {
+        let ended = match body(index) {
+            Some(OpBody::Remove { root, .. }) => Some(*root),
+            Some(OpBody::Role { root, role, .. }) if *role < Role::Owner => Some(*root),
+            Some(OpBody::Leave) => set.standing_at(index).and_then(|standing| standing.root),
+            _ => None,
+        };
+        Some((Some(index), ended.filter(|root| owners.contains(root))?))
+    };
+    counting.iter().filter_map(ends).collect()
 }
 
 /// Whether a counting `body` ends what `other`, its author's concurrent op, could rest on.

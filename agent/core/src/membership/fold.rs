@@ -48,6 +48,19 @@ pub(super) fn fold(set: &OpSet, counting: &Bits, closure: &Bits, heads: Vec<OpId
     state
 }
 
+/// Members, devices and invites alone: what a search asks for.
+#[cfg(test)]
+pub(super) fn fold_power(set: &OpSet, counting: &Bits) -> Membership {
+    let fold = Fold::new(set, counting);
+    let (admissions, introductions) = fold.entries();
+    let members = fold.members(&admissions);
+    let mut state = Membership::clone(&Membership::nobody(set.workspace()));
+    state.devices = fold.devices(&introductions, &members).into_iter().collect();
+    state.invites = fold.invites(&admissions, &members).into_iter().collect();
+    state.members = members.into_iter().collect();
+    state
+}
+
 /// What an invite's own state is, given who its issuer is now.
 pub(super) fn is_open(void: bool, gives: Role, issuer: Option<&Arc<Member>>) -> bool {
     !void && issuer.is_some_and(|issuer| issuer.role >= Role::Admin && issuer.role > gives)
@@ -176,17 +189,17 @@ impl<'a> Fold<'a> {
         Membership {
             workspace: genesis.workspace(),
             name: genesis.workspace_name().to_owned(),
-            invites: self.invites(&admissions, &members),
-            epochs,
+            invites: self.invites(&admissions, &members).into_iter().collect(),
+            epochs: epochs.into_iter().collect(),
             covering,
             policy: self.policy(),
-            members,
-            devices,
-            former,
-            ends: self.chain_ends(),
+            members: members.into_iter().collect(),
+            devices: devices.into_iter().collect(),
+            former: former.into_iter().collect(),
+            ends: self.chain_ends().into_iter().collect(),
             proposals: BTreeMap::new(),
             heads,
-            came_by,
+            came_by: came_by.into_iter().collect(),
             owners_kept: false,
         }
     }
@@ -386,7 +399,7 @@ impl<'a> Fold<'a> {
 
     fn epochs(&self) -> (BTreeMap<EpochId, Arc<EpochFacts>>, BTreeSet<EpochId>) {
         let workspace = self.set.workspace();
-        let rotations: Bits = self.bodies().filter(|(_, body)| rotates(body)).map(|(index, _)| index).collect();
+        let rotations: Vec<usize> = self.bodies().filter(|(_, body)| rotates(body)).map(|(index, _)| index).collect();
         let mut epochs: BTreeMap<EpochId, EpochFacts> = BTreeMap::new();
         let mut covering = BTreeSet::new();
         let mut order = Vec::new();
@@ -398,9 +411,9 @@ impl<'a> Fold<'a> {
                 continue;
             }
             let covers = self.set.nodes.get(index).is_some_and(|node| {
-                let mut known = node.ancestors.clone();
-                known.insert(index);
-                known.contains_all(&rotations)
+                // Most fail by the latest rotation.
+                let knows = |rotation: &usize| *rotation == index || node.ancestors.contains(*rotation);
+                rotations.iter().rev().all(knows)
             });
             if covers {
                 covering.insert(id);

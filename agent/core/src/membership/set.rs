@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::authority::{self, Standing};
 use super::bits::Bits;
-use super::{Fork, Membership, evaluate as evaluation, step};
+use super::{Fork, Membership, evaluate as evaluation, join, step};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
 use crate::op::{Genesis, OpBody, SignedOp, Signer};
 
@@ -100,6 +100,9 @@ pub struct OpSet {
     /// The defence that this set does without, to show what it stops.
     #[cfg(test)]
     pub(crate) lacks: Option<super::Defence>,
+    /// Admissions are taken as signed: a search does not sign.
+    #[cfg(test)]
+    pub(crate) unsigned: bool,
 }
 
 impl core::fmt::Debug for OpSet {
@@ -121,6 +124,13 @@ pub fn evaluate_at(set: &OpSet, heads: &[OpId]) -> Option<Arc<Membership>> {
     set.state(heads)
 }
 
+/// The state of the whole set, from all ops, as if none had been asked for before: what the others must be equal to.
+#[must_use]
+pub fn evaluate_anew(set: &OpSet) -> Arc<Membership> {
+    let all: Bits = (0..set.nodes.len()).collect();
+    Arc::new(evaluation::state(set, &all, set.heads()))
+}
+
 impl OpSet {
     /// Holds the genesis alone.
     #[must_use]
@@ -139,6 +149,8 @@ impl OpSet {
             states: RefCell::default(),
             #[cfg(test)]
             lacks: None,
+            #[cfg(test)]
+            unsigned: false,
         }
     }
     /// The workspace.
@@ -253,7 +265,8 @@ impl OpSet {
         if let Some(state) = self.states.borrow().states.get(&key) {
             return Some(Arc::clone(state));
         }
-        let state = Arc::new(self.one_further(&key).or_else(|| self.state_anew(&key))?);
+        let further = self.one_further(&key).or_else(|| self.few_further(&key));
+        let state = Arc::new(further.or_else(|| self.state_anew(&key))?);
         let mut kept = self.states.borrow_mut();
         if kept.order.len() >= STATES_MAX
             && let Some(oldest) = kept.order.pop_front()
@@ -277,6 +290,28 @@ impl OpSet {
         let parents = self.nodes.get(index)?.op.parents().to_vec();
         let before = self.states.borrow().states.get(&parents).cloned()?;
         step::step(self, &before, index)
+    }
+
+    /// The state at several heads, from the latest known one that stands before all that is new. `None`: evaluate the whole.
+    fn few_further(&self, heads: &[OpId]) -> Option<Membership> {
+        #[cfg(test)]
+        if self.lacks.is_some() {
+            return None;
+        }
+        let closure = self.closure(heads)?;
+        let kept = self.states.borrow();
+        for known in kept.order.iter().rev() {
+            let Some(before) = self.closure(known) else { continue };
+            let Some(new) = closure.beyond(&before, join::JOINED_MAX) else { continue };
+            let after_all =
+                |index: &usize| self.nodes.get(*index).is_some_and(|node| node.ancestors.contains_all(&before));
+            if new.iter().all(after_all) {
+                let mut state = join::join(self, kept.states.get(known)?, &new)?;
+                state.heads = heads.to_vec();
+                return Some(state);
+            }
+        }
+        None
     }
 
     /// The state at these heads, from all that stands below them.
@@ -373,6 +408,35 @@ impl OpSet {
         self.index.insert(op.id(), index);
         self.nodes.push(Node { op, ancestors, standing });
         Ok(())
+    }
+
+    /// Takes in what a search judged; nothing is verified.
+    #[cfg(test)]
+    pub(super) fn push_node(&mut self, node: Node) {
+        for parent in node.op.parents() {
+            self.heads.remove(parent);
+        }
+        self.heads.insert(node.op.id());
+        self.index.insert(node.op.id(), self.nodes.len());
+        self.nodes.push(node);
+    }
+
+    /// Takes out what [`Self::push_node`] put in last.
+    #[cfg(test)]
+    pub(super) fn pop_node(&mut self) {
+        let Some(node) = self.nodes.pop() else { return };
+        self.index.remove(&node.op.id());
+        self.heads.remove(&node.op.id());
+        for parent in node.op.parents() {
+            if !self.nodes.iter().any(|other| other.op.parents().contains(parent)) {
+                self.heads.insert(*parent);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn clear_states(&mut self) {
+        self.states.take();
     }
 
     fn verify(&self, op: &SignedOp, ancestors: &Bits) -> Result<(), InsertError> {

@@ -53,7 +53,10 @@ pub(super) fn step(set: &OpSet, before: &Membership, index: usize) -> Option<Mem
             let cert = admission.cert();
             state.admit(cert, admission.name(), invited_as(set, invite)?, id);
             state.introduce(cert, admission.label(), id);
-            let first = state.came_by.entry(cert.root().sign).or_default().insert(*invite);
+            let root = cert.root().sign;
+            let mut came_by = state.came_by.get(&root).cloned().unwrap_or_default();
+            let first = came_by.insert(*invite);
+            state.came_by.insert(root, came_by);
             if first && let Some(invite) = state.invites.get_mut(invite) {
                 let invite = Arc::make_mut(invite);
                 invite.used = invite.used.saturating_add(1);
@@ -118,8 +121,11 @@ impl Membership {
     }
 
     fn introduce(&mut self, cert: &DeviceCert, label: &str, by: OpId) {
-        let device = self.devices.entry(cert.device().id()).or_insert_with(|| Arc::new(new_device(cert, label, by)));
-        let device = Arc::make_mut(device);
+        let id = cert.device().id();
+        if !self.devices.contains_key(&id) {
+            self.devices.insert(id, Arc::new(new_device(cert, label, by)));
+        }
+        let Some(device) = self.devices.get_mut(&id).map(Arc::make_mut) else { return };
         device.active = true;
         device.revoked = false;
         device.introduced_by.push(by);
@@ -139,14 +145,12 @@ impl Membership {
     fn end(&mut self, root: &RootKey, by: OpId) {
         self.members.remove(root);
         self.former.insert(*root, by);
-        for device in self.devices.values_mut().filter(|device| device.root == *root && device.active) {
-            let device = Arc::make_mut(device);
+        for id in self.devices.keys_where(|device| device.root == *root && device.active) {
+            let Some(device) = self.devices.get_mut(&id).map(Arc::make_mut) else { continue };
             device.active = false;
             device.introduced_by.clear();
         }
-        let theirs = self.invites.iter().filter(|(_, invite)| invite.issuer == *root || invite.whom == Some(*root));
-        let theirs = theirs.map(|(id, _)| *id);
-        for invite in theirs.collect::<Vec<OpId>>() {
+        for invite in self.invites.keys_where(|invite| invite.issuer == *root || invite.whom == Some(*root)) {
             self.void(&invite);
         }
     }
@@ -161,10 +165,10 @@ impl Membership {
     /// What a member's new role means for the invites it issued.
     fn invites_of(&mut self, root: &RootKey) {
         let issuer = self.members.get(root).cloned();
-        for invite in self.invites.values_mut().filter(|invite| invite.issuer == *root) {
-            let open = is_open(invite.void, invite.role, issuer.as_ref());
-            if open != invite.open {
-                Arc::make_mut(invite).open = open;
+        let open = |invite: &Invite| is_open(invite.void, invite.role, issuer.as_ref());
+        for id in self.invites.keys_where(|invite| invite.issuer == *root && invite.open != open(invite)) {
+            if let Some(invite) = self.invites.get_mut(&id) {
+                Arc::make_mut(invite).open = !invite.open;
             }
         }
     }

@@ -47,6 +47,17 @@ impl SignedOp {
     }
 }
 
+#[cfg(test)]
+impl SignedOp {
+    /// Of nobody's hand and without bytes, under a name of the caller's: for a search that makes millions.
+    pub(crate) fn unsigned(id: OpId, workspace: &WorkspaceId, parents: &[OpId], signer: Signer, body: OpBody) -> Self {
+        let mut parents = parents.to_vec();
+        parents.sort();
+        let unsigned = Unsigned { workspace: *workspace, parents, signer, wall_ms: 1, body };
+        Self { id, bytes: Bytes::new(), unsigned }
+    }
+}
+
 /// A grant of this epoch: back links to the parents held, recipients as given. `None` without C of any of them.
 fn grant(
     epoch: &Epoch,

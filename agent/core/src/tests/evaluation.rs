@@ -254,3 +254,37 @@ fn what_waits_is_bounded() {
     let forged = SignedOp::parse(&world.workspace(), &bytes).unwrap();
     assert_eq!(world.set.insert(forged), Err(InsertError::BadSignature));
 }
+
+/// Whoever hands a workspace over, and then brings out a removal of its successor from before, takes no owner away and does
+/// not come back: of removals that together leave nobody, those are set aside without which there is an owner.
+#[test]
+fn who_handed_over_cannot_take_the_owner_away() {
+    let mut world = World::found(213);
+    let founder = world.founder.clone();
+    let (heir, _) = world.join(&founder, Role::Admin, "Bob");
+    let before = world.set.heads();
+    let (mut rng, epoch) = (ChaCha20Rng::from_seed([5; 32]), world.epoch.clone());
+    let mut role = |world: &mut World, whom: &LocalIdentity, role| {
+        let (state, by) = (world.state(), author(&world.set, &founder));
+        let op = ops::role(&by, &state, whom.root_public.sign, role, Cut::default(), &[&epoch], &mut rng).unwrap().0;
+        world.add(op)
+    };
+    role(&mut world, &heir, Role::Owner);
+    role(&mut world, &founder, Role::Reader);
+    let remove = |world: &mut World, by: &LocalIdentity, whom: &LocalIdentity, at_heads: Vec<OpId>| {
+        let state = evaluate_at(&world.set, &at_heads).unwrap();
+        let (by, root) = (at(&world.set, by, at_heads), whom.root_public.sign);
+        let mut rng = world.rng.clone();
+        let op = ops::remove(&by, &state, root, Cut::default(), &[&world.epoch], &mut rng).unwrap().0;
+        world.rng = rng;
+        world.add(op)
+    };
+    let heads = world.set.heads();
+    remove(&mut world, &heir, &founder, heads);
+    assert!(!world.state().members.contains_key(&founder.root_public.sign));
+    let backdated = remove(&mut world, &founder, &heir, before.clone());
+    assert!(world.set.is_authorised(&backdated));
+    let state = world.state();
+    assert_eq!(state.members[&heir.root_public.sign].role, Role::Owner);
+    assert!(!state.members.contains_key(&founder.root_public.sign));
+}
