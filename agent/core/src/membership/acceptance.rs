@@ -23,11 +23,19 @@ pub struct Envelope {
     pub kind: Kind,
     /// The membership its author knew.
     pub op_heads: Vec<OpId>,
-    /// The envelopes that hold the changes its own changes name as dependencies.
-    pub built_on: Vec<Link>,
+    /// For each change that its own changes name as a dependency, the envelopes that hold it: several, if somebody sealed
+    /// it again. One that counts is enough.
+    pub built_on: Vec<Vec<Link>>,
     /// The envelopes that hold versions its texts start from. They may have come elsewhere too, so it does not fall with
     /// them; but it shows that they were taken in good faith.
     pub started_from: Vec<Link>,
+}
+
+impl Envelope {
+    /// All that its own content stands on.
+    fn below(&self) -> impl Iterator<Item = &Link> {
+        self.built_on.iter().flatten().chain(&self.started_from)
+    }
 }
 
 /// Why an envelope does not count.
@@ -137,7 +145,7 @@ impl<'a> Court<'a> {
     fn new(set: &'a OpSet, held: &'a BTreeMap<Link, Envelope>) -> Self {
         let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
         for (link, envelope) in held {
-            for dependency in envelope.built_on.iter().chain(&envelope.started_from) {
+            for dependency in envelope.below() {
                 builders.entry(*dependency).or_default().push(*link);
             }
         }
@@ -197,12 +205,16 @@ impl<'a> Court<'a> {
         rescued: &BTreeMap<Beyond, BTreeSet<Link>>,
     ) -> Option<Refused> {
         let envelope = self.held.get(&link)?;
-        for dependency in &envelope.built_on {
-            match verdicts.get(dependency) {
-                None => return Some(Refused::Waiting),
-                Some(Err(Refused::Waiting)) => return Some(Refused::Waiting),
-                Some(Err(_)) if self.set.defends(Defence::ClosedSet) => return Some(Refused::BuiltOnRefused),
-                Some(_) => {}
+        for holders in &envelope.built_on {
+            let mut found = holders.iter().map(|holder| verdicts.get(holder).copied().unwrap_or(Err(Refused::Waiting)));
+            if found.clone().any(|verdict| verdict.is_ok()) {
+                continue;
+            }
+            if found.any(|verdict| verdict == Err(Refused::Waiting)) || holders.is_empty() {
+                return Some(Refused::Waiting);
+            }
+            if self.set.defends(Defence::ClosedSet) {
+                return Some(Refused::BuiltOnRefused);
             }
         }
         let beyond = self.beyond.get(&link)?;
@@ -227,7 +239,7 @@ impl<'a> Court<'a> {
             self.held.iter().filter(|(link, envelope)| good_faith(link, envelope)).map(|(_, one)| one).collect();
         let mut rescued = BTreeSet::new();
         while let Some(envelope) = ready.pop() {
-            for below in envelope.built_on.iter().chain(&envelope.started_from) {
+            for below in envelope.below() {
                 if rescued.insert(*below) {
                     ready.extend(self.held.get(below));
                 }

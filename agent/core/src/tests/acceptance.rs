@@ -22,6 +22,11 @@ struct Written {
     order: Vec<Link>,
 }
 
+/// Changes that one envelope holds each.
+fn each(links: Vec<Link>) -> Vec<Vec<Link>> {
+    links.into_iter().map(|link| vec![link]).collect()
+}
+
 impl Written {
     /// Somebody writes at these heads, on top of `built_on`; with `after` at another place of its own chain.
     fn write(&mut self, cast: &Cast, who: u8, heads: Vec<OpId>, built_on: Vec<Link>, after: Option<Link>) -> Link {
@@ -29,8 +34,15 @@ impl Written {
         let prev = after.or_else(|| self.last.get(&chain).copied());
         let seq = prev.and_then(|prev| self.held.get(&prev)).map_or(1, |prev| prev.seq + 1);
         let prev = prev.unwrap_or(Link([0; 32]));
-        let envelope =
-            Envelope { chain, seq, prev, kind: Kind::Content, op_heads: heads, built_on, started_from: vec![] };
+        let envelope = Envelope {
+            chain,
+            seq,
+            prev,
+            kind: Kind::Content,
+            op_heads: heads,
+            built_on: each(built_on),
+            started_from: vec![],
+        };
         let number = (self.order.len() as u64).to_be_bytes();
         let link = Link(hash::h("written", &[format!("{envelope:?}").as_bytes(), &number]));
         self.held.insert(link, envelope);
@@ -412,7 +424,7 @@ proptest! {
         let counts = |link: &Link| verdicts[link].is_ok();
         let mut places = BTreeSet::new();
         for (link, envelope) in written.held.iter().filter(|(link, _)| counts(link)) {
-            prop_assert!(envelope.built_on.iter().all(counts));
+            prop_assert!(envelope.built_on.iter().all(|holders| holders.iter().any(counts)));
             prop_assert!(places.insert((envelope.chain, envelope.seq)), "two of one place");
             let then = evaluate_at(set, &envelope.op_heads).unwrap();
             prop_assert!(then.role_of(&envelope.chain.device) >= Some(Role::Writer));

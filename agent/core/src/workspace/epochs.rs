@@ -303,13 +303,14 @@ impl Workspace {
         if until > now.mono_ms {
             return;
         }
-        let times = if stated == ours { 0 } else { times + 1 };
-        self.packets.offered.insert(device, (now.after_ms(OFFER_AGAIN_MS), times));
-        if times > OFFERS_BEFORE_REWRAP
-            && let Some(packet) = self.rewrap(&ours)
-        {
-            // What leads to its op may be sealed under others that it was left out of.
-            self.send_message(route, &Message::KeyPacket(packet));
+        self.packets.offered.insert(device, (now.after_ms(OFFER_AGAIN_MS), times + 1));
+        if times >= OFFERS_BEFORE_REWRAP {
+            let heads = self.membership.epoch_heads();
+            let lacking = heads.iter().filter(|head| **head != stated).take(OFFER_MAX);
+            for packet in lacking.filter_map(|head| self.rewrap(head)).collect::<Vec<_>>() {
+                self.send_message(route, &Message::KeyPacket(packet));
+            }
+            // What leads to their ops may be sealed under others that it was left out of.
             self.send_ops_since(route, &device, &stated);
             return;
         }

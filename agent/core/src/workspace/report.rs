@@ -226,6 +226,7 @@ impl Workspace {
         self.scanned
             && self.files.settled()
             && self.verdicts.is_settled()
+            && !self.is_doubted()
             && self.blobs.pending() == 0
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()

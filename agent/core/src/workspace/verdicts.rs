@@ -327,18 +327,14 @@ impl Workspace {
         }
         for (link, found) in facts {
             let Some(envelope) = docket.envelopes.get_mut(&link) else { continue };
-            let resolve = |hashes: &[[u8; 32]]| {
-                let links: BTreeSet<Link> = hashes
-                    .iter()
-                    .filter_map(|hash| holders.get(hash))
-                    .flatten()
-                    .copied()
-                    .filter(|other| *other != link)
-                    .collect();
-                links.into_iter().collect::<Vec<_>>()
+            let held_by = |hash: &[u8; 32]| -> Vec<Link> {
+                holders.get(hash).into_iter().flatten().copied().filter(|other| *other != link).collect()
             };
-            envelope.built_on = resolve(&found.deps);
-            envelope.started_from = resolve(&found.starts);
+            let own = |hash: &[u8; 32]| holders.get(hash).is_some_and(|holders| holders.contains(&link));
+            let deps: BTreeSet<Vec<Link>> = found.deps.iter().filter(|hash| !own(hash)).map(held_by).collect();
+            envelope.built_on = deps.into_iter().filter(|holders| !holders.is_empty()).collect();
+            let starts: BTreeSet<Link> = found.starts.iter().flat_map(held_by).collect();
+            envelope.started_from = starts.into_iter().collect();
         }
         docket
     }

@@ -52,13 +52,13 @@ impl Search {
         let chain = |who: u8| ChainId { device: self.props.first(who), incarnation: 1 };
         // The first one is what cuts keep.
         let (first, second, top) = (self.props.kept(whom).link, Link([0x72; 32]), Link([0x73; 32]));
-        let written = |who, seq, prev, heads: &Vec<OpId>, built_on| Envelope {
+        let written = |who, seq, prev, heads: &Vec<OpId>, built_on: Vec<Link>| Envelope {
             chain: chain(who),
             seq,
             prev,
             kind: Kind::Content,
             op_heads: heads.clone(),
-            built_on,
+            built_on: built_on.into_iter().map(|link| vec![link]).collect(),
             started_from: vec![],
         };
         let below = if on_second { second } else { first };
@@ -79,7 +79,7 @@ impl Search {
             if verdicts[link].is_err() {
                 continue;
             }
-            assert!(envelope.built_on.iter().all(|link| verdicts[link].is_ok()), "not closed: {}", told());
+            assert!(envelope.built_on.iter().flatten().all(|link| verdicts[link].is_ok()), "not closed: {}", told());
             let then = evaluate_at(&self.set, &envelope.op_heads).unwrap();
             assert!(
                 then.role_of(&envelope.chain.device) >= Some(Role::Writer),
