@@ -52,6 +52,14 @@ fn worlds_with_lying_relays_keep_every_promise() {
     assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
 }
 
+/// A member who signs twice, backdates, claims powers, makes wrong keys, boasts and slanders is sorted out: those who stay
+/// agree on everything, have lost nothing, and blame nobody else.
+#[test]
+fn worlds_with_a_hostile_member_keep_every_promise() {
+    let broken = broken(0..seeds() / 2, Some("hostile"));
+    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+}
+
 /// Seeds that once failed.
 #[test]
 fn what_once_broke_holds() {
@@ -60,8 +68,10 @@ fn what_once_broke_holds() {
         65374, 11183,
     ];
     let removals = [68, 528, 568, 583, 773, 2087, 3177, 3458];
+    let hostile = [16, 17, 22, 50, 57, 119];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));
+    all.extend(hostile.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("hostile"))));
     assert!(all.is_empty(), "{} seeds fail:\n{}", all.len(), all.join("\n"));
 }
 

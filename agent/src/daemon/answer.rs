@@ -311,6 +311,24 @@ pub(super) fn begins(daemon: &Daemon, id: &WorkspaceId, dir: &Path) -> Result<Pa
     Ok(dir)
 }
 
+/// Writes down that this folder is a workspace of this agent's: in the folder, and in the list.
+fn enlist(
+    daemon: &Daemon,
+    id: WorkspaceId,
+    dir: &Path,
+    name: &str,
+    device: DeviceId,
+    joining: bool,
+) -> Result<Entry, Failure> {
+    marker::write(dir, &marker::Marker { workspace: id, device })?;
+    let (path, name) = (dir.to_path_buf(), name.to_owned());
+    let entry = Entry { workspace: id.to_string(), path, name, paused: false, joining };
+    let mut registry = daemon.registry();
+    registry.put(entry.clone());
+    registry.save(&daemon.home)?;
+    Ok(entry)
+}
+
 /// Starts a machine that waits to be let in, in this folder.
 pub(super) fn begin(
     daemon: &Daemon,
@@ -321,19 +339,7 @@ pub(super) fn begin(
     machine: Box<dyn Machine + Send>,
     seeds: Vec<String>,
 ) -> Result<(), Failure> {
-    marker::write(dir, &marker::Marker { workspace: id, device })?;
-    let entry = Entry {
-        workspace: id.to_string(),
-        path: dir.to_path_buf(),
-        name: name.to_owned(),
-        paused: false,
-        joining: true,
-    };
-    {
-        let mut registry = daemon.registry();
-        registry.put(entry.clone());
-        registry.save(&daemon.home)?;
-    }
+    let entry = enlist(daemon, id, dir, name, device, true)?;
     daemon.start_space(entry, Some(machine), seeds)?;
     Ok(())
 }
@@ -346,19 +352,7 @@ pub(super) fn listed(
     name: &str,
     device: DeviceId,
 ) -> Result<Arc<Space>, Failure> {
-    marker::write(dir, &marker::Marker { workspace: id, device })?;
-    let entry = Entry {
-        workspace: id.to_string(),
-        path: dir.to_path_buf(),
-        name: name.to_owned(),
-        paused: false,
-        joining: false,
-    };
-    {
-        let mut registry = daemon.registry();
-        registry.put(entry.clone());
-        registry.save(&daemon.home)?;
-    }
+    let entry = enlist(daemon, id, dir, name, device, false)?;
     Ok(daemon.start_space(entry, None, Vec::new())?)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_agent_core::enrol::{Pass, Way, pairing_words};
-use weft_agent_core::id::{DeviceId, RootKey};
+use weft_agent_core::id::{DeviceId, OpId, RootKey, WorkspaceId};
 use weft_agent_core::identity::{Certifier, LocalIdentity, RecoveryKey, RootSecret};
 use weft_agent_core::membership::OpSet;
 use weft_agent_core::op::{OpBody, OpSigner, SignedOp};
@@ -179,9 +179,19 @@ fn by_words(
         return Err(Failure::usage("these words are right, but of another member than the pass is for"));
     }
     let identity = identity_by_words(daemon, &root, name)?;
-    let body = OpBody::Device { cert: identity.cert.clone(), label: identity.label.clone() };
-    let op = SignedOp::make(&pass.workspace, &pass.op_heads, OpSigner::Root(&root), clock::wall_ms(), body);
+    let op = introduction(&pass.workspace, &pass.op_heads, &root, &identity);
     Ok((identity, Some(op)))
+}
+
+/// The op by which a root introduces this device.
+pub(super) fn introduction(
+    workspace: &WorkspaceId,
+    parents: &[OpId],
+    root: &RootSecret,
+    identity: &LocalIdentity,
+) -> SignedOp {
+    let body = OpBody::Device { cert: identity.cert.clone(), label: identity.label.clone() };
+    SignedOp::make(workspace, parents, OpSigner::Root(root), clock::wall_ms(), body)
 }
 
 /// The identity that is here, if it is that member's, or a new device of it; certified by the root and kept without it.

@@ -16,10 +16,9 @@ use serde_json::json;
 use weft_agent_core::disk::RelPath;
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::hash;
-use weft_agent_core::identity::RootSecret;
 use weft_agent_core::membership::{OpSet, evaluate};
-use weft_agent_core::op::{Genesis, OpBody, OpSigner, SignedOp};
-use weft_agent_core::store::{Read as _, Table, Write as Row};
+use weft_agent_core::op::{Genesis, SignedOp};
+use weft_agent_core::store::{Read as _, Table, Write as Row, rows};
 use weft_agent_core::workspace::command::{Command, Reply, RequestId};
 use weft_agent_core::workspace::input::{Input, Token};
 use weft_agent_core::workspace::output::Output;
@@ -108,14 +107,8 @@ fn write_export(
         (Table::Pieces, Kind::Piece),
         (Table::Envelopes, Kind::Envelope),
     ] {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let rows = store.scan(table, &[], after.as_deref(), ROWS);
-            for (_, value) in &rows {
-                write_record(&mut out, kind, value)?;
-            }
-            let Some((last, _)) = rows.last() else { break };
-            after = Some(last.clone());
+        for (_, value) in rows(&store, table, &[], ROWS) {
+            write_record(&mut out, kind, &value)?;
         }
     }
     drop(store);
@@ -282,7 +275,8 @@ pub(super) async fn import(
     }
     let dir = begins(daemon, &id, &dir)?;
     let identity = enrol::identity_by_words(daemon, &root, &enrol::name_in(&set, &root.public().sign))?;
-    introduce(&mut set, &root, &identity)?;
+    let op = enrol::introduction(&id, &set.heads(), &root, &identity);
+    set.insert(op).map_err(|error| Failure::new(error.to_string()))?;
     drop(root);
     let device = identity.device.id();
     let watermark = WatermarkFile::open(&daemon.home.watermark_file(&id))?;
@@ -311,17 +305,6 @@ pub(super) async fn import(
     let path = dir;
     let name = header.name;
     Ok(json!({"workspace": id.to_string(), "path": path, "name": name, "files": files, "left_out": left_out}))
-}
-
-/// The op by which the root introduces this device, on top of all there is.
-fn introduce(
-    set: &mut OpSet,
-    root: &RootSecret,
-    identity: &weft_agent_core::identity::LocalIdentity,
-) -> Result<(), Failure> {
-    let body = OpBody::Device { cert: identity.cert.clone(), label: identity.label.clone() };
-    let op = SignedOp::make(&set.workspace(), &set.heads(), OpSigner::Root(root), clock::wall_ms(), body);
-    set.insert(op).map(|_| ()).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// Waits until the folder shows what the workspace holds.

@@ -267,6 +267,25 @@ fn a_proven_fork_is_settled() {
     assert!(state.covering.len() == 1 && state.epochs[state.covering.first().unwrap()].lobby);
 }
 
+/// What was built on a change that several envelopes hold counts if one of them does: a forker that seals its words again
+/// into both branches does not take away what others made of them.
+#[test]
+fn one_holder_that_counts_is_enough() {
+    let cast = Cast::ranks();
+    let base = cast.base();
+    let mut written = Written::default();
+    let first = written.write(&cast, 5, base.clone(), vec![], None);
+    let one = written.write(&cast, 5, base.clone(), vec![], Some(first));
+    let other = written.write(&cast, 5, base.clone(), vec![], Some(first));
+    let again = written.write(&cast, 4, base.clone(), vec![], None);
+    let top = written.write(&cast, 6, base, vec![], None);
+    written.held.get_mut(&top).unwrap().built_on = vec![vec![one, other]];
+    let verdicts = settle(&cast.world.set, &written.held);
+    assert_eq!([verdicts[&one], verdicts[&top]], [Err(Refused::Forked), Err(Refused::BuiltOnRefused)]);
+    written.held.get_mut(&top).unwrap().built_on = vec![vec![one, again, other]];
+    assert_eq!(settle(&cast.world.set, &written.held)[&top], Ok(()));
+}
+
 /// Nobody proves a fork that is none: equal headers, another device's, another place's, a cut that takes more.
 #[test]
 fn forged_fork() {
