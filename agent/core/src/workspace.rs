@@ -12,7 +12,7 @@
 //! passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who belongs,
 //! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
 //! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
-//! `blobs` fetches pieces; `report` answers people.
+//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +35,7 @@ use crate::vault::Vault;
 mod admission;
 mod birth;
 mod blobs;
+mod checkpoint;
 pub mod command;
 mod effects;
 mod enrol;
@@ -136,6 +137,7 @@ pub struct Workspace {
     doors: enrol::Doors,
     vouch: vouch::Vouch,
     verdicts: verdicts::Verdicts,
+    checkpoints: checkpoint::Checkpoints,
     packets: epochs::Packets,
     notices: notices::Notices,
     rotation: rotation::Rotation,
@@ -172,6 +174,7 @@ impl Workspace {
             Weakness::NoDedupe => self.dedupes = false,
             Weakness::NoBase => self.files.ignore_base(),
             Weakness::NoNack => self.nacks_sent = false,
+            Weakness::NoProof => self.checkpoints.prove_nothing(),
         }
     }
 
@@ -215,6 +218,7 @@ impl Workspace {
             self.flush_deadline(),
             self.verdicts_deadline(),
             self.vouch_deadline(),
+            self.checkpoints_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -294,6 +298,7 @@ impl Workspace {
         self.run_lobbies(now);
         self.run_verdicts(now, tx);
         self.run_vouch(now);
+        self.run_checkpoints(now, tx);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

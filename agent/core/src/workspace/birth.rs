@@ -169,6 +169,7 @@ impl Workspace {
             doors: super::enrol::Doors::default(),
             vouch: super::vouch::Vouch::open(read),
             verdicts: super::verdicts::Verdicts::open(read),
+            checkpoints: super::checkpoint::Checkpoints::open(read),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),
