@@ -59,6 +59,8 @@ pub trait Machine: Sized {
     fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String>;
     /// Switches a defence off.
     fn weaken(&mut self, weakness: Weakness);
+    /// Makes and takes checkpoints after so many envelopes.
+    fn checkpoint_every(&mut self, envelopes: u64);
     /// Which workspace.
     fn workspace(&self) -> WorkspaceId;
     /// One input.

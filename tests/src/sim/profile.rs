@@ -57,6 +57,8 @@ pub struct Profile {
     pub clock_jumps: usize,
     /// Frames about which relays lie, of 1,000, until the world is healed.
     pub lies: u64,
+    /// After how many envelopes a checkpoint is made and taken; 0: as shipped, which is never in so short a life.
+    pub checkpoint_every: u64,
 }
 
 const CALM: Profile = Profile {
@@ -85,12 +87,27 @@ const CALM: Profile = Profile {
     restores: 0,
     clock_jumps: 0,
     lies: 0,
+    checkpoint_every: 0,
 };
 
-/// The names `--profile` takes. The last two are never drawn, and are worlds of their own: what somebody wrote while they
-/// were being removed may rightly be gone, and where relays lie, much is refused.
-pub const NAMES: [&str; 12] =
-    ["calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals", "liars"];
+/// The names `--profile` takes. The last three are never drawn, and are worlds of their own: what somebody wrote while they
+/// were being removed may rightly be gone, where relays lie, much is refused,
+/// and checkpoints are rare.
+pub const NAMES: [&str; 13] = [
+    "calm",
+    "flaky",
+    "crashy",
+    "split",
+    "backups",
+    "slow",
+    "crowd",
+    "bridge",
+    "churn",
+    "mixed",
+    "removals",
+    "liars",
+    "checkpoints",
+];
 
 impl Profile {
     /// Draws a profile: of that name, or any.
@@ -200,6 +217,26 @@ impl Profile {
                 blobs: 60,
                 lies: count(20, 400) as u64,
                 span_ms: 15_000,
+                ..base
+            },
+            "checkpoints" => Profile {
+                hosts: count(3, 5),
+                late: count(1, 2),
+                relays: count(1, 2),
+                span_ms: 60_000,
+                edits: count(10, 30),
+                together: 200,
+                blobs: 40,
+                deaf: 50,
+                cuts: count(0, 3),
+                half_open: count(0, 1),
+                partitions: count(0, 3),
+                relay_restarts: count(0, 1),
+                crashes: count(0, 4),
+                restores: count(0, 3) as usize / 3,
+                removals: count(0, 4) as usize / 4,
+                fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
+                checkpoint_every: count(3, 8) as u64,
                 ..base
             },
             "removals" => Profile {

@@ -342,6 +342,7 @@ impl Machine for Toy {
         self.retry_ms
     }
     fn weaken(&mut self, _weakness: weft_agent_core::setup::Weakness) {}
+    fn checkpoint_every(&mut self, _envelopes: u64) {}
     fn version_hash(_workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
         hash(bytes)
     }
