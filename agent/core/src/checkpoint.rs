@@ -170,9 +170,7 @@ impl Wire for Record {
         match (reader.uint()?, len) {
             (0, 3) => Ok(Record::Version { hash: reader.item()?, data: reader.item()? }),
             (1, 3) => Ok(Record::Blob { hash: reader.item()?, manifest: reader.item()? }),
-            (2, 4) => {
-                Ok(Record::Document { name: reader.item()?, version: reader.optional()?, data: reader.item()? })
-            }
+            (2, 4) => Ok(Record::Document { name: reader.item()?, version: reader.optional()?, data: reader.item()? }),
             _ => Err(DecodeError::Invalid("record")),
         }
     }

@@ -90,10 +90,7 @@ impl Vault {
                 // the pieces that were named last.
                 let moves_on = |known: &Location| match (known, &location) {
                     (
-                        Location::Unsealed(_)
-                        | Location::Saved(_)
-                        | Location::Following(_)
-                        | Location::SavedBlob(_),
+                        Location::Unsealed(_) | Location::Saved(_) | Location::Following(_) | Location::SavedBlob(_),
                         _,
                     ) => true,
                     (Location::Blob(known), Location::Blob(_)) => !known.is_here(tx),

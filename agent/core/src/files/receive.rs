@@ -290,7 +290,13 @@ impl Files {
     }
 
     /// The entries of a bucket may be others now: those named, or all of them.
-    pub(super) fn take_bucket(&mut self, bucket: u8, named: Option<BTreeSet<FileId>>, author: Author, cx: &mut Cx<'_, '_>) {
+    pub(super) fn take_bucket(
+        &mut self,
+        bucket: u8,
+        named: Option<BTreeSet<FileId>>,
+        author: Author,
+        cx: &mut Cx<'_, '_>,
+    ) {
         let ids = named.unwrap_or_else(|| self.tree.ids(bucket, &mut self.documents, cx.tx));
         for id in ids {
             let old = self.tree.entries.get(&id).cloned();

@@ -549,7 +549,8 @@ fn checkpoint_cases(case: &mut dyn FnMut(&str, &'static str, &[(&'static str, St
     let data = |data: &'static [u8]| Data::Here(bytes::Bytes::from_static(data));
     let version = Record::Version { hash: VersionHash([1; 32]), data: data(b"\x00\x00\x00\x00\x03abc") };
     let blob = Record::Blob { hash: VersionHash([2; 32]), manifest };
-    let document = |name: &str, version, data| Record::Document { name: DocumentName::new(name).unwrap(), version, data };
+    let document =
+        |name: &str, version, data| Record::Document { name: DocumentName::new(name).unwrap(), version, data };
     let tree = document("tree:00:entries", None, data(b"\x00\x00\x00\x00\x03def"));
     let text = "file:03030303030303030303030303030303:text-0404040404040404";
     let text = document(text, Some(VersionHash([4; 32])), Data::Following(2));

@@ -142,7 +142,11 @@ impl Workspace {
 
     /// Of whose checkpoint the folder is shown while it is unverified.
     pub(super) fn unverified(&self) -> Option<String> {
-        self.checkpoints.taking.as_ref().filter(|taking| taking.is_shown()).map(|taking| self.device_name(&taking.maker()))
+        self.checkpoints
+            .taking
+            .as_ref()
+            .filter(|taking| taking.is_shown())
+            .map(|taking| self.device_name(&taking.maker()))
     }
 
     pub(super) fn checkpoints_deadline(&self) -> Option<u64> {

@@ -61,7 +61,10 @@ impl Town {
             let name = key.split(|byte| *byte == 0).next().unwrap().to_vec();
             documents.entry(name).or_default().extend_from_slice(&value);
         }
-        documents.into_iter().map(|(name, bytes)| (name, automerge::Automerge::load(&bytes).unwrap().get_heads())).collect()
+        documents
+            .into_iter()
+            .map(|(name, bytes)| (name, automerge::Automerge::load(&bytes).unwrap().get_heads()))
+            .collect()
     }
 
     /// How many checkpoints a host holds: the kind stands behind the link in the row of a held envelope.
@@ -446,7 +449,11 @@ fn a_forged_text_is_found_out_and_what_a_person_wrote_on_it_stays() {
             assert!(town.status(host).settled, "{:#?}", town.status(host));
         }
         assert_eq!(town.heads(cleo), town.heads(ada));
-        assert!(town.problems(cleo).contains("member-3 (box-3) made holds what nobody signed"), "{}", town.problems(cleo));
+        assert!(
+            town.problems(cleo).contains("member-3 (box-3) made holds what nobody signed"),
+            "{}",
+            town.problems(cleo)
+        );
         assert_eq!(town.problems(ada), "");
         let (store, watermark) = (town.hosts[cleo].store.clone(), town.hosts[cleo].watermark);
         town.restart_from(cleo, store, watermark);

@@ -77,7 +77,8 @@ fn mark(salt: &[u8; 32], hash: &[u8; 32]) -> Mark {
 
 impl Workspace {
     pub(super) fn run_checking(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        let Some(mut checking) = self.checkpoints.taking.as_mut().and_then(|taking| taking.checking()).map(std::mem::take)
+        let Some(mut checking) =
+            self.checkpoints.taking.as_mut().and_then(|taking| taking.checking()).map(std::mem::take)
         else {
             return;
         };
@@ -116,7 +117,8 @@ impl Workspace {
                 }
             }
         }
-        for order in self.outbox.orders().into_iter().filter(|order| *order >= checking.read_outbox).collect::<Vec<_>>() {
+        for order in self.outbox.orders().into_iter().filter(|order| *order >= checking.read_outbox).collect::<Vec<_>>()
+        {
             checking.read_outbox = order + 1;
             if let Some(Batch::Content(content)) = Outbox::batch(order, tx) {
                 checking.note(&content, true);
