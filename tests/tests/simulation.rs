@@ -52,6 +52,13 @@ fn worlds_with_lying_relays_keep_every_promise() {
     assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
 }
 
+/// Where everybody makes and takes checkpoints all the time nothing is different in the end, and nobody is blamed.
+#[test]
+fn worlds_with_checkpoints_keep_every_promise() {
+    let broken = broken(0..seeds() / 4, Some("checkpoints"));
+    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+}
+
 /// Seeds that once failed.
 #[test]
 fn what_once_broke_holds() {
@@ -59,9 +66,11 @@ fn what_once_broke_holds() {
         11317, 14896, 16892, 18231, 18484, 20498, 24278, 34863, 35736, 37930, 41490, 43527, 25506, 48954, 52613, 61739,
         65374,
     ];
+    let checkpoints = [451];
     let removals = [68, 528, 568, 583, 773, 2087, 3177];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));
+    all.extend(checkpoints.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("checkpoints"))));
     assert!(all.is_empty(), "{} seeds fail:\n{}", all.len(), all.join("\n"));
 }
 

@@ -188,6 +188,9 @@ impl Workspace {
         self.settle_news(now, &tx);
         self.go_on_reborn(now, &tx);
         self.drain_files(now, &tx);
+        // What is in the documents must be in the outbox before it is saved, or compared.
+        self.run_checkpoints(now, &tx);
+        self.drain_files(now, &tx);
         self.seal(now, &tx);
         self.plan_pulls(now);
         self.plan_pieces(now);
@@ -298,7 +301,6 @@ impl Workspace {
         self.run_lobbies(now);
         self.run_verdicts(now, tx);
         self.run_vouch(now);
-        self.run_checkpoints(now, tx);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

@@ -150,20 +150,20 @@ impl Workspace {
     }
 
     pub(super) fn checkpoints_deadline(&self) -> Option<u64> {
-        if !self.is_active() || self.reborn {
+        if !self.is_active() {
             return None;
         }
-        let making = self.making_deadline();
-        let due = self.checkpoints.due_mono;
-        [making, due, self.taking_deadline()].into_iter().flatten().min()
+        let making = self.making_deadline().or(self.checkpoints.due_mono).filter(|_| !self.reborn);
+        [making, self.taking_deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn run_checkpoints(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        if !self.is_active() || self.reborn {
-            return;
+        if self.is_active() {
+            self.run_taking(now, tx);
         }
-        self.run_taking(now, tx);
-        self.run_making(now, tx);
+        if self.is_active() && !self.reborn {
+            self.run_making(now, tx);
+        }
     }
 
     /// An accepted checkpoint is held.

@@ -172,7 +172,7 @@ impl Workspace {
             Message::KeyPacket(packet) => {
                 self.key_packet(now, &packet, Some(device), tx);
             }
-            Message::Offer(envelope) => self.offered(now, &envelope, tx),
+            Message::Offer(envelope) => self.offered(&envelope, tx),
         }
     }
 

@@ -125,12 +125,13 @@ impl Workspace {
             Phase::Fetching if !taking.asked => Some(self.last_mono),
             Phase::Loading(_) => Some(self.last_mono),
             Phase::Fetching | Phase::Shown => taking.deadline_mono,
+            // What else wakes it: the verdicts that are due.
             Phase::Checking(_) => self.verdicts.is_settled().then_some(self.last_mono),
         }
     }
 
     /// A peer offers a checkpoint.
-    pub(in crate::workspace) fn offered(&mut self, now: Timestamp, envelope: &Bytes, tx: &Tx<'_>) {
+    pub(in crate::workspace) fn offered(&mut self, envelope: &Bytes, tx: &Tx<'_>) {
         if !self.is_active() || self.paused || self.reborn || self.checkpoints.taking.is_some() {
             return;
         }
@@ -148,7 +149,6 @@ impl Workspace {
             Taking { chain, link, checkpoint, phase: Phase::Fetching, asked: false, missing: 0, deadline_mono: None };
         self.checkpoints.taking = Some(taking);
         self.store_taking(tx);
-        self.run_taking(now, tx);
     }
 
     /// What an active writer signed.
