@@ -522,8 +522,11 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+/// Takes a case: its name, its kind, its inputs.
+type Say<'a> = dyn FnMut(&str, &'static str, &[(&'static str, String)]) + 'a;
+
 /// What a checkpoint's envelope says, what its pieces hold, and how it is offered; and what is refused.
-fn checkpoint_cases(case: &mut dyn FnMut(&str, &'static str, &[(&'static str, String)])) {
+fn checkpoint_cases(case: &mut Say<'_>) {
     let mut frontier = Frontier::default();
     let chain = ChainId { device: DeviceId([8; 16]), incarnation: 1 };
     frontier.advance(chain, Tip { seq: 2_000, link: Link([7; 32]) });

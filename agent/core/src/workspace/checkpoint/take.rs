@@ -22,6 +22,8 @@ use crate::vault::{Location, Vault, join, open_stored};
 
 /// If no piece comes for this long, the history is asked for instead.
 const STALLED_MS: u64 = 20_000;
+/// Nor does the history wait longer than this in all, however slowly pieces come.
+const FETCH_MS: u64 = 600_000;
 /// If all that anybody here holds is here, and it is less than the checkpoint covers, for this long, it is compared with
 /// what there is.
 const GIVE_UP_MS: u64 = 600_000;
@@ -49,9 +51,10 @@ pub(super) struct Taking {
     phase: Phase,
     /// Since this machine was opened: pieces are being asked for.
     asked: bool,
-    /// How many pieces were missing when one came last, and when to give up.
+    /// How many pieces were missing when one came last, and when to give up: if no other comes, and at all.
     missing: usize,
     deadline_mono: Option<u64>,
+    end_mono: u64,
 }
 
 impl Wire for Taking {
@@ -74,7 +77,7 @@ impl Wire for Taking {
             (2, _) => Phase::Shown,
             _ => return Err(DecodeError::Invalid("phase")),
         };
-        Ok(Self { chain, link, checkpoint, phase, asked: false, missing: 0, deadline_mono: None })
+        Ok(Self { chain, link, checkpoint, phase, asked: false, missing: 0, deadline_mono: None, end_mono: u64::MAX })
     }
 }
 
@@ -145,8 +148,16 @@ impl Workspace {
         self.abandon_making(tx);
         // What is asked for already would come before the pieces.
         self.pulls.0.clear();
-        let taking =
-            Taking { chain, link, checkpoint, phase: Phase::Fetching, asked: false, missing: 0, deadline_mono: None };
+        let taking = Taking {
+            chain,
+            link,
+            checkpoint,
+            phase: Phase::Fetching,
+            asked: false,
+            missing: 0,
+            deadline_mono: None,
+            end_mono: u64::MAX,
+        };
         self.checkpoints.taking = Some(taking);
         self.store_taking(tx);
     }
@@ -194,12 +205,13 @@ impl Workspace {
             Phase::Fetching if !taking.asked => {
                 taking.asked = true;
                 taking.deadline_mono = Some(now.after_ms(STALLED_MS));
+                taking.end_mono = now.after_ms(FETCH_MS);
                 let (key, manifest) = (taking.key(), taking.checkpoint.manifest.clone());
                 self.fetch(now, key, manifest, tx);
             }
-            Phase::Fetching if missing != taking.missing => {
+            Phase::Fetching if missing != taking.missing && now.mono_ms < taking.end_mono => {
                 taking.missing = missing;
-                taking.deadline_mono = Some(now.after_ms(STALLED_MS));
+                taking.deadline_mono = Some(now.after_ms(STALLED_MS).min(taking.end_mono));
             }
             Phase::Fetching if taking.deadline_mono.is_some_and(|at| at <= now.mono_ms) => {
                 let key = taking.key();
