@@ -266,6 +266,52 @@ fn one_who_was_away_catches_up_from_a_checkpoint() {
     assert_eq!(town.heads(ben), town.heads(ada));
 }
 
+/// So many characters that hardly compress, in lines.
+fn noise(seed: u8, len: usize) -> String {
+    let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+    let mut text = String::new();
+    while text.len() < len {
+        let line: String = (0..40).map(|_| char::from(33 + (rand_core::Rng::next_u32(&mut rng) % 94) as u8)).collect();
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+/// What is longer than a pack goes on behind it: a version, and a document with much history.
+#[test]
+fn what_is_longer_than_a_pack_arrives() {
+    let (mut town, [ada, _]) = Town::with_history(false);
+    let mut bytes = vec![0; 261_000];
+    rand_core::Rng::fill_bytes(&mut ChaCha20Rng::from_seed([1; 32]), &mut bytes);
+    town.hosts[ada].folder.insert("version.bin".into(), bytes.into());
+    let seen = town.look(ada, "version.bin");
+    town.hosts[ada].inputs.push_back(Input::Seen(vec![seen]));
+    let mut text = String::new();
+    for seed in 2..8 {
+        // Lines go as well, or it would be too long for a text.
+        text.drain(..text.len().saturating_sub(150_000) / 41 * 41);
+        text.push_str(&noise(seed, 60_000));
+        town.write(ada, "document.md", &text);
+        town.run(2_000);
+    }
+    town.often(ada);
+    town.write(ada, "last.md", "now one is due\n");
+    town.run(30_000);
+    assert!(town.pieces(ada) >= 4, "{}", town.pieces(ada));
+    let link = town.invite(ada);
+    let cleo = town.join(&link);
+    town.often(cleo);
+    town.creep_until("shown", |town| town.taking(cleo) == Some(SHOWN));
+    let gap = town.frontier_gap(cleo, ada);
+    town.creep_until("written", |town| town.hosts[cleo].folder == town.hosts[ada].folder);
+    assert!(gap > EVERY && town.taking(cleo).is_some(), "from the checkpoint, not the history: {gap}");
+    town.run(20_000);
+    let status = town.status(cleo);
+    assert!(status.settled && status.problems.is_empty() && status.rejected.is_empty(), "{status:#?}");
+    assert_eq!(town.heads(cleo), town.heads(ada));
+}
+
 /// Of several who could make one, one does; and the pieces of the one before go.
 #[test]
 fn one_makes_it_and_the_last_one_is_kept() {
