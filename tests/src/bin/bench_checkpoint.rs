@@ -42,6 +42,8 @@ struct Arguments {
     bytes: usize,
 }
 
+/// Edits of one file before the next.
+const EDITS_AT_ONCE: usize = 20;
 const LINK: LinkId = LinkId(1);
 
 struct Host {
@@ -353,11 +355,14 @@ fn main() -> Result<()> {
     let reader = village.join(u64::MAX)?;
     village.until(600_000, |village| village.gap(reader) == 0)?;
     for change in 0..arguments.changes {
-        // A line of a file is another: files do not grow with their history.
-        let path = format!("{}.md", change % arguments.files);
+        if change % 10_000 == 9_999 {
+            eprintln!("{} changes after {:.0} s", change + 1, (cpu() - begun).as_secs_f64());
+        }
+        // A line of a file is another: files do not grow with their history. People stay with one for a while.
+        let path = format!("{}.md", change / EDITS_AT_ONCE % arguments.files);
         let text = village.host(0)?.folder.get(&path).context("a file")?.to_vec();
         let mut lines: Vec<String> = String::from_utf8(text)?.lines().map(str::to_owned).collect();
-        let at = 2 + change / arguments.files % (lines.len() - 2);
+        let at = 2 + change * 7 % (lines.len() - 2);
         *lines.get_mut(at).context("a line")? = format!("Edit {change} says something else here.");
         village.write(&path, lines.join("\n") + "\n")?;
         village.settle(|_| false)?;

@@ -69,6 +69,8 @@ pub(super) struct Checkpoints {
     moved: bool,
     due_mono: Option<u64>,
     making: Option<make::Making>,
+    /// What is here does not fit one: none is made until the next start.
+    outgrown: bool,
     /// Pieces of one that was not finished may be left.
     leftovers: bool,
     taking: Option<take::Taking>,
@@ -91,6 +93,7 @@ impl Checkpoints {
             moved: true,
             due_mono: None,
             making: None,
+            outgrown: false,
             leftovers: true,
             taking: row(TAKING).and_then(|row| from_bytes(&row).ok()),
             offered: BTreeMap::new(),

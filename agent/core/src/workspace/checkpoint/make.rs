@@ -33,6 +33,8 @@ const AGAIN_MS: u64 = 1_000;
 const STEP_RECORDS: usize = 64;
 /// ... or, if they are long, bytes.
 const STEP_BYTES: usize = 512 * 1024;
+/// A checkpoint ends this far below what the format allows: more than is saved in one go, however long.
+const ROOM_BYTES: u64 = 2 * SAVED_BYTES_MAX as u64;
 /// What stands around the data of a record, at most.
 const RECORD_BYTES: usize = 256;
 
@@ -70,7 +72,7 @@ impl Workspace {
         if self.checkpoints.moved && self.is_met() {
             self.checkpoints.moved = false;
             let since = self.envelopes_since();
-            if since < self.checkpoints.every || !self.is_writer() {
+            if since < self.checkpoints.every || !self.is_writer() || self.checkpoints.outgrown {
                 self.checkpoints.due_mono = None;
             } else if self.checkpoints.due_mono.is_none() && self.checkpoints.making.is_none() {
                 self.checkpoints.due_mono = Some(now.after_ms(AFTER_MS + self.jitter(JITTER_MS)));
@@ -106,6 +108,7 @@ impl Workspace {
 
     fn begin_making(&mut self) {
         if self.frontier.len() > CHECKPOINT_CHAINS_MAX {
+            self.checkpoints.outgrown = true;
             return;
         }
         self.checkpoints.making = Some(Making {
@@ -121,7 +124,8 @@ impl Workspace {
 
     fn step_making(&mut self, now: Timestamp, tx: &Tx<'_>) {
         let Some(mut making) = self.checkpoints.making.take() else { return };
-        if making.life != self.actions.life() || making.plain_bytes() > CHECKPOINT_BYTES_MAX - STEP_BYTES as u64 {
+        self.checkpoints.outgrown = making.plain_bytes() > CHECKPOINT_BYTES_MAX - ROOM_BYTES;
+        if making.life != self.actions.life() || self.checkpoints.outgrown {
             self.checkpoints.making = Some(making);
             return self.abandon_making(tx);
         }
@@ -220,6 +224,7 @@ impl Workspace {
         let manifest = piece::make_manifest(making.pieces.clone(), &self.id, &mut self.rng);
         let named = manifest.ok().filter(|_| self.frontier.len() <= CHECKPOINT_CHAINS_MAX);
         let Some((manifest, outer)) = named else {
+            self.checkpoints.outgrown = true;
             self.checkpoints.making = Some(making);
             return self.abandon_making(tx);
         };
