@@ -12,7 +12,7 @@ use weft_protocol::frame::ClientFrame;
 use super::{MAKING, Workspace};
 use crate::checkpoint::{
     CHECKPOINT_BYTES_MAX, CHECKPOINT_CHAINS_MAX, Checkpoint, Data, PACK_BYTES, PACK_RECORDS_MAX, Pack, Record,
-    pack_data,
+    SAVED_BYTES_MAX, pack_data,
 };
 use crate::content::PieceRef;
 use crate::files::{Savable, Versions};
