@@ -233,8 +233,8 @@ impl Profile {
                 partitions: count(0, 3),
                 relay_restarts: count(0, 1),
                 crashes: count(0, 4),
-                restores: count(0, 3) as usize / 3,
-                removals: count(0, 4) as usize / 4,
+                restores: count(0, 3) / 3,
+                removals: count(0, 4) / 4,
                 fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
                 checkpoint_every: count(3, 8) as u64,
                 ..base
