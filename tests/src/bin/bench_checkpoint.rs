@@ -203,7 +203,13 @@ impl Village {
                     let seen = paths.iter().map(|path| look(&this.folder, path)).collect();
                     this.inputs.push_back(Input::Seen(seen));
                 }
-                _ => {}
+                Output::Close { .. }
+                | Output::Watermark { .. }
+                | Output::Halted(_)
+                | Output::Addresses { .. }
+                | Output::Admitted { .. }
+                | Output::Enrolled { .. }
+                | Output::Event(_) => {}
             }
         }
     }
@@ -222,7 +228,12 @@ impl Village {
                     this.differing + usize::from(was) - usize::from(is).min(this.differing + usize::from(was));
                 Ok(Outcome::Done(Stat { size: bytes.len() as u64, ..Stat::default() }))
             }
-            _ => Ok(Outcome::Done(Stat::default())),
+            // Files are small and named once here: folders, blobs, moves and removals do not come.
+            FolderAction::MakeFolder { .. }
+            | FolderAction::Write { .. }
+            | FolderAction::Move { .. }
+            | FolderAction::Remove { .. }
+            | FolderAction::SetExecutable { .. } => Ok(Outcome::Done(Stat::default())),
         }
     }
 
