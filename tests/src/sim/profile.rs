@@ -219,26 +219,31 @@ impl Profile {
                 span_ms: 15_000,
                 ..base
             },
-            "checkpoints" => Profile {
-                hosts: count(3, 5),
-                late: count(1, 2),
-                relays: count(1, 2),
-                span_ms: 60_000,
-                edits: count(10, 30),
-                together: 200,
-                blobs: 40,
-                deaf: 50,
-                cuts: count(0, 3),
-                half_open: count(0, 1),
-                partitions: count(0, 3),
-                relay_restarts: count(0, 1),
-                crashes: count(0, 4),
-                restores: count(0, 3) / 3,
-                removals: count(0, 4) / 4,
-                fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
-                checkpoint_every: count(3, 8) as u64,
-                ..base
-            },
+            "checkpoints" => {
+                let drawn = Profile {
+                    hosts: count(3, 5),
+                    late: count(1, 2),
+                    relays: count(1, 2),
+                    span_ms: 60_000,
+                    edits: count(10, 30),
+                    together: 200,
+                    blobs: 40,
+                    deaf: 50,
+                    cuts: count(0, 3),
+                    half_open: count(0, 1),
+                    partitions: count(0, 3),
+                    relay_restarts: count(0, 1),
+                    crashes: count(0, 4),
+                    restores: count(0, 3) / 3,
+                    removals: count(0, 4) / 4,
+                    fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
+                    checkpoint_every: count(3, 8) as u64,
+                    ..base
+                };
+                // Who is removed while a backup of somebody is put back may be the only one who knows what was sent since.
+                let removals = if drawn.restores > 0 { 0 } else { drawn.removals };
+                Profile { removals, ..drawn }
+            }
             "removals" => Profile {
                 hosts: count(3, 5),
                 partitions: count(0, 3),

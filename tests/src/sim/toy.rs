@@ -315,6 +315,7 @@ impl Machine for Toy {
                     peers: Vec::new(),
                     relays: Vec::new(),
                     problems: Vec::new(),
+                    unverified: None,
                     rejected: BTreeMap::new(),
                     members: Vec::new(),
                     device: DeviceId([self.device; 16]),
