@@ -240,9 +240,11 @@ impl Profile {
                     checkpoint_every: count(3, 8) as u64,
                     ..base
                 };
-                // Who is removed while a backup of somebody is put back may be the only one who knows what was sent since.
+                // Who is removed while a backup of somebody is put back may be the only one who knows what was sent since; and
+                // who joins late may be let in by somebody who is being removed.
                 let removals = if drawn.restores > 0 { 0 } else { drawn.removals };
-                Profile { removals, ..drawn }
+                let late = if removals > 0 { 0 } else { drawn.late };
+                Profile { removals, late, ..drawn }
             }
             "removals" => Profile {
                 hosts: count(3, 5),
