@@ -240,11 +240,12 @@ impl Profile {
                     checkpoint_every: count(3, 8) as u64,
                     ..base
                 };
-                // Who is removed while a backup of somebody is put back may be the only one who knows what was sent since; and
-                // who joins late may be let in by somebody who is being removed.
+                // What no watcher told of before a backup was put back is nowhere any more; who is removed meanwhile may be the
+                // only one who knows what was sent since; and who joins late may be let in by somebody who is being removed.
+                let deaf = if drawn.restores > 0 { 0 } else { drawn.deaf };
                 let removals = if drawn.restores > 0 { 0 } else { drawn.removals };
                 let late = if removals > 0 { 0 } else { drawn.late };
-                Profile { removals, late, ..drawn }
+                Profile { removals, late, deaf, ..drawn }
             }
             "removals" => Profile {
                 hosts: count(3, 5),
