@@ -266,6 +266,42 @@ fn one_who_was_away_catches_up_from_a_checkpoint() {
     assert_eq!(town.heads(ben), town.heads(ada));
 }
 
+/// A replica that went back in time, and does not know it yet, is offered what it once wrote itself beside what it wrote
+/// since under the same numbers: nobody is blamed, and nothing is lost.
+#[test]
+fn a_restored_backup_takes_a_checkpoint_and_nobody_is_blamed() {
+    for watermark_survives in [true, false] {
+        let (mut town, [ada, ben]) = Town::with_history(false);
+        town.often(ada);
+        let backup = (town.hosts[ben].store.clone(), town.hosts[ben].watermark);
+        for number in 0..16 {
+            let host = [ada, ben][number % 2];
+            let text = format!("{}after the backup {number}\n", town.text(host, "notes.md"));
+            town.write(host, "notes.md", &text);
+            town.run(2_000);
+        }
+        town.run(30_000);
+        assert!(town.pieces(ada) > 0);
+        let watermark = if watermark_survives { town.hosts[ben].watermark } else { backup.1 };
+        town.disconnect(ada);
+        let text = town.text(ben, "notes.md").replace("two", "TWO by ben after the restore");
+        town.restart_from(ben, backup.0, watermark);
+        town.often(ben);
+        town.write(ben, "notes.md", &text);
+        town.write(ben, "ben.md", "after the restore\n");
+        town.run(5_000);
+        town.connect(ada);
+        town.run(120_000);
+        for host in [ada, ben] {
+            assert_eq!(town.text(host, "notes.md"), text, "watermark {watermark_survives}, host {host}");
+            assert_eq!(town.text(host, "ben.md"), "after the restore\n");
+            let status = town.status(host);
+            assert!(status.settled && status.problems.is_empty(), "{status:#?}");
+        }
+        assert_eq!(town.heads(ben), town.heads(ada));
+    }
+}
+
 /// So many characters that hardly compress, in lines.
 fn noise(seed: u8, len: usize) -> String {
     let mut rng = ChaCha20Rng::from_seed([seed; 32]);
