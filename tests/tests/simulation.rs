@@ -60,6 +60,13 @@ fn worlds_with_a_hostile_member_keep_every_promise() {
     assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
 }
 
+/// Where everybody makes and takes checkpoints all the time nothing is different in the end, and nobody is blamed.
+#[test]
+fn worlds_with_checkpoints_keep_every_promise() {
+    let broken = broken(0..seeds() / 4, Some("checkpoints"));
+    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+}
+
 /// Seeds that once failed.
 #[test]
 fn what_once_broke_holds() {
@@ -68,10 +75,12 @@ fn what_once_broke_holds() {
         65374, 11183,
     ];
     let removals = [68, 528, 568, 583, 773, 2087, 3177, 3458];
+    let checkpoints = [451];
     let hostile = [16, 17, 22, 50, 57, 119];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));
     all.extend(hostile.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("hostile"))));
+    all.extend(checkpoints.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("checkpoints"))));
     assert!(all.is_empty(), "{} seeds fail:\n{}", all.len(), all.join("\n"));
 }
 

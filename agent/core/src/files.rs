@@ -38,6 +38,7 @@ mod rebase;
 mod receive;
 mod record;
 mod renames;
+mod saved;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -51,6 +52,8 @@ pub use names::{VersionHasher, actor_prefix, is_actor_of, version_hash};
 pub(crate) use rebase::forget;
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};
+pub use saved::{SAVED_ROWS_MAX, SavedError, inspect_saved};
+pub(crate) use saved::{Savable, Saved, hash_of_change};
 
 use documents::Documents;
 use draft::Draft;

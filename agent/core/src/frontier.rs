@@ -101,7 +101,9 @@ impl Frontier {
     /// How many envelopes `other` holds and this does not.
     #[must_use]
     pub fn gap_to(&self, other: &Frontier) -> u64 {
-        other.0.iter().map(|(chain, tip)| tip.seq.saturating_sub(self.seq(chain))).sum()
+        // What others state may be any numbers.
+        let beyond = other.0.iter().map(|(chain, tip)| tip.seq.saturating_sub(self.seq(chain)));
+        beyond.fold(0, u64::saturating_add)
     }
 }
 
@@ -164,6 +166,11 @@ mod tests {
         );
         assert_eq!(ours.gap_to(&theirs), 5);
         assert!(!ours.covers(&theirs));
+    }
+
+    #[test]
+    fn stated_numbers_beyond_all_bounds_do_not_overflow() {
+        assert_eq!(Frontier::default().gap_to(&frontier(&[(1, u64::MAX), (2, u64::MAX)])), u64::MAX);
     }
 
     #[test]

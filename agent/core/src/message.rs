@@ -20,6 +20,9 @@ pub const ADDRESSES_MAX: usize = 16;
 /// Longest address, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 256;
 
+/// Longest envelope that is offered, in bytes: with what stands around it, it fits an envelope.
+pub const OFFER_BYTES_MAX: usize = 448 * 1024;
+
 /// What a device says it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -100,6 +103,8 @@ pub enum Message {
     },
     /// A key packet, for whoever finds a slot in it.
     KeyPacket(Bytes),
+    /// A checkpoint's sealed envelope, for whoever lacks much of what it covers.
+    Offer(Bytes),
 }
 
 impl Wire for Statement {
@@ -141,6 +146,8 @@ pub mod kind {
     pub const HAVE: u8 = 23;
     /// [`super::Message::KeyPacket`].
     pub const KEY_PACKET: u8 = 24;
+    /// [`super::Message::Offer`].
+    pub const OFFER: u8 = 25;
 }
 
 impl Message {
@@ -156,6 +163,7 @@ impl Message {
             Message::Want { .. } => kind::WANT,
             Message::Have { .. } => kind::HAVE,
             Message::KeyPacket(_) => kind::KEY_PACKET,
+            Message::Offer(_) => kind::OFFER,
         }
     }
 
@@ -186,7 +194,7 @@ impl Message {
             Message::Want { nonce, pieces } | Message::Have { nonce, absent: pieces } => {
                 w.array(2).item(nonce).list(pieces);
             }
-            Message::KeyPacket(packet) => {
+            Message::KeyPacket(packet) | Message::Offer(packet) => {
                 w.array(1).bytes(packet);
             }
         }
@@ -204,6 +212,7 @@ impl Message {
             kind::WANT => Self::pieces(&mut Reader::new(body)).map(|(nonce, pieces)| Message::Want { nonce, pieces }),
             kind::HAVE => Self::pieces(&mut Reader::new(body)).map(|(nonce, absent)| Message::Have { nonce, absent }),
             kind::KEY_PACKET => Self::key_packet(&mut Reader::new(body)),
+            kind::OFFER => Self::offer(&mut Reader::new(body)),
             _ => return None,
         };
         Some(decoded.and_then(
@@ -247,6 +256,10 @@ impl Message {
         r.array(1, "key packet")?;
         Ok(Message::KeyPacket(Bytes::copy_from_slice(r.bytes_up_to(256 * 1024, "key packet")?)))
     }
+    fn offer(r: &mut Reader<'_>) -> Decoded<Self> {
+        r.array(1, "offer")?;
+        Ok(Message::Offer(Bytes::copy_from_slice(r.bytes_up_to(OFFER_BYTES_MAX, "offer")?)))
+    }
 }
 
 #[cfg(test)]
@@ -269,6 +282,7 @@ mod tests {
             Message::Want { nonce: [3; 16], pieces: vec![PieceId([4; 32])] },
             Message::Have { nonce: [3; 16], absent: vec![] },
             Message::KeyPacket(Bytes::from_static(b"packet")),
+            Message::Offer(Bytes::from_static(b"envelope")),
         ];
         for message in messages {
             let mut body = message.to_body();

@@ -24,6 +24,8 @@ pub enum Weakness {
     NoBase,
     /// Nobody is told of a key that is not what its op commits to.
     NoNack,
+    /// What a checkpoint says is taken for true.
+    NoProof,
 }
 
 /// What every start needs.

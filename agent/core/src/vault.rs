@@ -10,11 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
 
-use crate::content::{Content, Item, Manifest, VersionBytes};
+use crate::checkpoint::{Data, FOLLOWING_MAX, Pack, Record, unpack_data};
+use crate::content::{Content, DocumentName, INLINE_BYTES_MAX, Item, Manifest, PieceRef, VersionBytes};
 use crate::envelope;
 use crate::files::Versions;
 use crate::id::{Place, VersionHash, WorkspaceId};
 use crate::keyring::Keyring;
+use crate::piece;
 use crate::store::{Read, Table, Tx};
 
 /// Opened envelopes kept: enough for a first sync that writes what it receives in order, about 2 MiB.
@@ -29,6 +31,12 @@ pub(crate) enum Location {
     Unsealed(u64),
     /// In pieces.
     Blob(Manifest),
+    /// In this pack of a checkpoint, until an envelope tells it.
+    Saved(PieceRef),
+    /// In these pieces behind a pack of a checkpoint, until an envelope tells it.
+    Following(Vec<PieceRef>),
+    /// In pieces that a checkpoint named, until an envelope tells them.
+    SavedBlob(Manifest),
 }
 
 impl Wire for Location {
@@ -37,6 +45,9 @@ impl Wire for Location {
             Location::Sealed(place) => writer.array(2).uint(0).bytes(&place.to_bytes()),
             Location::Unsealed(order) => writer.array(2).uint(1).uint(*order),
             Location::Blob(manifest) => writer.array(2).uint(2).item(manifest),
+            Location::Saved(piece) => writer.array(2).uint(3).item(piece),
+            Location::Following(pieces) => writer.array(2).uint(4).list(pieces),
+            Location::SavedBlob(manifest) => writer.array(2).uint(5).item(manifest),
         };
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
@@ -45,6 +56,9 @@ impl Wire for Location {
             0 => Ok(Location::Sealed(Place::from_bytes(reader.fixed("place")?))),
             1 => Ok(Location::Unsealed(reader.uint()?)),
             2 => Ok(Location::Blob(reader.item()?)),
+            3 => Ok(Location::Saved(reader.item()?)),
+            4 => Ok(Location::Following(reader.list(FOLLOWING_MAX, "pieces")?)),
+            5 => Ok(Location::SavedBlob(reader.item()?)),
             _ => Err(DecodeError::Invalid("location")),
         }
     }
@@ -75,7 +89,10 @@ impl Vault {
                 // An unsealed batch gets its place; a blob that cannot be put together from what is here is tried from
                 // the pieces that were named last.
                 let moves_on = |known: &Location| match (known, &location) {
-                    (Location::Unsealed(_), _) => true,
+                    (
+                        Location::Unsealed(_) | Location::Saved(_) | Location::Following(_) | Location::SavedBlob(_),
+                        _,
+                    ) => true,
                     (Location::Blob(known), Location::Blob(_)) => !known.is_here(tx),
                     (Location::Blob(_) | Location::Sealed(_), _) => false,
                 };
@@ -96,7 +113,17 @@ impl Vault {
                 let ours = match (Self::location(hash, tx), bytes) {
                     (Some(Location::Unsealed(at)), _) => at == order,
                     (Some(Location::Blob(known)), VersionBytes::Blob(manifest)) => known == *manifest,
-                    (Some(Location::Blob(_) | Location::Sealed(_)) | None, _) => false,
+                    (
+                        Some(
+                            Location::Blob(_)
+                            | Location::Sealed(_)
+                            | Location::Saved(_)
+                            | Location::Following(_)
+                            | Location::SavedBlob(_),
+                        )
+                        | None,
+                        _,
+                    ) => false,
                 };
                 if ours {
                     tx.delete(Table::Versions, hash.0);
@@ -114,6 +141,13 @@ impl Vault {
                     tx.put(Table::Versions, hash.0, to_bytes(&Location::Sealed(to)));
                 }
             }
+        }
+    }
+
+    /// Notes where a checkpoint has a version, unless its bytes were told before.
+    pub(crate) fn index_saved(hash: &VersionHash, at: &Location, tx: &Tx<'_>) {
+        if Self::location(hash, tx).is_none() {
+            tx.put(Table::Versions, hash.0, to_bytes(at));
         }
     }
 
@@ -145,7 +179,12 @@ impl Vault {
                 let row = store.get(Table::Outbox, &order.to_be_bytes())?;
                 row.get(1..)?.to_vec()
             }
-            Location::Blob(_) => return None,
+            Location::Saved(piece) => {
+                let content = Arc::new(saved_content(piece, store)?);
+                self.remember(at.clone(), Arc::clone(&content));
+                return Some(content);
+            }
+            Location::Blob(_) | Location::Following(_) | Location::SavedBlob(_) => return None,
         };
         let content: Arc<Content> = Arc::new(from_bytes(&body).ok()?);
         self.remember(at.clone(), Arc::clone(&content));
@@ -163,6 +202,9 @@ impl Vault {
 impl Versions for Vault {
     fn version(&mut self, hash: &VersionHash, store: &dyn Read) -> Option<Bytes> {
         let at = Self::location(hash, store)?;
+        if let Location::Following(pieces) = &at {
+            return unpack_data(&join(pieces, store)?, INLINE_BYTES_MAX).ok().map(Bytes::from);
+        }
         let content = self.content(&at, store)?;
         content.documents.iter().flat_map(|(_, items)| items).find_map(|item| match item {
             Item::Version { hash: found, bytes: VersionBytes::Inline(bytes) } if found == hash => Some(bytes.clone()),
@@ -172,8 +214,35 @@ impl Versions for Vault {
 
     fn manifest(&mut self, hash: &VersionHash, store: &dyn Read) -> Option<Manifest> {
         match Self::location(hash, store)? {
-            Location::Blob(manifest) => Some(manifest),
-            Location::Sealed(_) | Location::Unsealed(_) => None,
+            Location::Blob(manifest) | Location::SavedBlob(manifest) => Some(manifest),
+            Location::Sealed(_) | Location::Unsealed(_) | Location::Saved(_) | Location::Following(_) => None,
         }
     }
+}
+
+/// A piece, opened.
+pub(crate) fn open_stored(piece: &PieceRef, store: &dyn Read) -> Option<Vec<u8>> {
+    piece::open_piece(piece, &store.get(Table::Pieces, &piece.id.0)?).ok()
+}
+
+/// Pieces, opened and joined. Callers bound their number.
+pub(crate) fn join(pieces: &[PieceRef], store: &dyn Read) -> Option<Vec<u8>> {
+    let mut joined = Vec::new();
+    for piece in pieces {
+        joined.extend_from_slice(&open_stored(piece, store)?);
+    }
+    Some(joined)
+}
+
+/// The versions in a pack of a checkpoint, as the content of an envelope.
+fn saved_content(piece: &PieceRef, store: &dyn Read) -> Option<Content> {
+    let pack: Pack = from_bytes(&open_stored(piece, store)?).ok()?;
+    let items = pack.records.into_iter().filter_map(|record| match record {
+        Record::Version { hash, data: Data::Here(packed) } => {
+            let bytes = unpack_data(&packed, INLINE_BYTES_MAX).ok()?;
+            Some(Item::Version { hash, bytes: VersionBytes::Inline(bytes.into()) })
+        }
+        Record::Version { .. } | Record::Blob { .. } | Record::Document { .. } => None,
+    });
+    Some(Content { documents: vec![(DocumentName::new("pack:0:versions")?, items.collect())] })
 }

@@ -12,7 +12,7 @@
 //! passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who belongs,
 //! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
 //! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
-//! `blobs` fetches pieces; `report` answers people.
+//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +35,7 @@ use crate::vault::Vault;
 mod admission;
 mod birth;
 mod blobs;
+mod checkpoint;
 pub mod command;
 mod effects;
 mod enrol;
@@ -139,6 +140,7 @@ pub struct Workspace {
     verdicts: verdicts::Verdicts,
     forks: forks::Forks,
     claims: incarnation::Claims,
+    checkpoints: checkpoint::Checkpoints,
     packets: epochs::Packets,
     notices: notices::Notices,
     rotation: rotation::Rotation,
@@ -175,6 +177,7 @@ impl Workspace {
             Weakness::NoDedupe => self.dedupes = false,
             Weakness::NoBase => self.files.ignore_base(),
             Weakness::NoNack => self.nacks_sent = false,
+            Weakness::NoProof => self.checkpoints.prove_nothing(),
         }
     }
 
@@ -187,6 +190,9 @@ impl Workspace {
         self.run_deadlines(now, &tx);
         self.settle_news(now, &tx);
         self.go_on_reborn(now, &tx);
+        self.drain_files(now, &tx);
+        // What is in the documents must be in the outbox before it is saved, or compared.
+        self.run_checkpoints(now, &tx);
         self.drain_files(now, &tx);
         self.seal(now, &tx);
         self.plan_pulls(now);
@@ -220,6 +226,7 @@ impl Workspace {
             self.forks_deadline(),
             self.claims_deadline(),
             self.vouch_deadline(),
+            self.checkpoints_deadline(),
         ]
         .into_iter()
         .flatten()

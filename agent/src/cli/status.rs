@@ -142,6 +142,13 @@ fn show(workspace: &Value) -> String {
         let waiting = term::count(requests, "person waits", "people wait");
         out.push_str(&format!("  {} {waiting} to be let in: weft requests\n", paint(Style::Yellow, "!")));
     }
+    let unverified = text(workspace, "unverified");
+    if !unverified.is_empty() {
+        out.push_str(&format!(
+            "  {} as saved by {unverified}, not verified yet: nothing is sent until the history is here\n",
+            paint(Style::Yellow, "!")
+        ));
+    }
     for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
         out.push_str(&format!("  {} {problem}\n", paint(Style::Yellow, "!")));
     }

@@ -34,7 +34,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
             "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
             "settled": false, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
             "pending": {"send": 0, "receive": 0, "read": reading}, "links": [], "peers": [], "problems": problems,
-            "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "knocking": null,
+            "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "knocking": null, "unverified": null,
         });
     };
     let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
@@ -87,6 +87,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         "links": links,
         "peers": peers,
         "problems": problems,
+        "unverified": status.unverified,
         "rejected": status.rejected,
         "relays": status.relays,
         "members": members,

@@ -62,6 +62,8 @@ pub trait Machine: Sized {
     fn lie(identity: &[u8], read: &dyn Read, now: Timestamp, dice: &mut Dice) -> Vec<Lie>;
     /// Switches a defence off.
     fn weaken(&mut self, weakness: Weakness);
+    /// Makes and takes checkpoints after so many envelopes.
+    fn checkpoint_every(&mut self, envelopes: u64);
     /// Which workspace.
     fn workspace(&self) -> WorkspaceId;
     /// One input.

@@ -59,6 +59,8 @@ pub struct Profile {
     pub malice: usize,
     /// Frames about which relays lie, of 1,000, until the world is healed.
     pub lies: u64,
+    /// After how many envelopes a checkpoint is made and taken; 0: as shipped, which is never in so short a life.
+    pub checkpoint_every: u64,
 }
 
 const CALM: Profile = Profile {
@@ -88,13 +90,26 @@ const CALM: Profile = Profile {
     clock_jumps: 0,
     malice: 0,
     lies: 0,
+    checkpoint_every: 0,
 };
 
-/// The names `--profile` takes. The last three are never drawn, and are worlds of their own: what somebody wrote while they
-/// were being removed may rightly be gone, and where relays or members lie, much is refused.
-pub const NAMES: [&str; 13] = [
-    "calm", "flaky", "crashy", "split", "backups", "slow", "crowd", "bridge", "churn", "mixed", "removals", "liars",
+/// The names `--profile` takes. The last four are never drawn, and are worlds of their own: what somebody wrote while they
+/// were being removed may rightly be gone, where relays or members lie, much is refused, and checkpoints are rare.
+pub const NAMES: [&str; 14] = [
+    "calm",
+    "flaky",
+    "crashy",
+    "split",
+    "backups",
+    "slow",
+    "crowd",
+    "bridge",
+    "churn",
+    "mixed",
+    "removals",
+    "liars",
     "hostile",
+    "checkpoints",
 ];
 
 impl Profile {
@@ -220,6 +235,34 @@ impl Profile {
                 together: 300,
                 ..base
             },
+            "checkpoints" => {
+                let drawn = Profile {
+                    hosts: count(3, 5),
+                    late: count(1, 2),
+                    relays: count(1, 2),
+                    span_ms: 60_000,
+                    edits: count(10, 30),
+                    together: 200,
+                    blobs: 40,
+                    deaf: 50,
+                    cuts: count(0, 3),
+                    half_open: count(0, 1),
+                    partitions: count(0, 3),
+                    relay_restarts: count(0, 1),
+                    crashes: count(0, 4),
+                    restores: count(0, 3) / 3,
+                    removals: count(0, 4) / 4,
+                    fsync_us: (1_000, 8_000 << (3 * count(0, 2))),
+                    checkpoint_every: count(3, 8) as u64,
+                    ..base
+                };
+                // What no watcher told of before a backup was put back is nowhere any more; who is removed meanwhile may be the
+                // only one who knows what was sent since; and who joins late may be let in by somebody who is being removed.
+                let deaf = if drawn.restores > 0 { 0 } else { drawn.deaf };
+                let removals = if drawn.restores > 0 { 0 } else { drawn.removals };
+                let late = if removals > 0 { 0 } else { drawn.late };
+                Profile { removals, late, deaf, ..drawn }
+            }
             "removals" => Profile {
                 hosts: count(3, 5),
                 partitions: count(0, 3),

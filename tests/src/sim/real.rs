@@ -87,6 +87,9 @@ impl Machine for Workspace {
     fn weaken(&mut self, weakness: Weakness) {
         Workspace::weaken(self, weakness);
     }
+    fn checkpoint_every(&mut self, envelopes: u64) {
+        Workspace::checkpoint_every(self, envelopes);
+    }
     fn workspace(&self) -> WorkspaceId {
         self.id()
     }

@@ -315,6 +315,7 @@ impl Machine for Toy {
                     peers: Vec::new(),
                     relays: Vec::new(),
                     problems: Vec::new(),
+                    unverified: None,
                     rejected: BTreeMap::new(),
                     members: Vec::new(),
                     device: DeviceId([self.device; 16]),
@@ -345,6 +346,7 @@ impl Machine for Toy {
         Vec::new()
     }
     fn weaken(&mut self, _weakness: weft_agent_core::setup::Weakness) {}
+    fn checkpoint_every(&mut self, _envelopes: u64) {}
     fn version_hash(_workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
         hash(bytes)
     }

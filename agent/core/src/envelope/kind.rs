@@ -30,6 +30,8 @@ pub enum Kind {
     Have,
     /// 24: an epoch, for whoever finds a slot in it.
     KeyPacket,
+    /// 25: a checkpoint, for whoever lacks much of what it covers.
+    Offer,
     /// Any other: held, chained, served and skipped, unless critical.
     Unknown {
         /// Its number, without the critical bit.
@@ -67,6 +69,7 @@ impl Kind {
             22 => Kind::Want,
             23 => Kind::Have,
             24 => Kind::KeyPacket,
+            25 => Kind::Offer,
             _ => Kind::Unknown { number: byte & !Self::CRITICAL, critical: byte & Self::CRITICAL != 0 },
         }
     }
@@ -86,6 +89,7 @@ impl Kind {
             Kind::Want => 22,
             Kind::Have => 23,
             Kind::KeyPacket => 24,
+            Kind::Offer => 25,
             Kind::Unknown { number, critical } => {
                 (number & !Self::CRITICAL) | if critical { Self::CRITICAL } else { 0 }
             }
@@ -109,7 +113,8 @@ impl Kind {
             | Kind::Credit
             | Kind::Want
             | Kind::Have
-            | Kind::KeyPacket => Some(BodyKey::Ops),
+            | Kind::KeyPacket
+            | Kind::Offer => Some(BodyKey::Ops),
             Kind::Unknown { .. } => None,
         }
     }

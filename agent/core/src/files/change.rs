@@ -17,7 +17,7 @@ pub const CHANGE_BYTES_MAX: usize = 400 * 1024;
 pub const CHANGE_OPS_MAX: u64 = 1 << 20;
 
 /// Where the type of a chunk stands: after the magic bytes (4) and the checksum (4).
-const TYPE_AT: usize = 8;
+pub(super) const TYPE_AT: usize = 8;
 /// Magic bytes of every Automerge chunk.
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 
@@ -82,9 +82,7 @@ pub(crate) fn parse_change(bytes: &[u8]) -> Result<Change, ChangeError> {
         Some(other) => return Err(ChangeError::ChunkType(*other)),
         None => return Err(ChangeError::Malformed("truncated")),
     }
-    // Automerge takes a change whose checksum is wrong.
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes.get(TYPE_AT..).unwrap_or_default());
-    if bytes.get(MAGIC.len()..TYPE_AT) != digest.get(..4) {
+    if !has_its_checksum(bytes) {
         return Err(ChangeError::Malformed("wrong checksum"));
     }
     check_columns(bytes.get(TYPE_AT + 1..).unwrap_or_default())?;
@@ -102,8 +100,29 @@ pub(crate) fn parse_change(bytes: &[u8]) -> Result<Change, ChangeError> {
     Ok(change)
 }
 
+/// Automerge takes a chunk whose checksum is wrong.
+fn has_its_checksum(bytes: &[u8]) -> bool {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes.get(TYPE_AT..).unwrap_or_default());
+    bytes.get(MAGIC.len()..TYPE_AT) == digest.get(..4)
+}
+
+/// Bytes that are not one whole chunk of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// What follows the type (a length, then as many bytes) in bytes that are exactly one chunk of this type.
+pub(super) fn check_framing(bytes: &[u8], chunk_type: u8) -> Result<&[u8], Malformed> {
+    if !bytes.starts_with(&MAGIC) || bytes.get(TYPE_AT) != Some(&chunk_type) || !has_its_checksum(bytes) {
+        return Err(Malformed);
+    }
+    let body = bytes.get(TYPE_AT + 1..).ok_or(Malformed)?;
+    let mut cursor = Cursor(body);
+    let len = cursor.uleb().ok_or(Malformed)?;
+    if cursor.0.len() as u64 == len { Ok(body) } else { Err(Malformed) }
+}
+
 /// Reads LEB128 numbers and byte runs; every method says `None` at the end.
-struct Cursor<'a>(&'a [u8]);
+pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn byte(&mut self) -> Option<u8> {
@@ -111,7 +130,7 @@ impl<'a> Cursor<'a> {
         self.0 = rest;
         Some(*first)
     }
-    fn uleb(&mut self) -> Option<u64> {
+    pub(super) fn uleb(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -122,7 +141,7 @@ impl<'a> Cursor<'a> {
         }
         None
     }
-    fn sleb(&mut self) -> Option<i64> {
+    pub(super) fn sleb(&mut self) -> Option<i64> {
         let mut value = 0i64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -134,7 +153,7 @@ impl<'a> Cursor<'a> {
         }
         None
     }
-    fn take(&mut self, len: u64) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, len: u64) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
         self.0 = rest;
         Some(taken)
@@ -183,7 +202,7 @@ fn columns<'a>(cursor: &mut Cursor<'a>) -> Option<Vec<(u64, &'a [u8])>> {
 }
 
 /// How many rows a column of this type claims.
-fn rows(kind: u64, column: &[u8]) -> Option<u64> {
+pub(super) fn rows(kind: u64, column: &[u8]) -> Option<u64> {
     let mut cursor = Cursor(column);
     let mut rows = 0u64;
     // Raw values have no rows of their own; a boolean column is a list of run lengths.

@@ -42,6 +42,10 @@ impl Loaded {
     fn estimate(&self) -> usize {
         LOADED_BYTES + LOADED_FACTOR * (self.snapshot_bytes + self.increment_bytes)
     }
+    /// Whether its rows could not all be read.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
 }
 
 /// The documents of a workspace.
@@ -113,6 +117,21 @@ impl Documents {
         let loaded = self.open(document, tx);
         loaded.doc = doc;
         self.append(document, &changes, tx);
+    }
+    /// Puts another document in the place of one: a snapshot in the place of all its rows.
+    pub(crate) fn replace(&mut self, document: Document, doc: Automerge, tx: &Tx<'_>) {
+        let name = document.name();
+        let loaded = self.open(document, tx);
+        let before = loaded.snapshot_bytes + loaded.increment_bytes;
+        for n in loaded.next.saturating_sub(loaded.increments)..loaded.next {
+            tx.delete(Table::Documents, row_key(&name, Some(n)));
+        }
+        let snapshot = doc.save();
+        loaded.doc = doc;
+        (loaded.increments, loaded.increment_bytes) = (0, 0);
+        loaded.snapshot_bytes = snapshot.len();
+        self.stored_bytes = (self.stored_bytes + snapshot.len() as u64).saturating_sub(before as u64);
+        tx.put(Table::Documents, row_key(&name, None), snapshot);
     }
     /// Stores changes that were made in the loaded document here.
     pub(crate) fn append(&mut self, document: Document, changes: &[Change], tx: &Tx<'_>) {

@@ -290,7 +290,13 @@ impl Files {
     }
 
     /// The entries of a bucket may be others now: those named, or all of them.
-    fn take_bucket(&mut self, bucket: u8, named: Option<BTreeSet<FileId>>, author: Author, cx: &mut Cx<'_, '_>) {
+    pub(super) fn take_bucket(
+        &mut self,
+        bucket: u8,
+        named: Option<BTreeSet<FileId>>,
+        author: Author,
+        cx: &mut Cx<'_, '_>,
+    ) {
         let ids = named.unwrap_or_else(|| self.tree.ids(bucket, &mut self.documents, cx.tx));
         for id in ids {
             let old = self.tree.entries.get(&id).cloned();
@@ -390,7 +396,7 @@ impl Files {
     }
 
     /// Tries everything that waits for this document again, as long as something fits.
-    fn retry(&mut self, document: Document, name: &DocumentName, author: Author, cx: &mut Cx<'_, '_>) {
+    pub(super) fn retry(&mut self, document: Document, name: &DocumentName, author: Author, cx: &mut Cx<'_, '_>) {
         if !self.waiting.by_document.contains_key(name) {
             return;
         }

@@ -9,15 +9,18 @@ use std::path::PathBuf;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use weft_protocol::cbor::{from_bytes, to_bytes};
 
 use super::script::Cast;
 use super::world::{World, author};
-use crate::content::PieceRef;
+use crate::checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint, Data, Pack, Record};
+use crate::content::{DocumentName, Manifest, PieceRef};
 use crate::enrol::{Pass, Way, pairing_words};
 use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct};
 use crate::epoch::{Commitments, Epoch};
+use crate::frontier::{Frontier, Tip};
 use crate::hash;
-use crate::id::{ChainId, ChangeHash, DeviceId, EpochId, Link, OpId, PieceId, RootKey, WorkspaceId};
+use crate::id::{ChainId, ChangeHash, DeviceId, EpochId, Link, OpId, PieceId, RootKey, VersionHash, WorkspaceId};
 use crate::identity::{DeviceCert, DeviceKeys, DevicePublic, RecoveryKey, RootSecret, fingerprint};
 use crate::invite::InviteSecret;
 use crate::invite_link::InviteLink;
@@ -26,6 +29,7 @@ use crate::keyring::Keyring;
 use crate::knock::{Admission, Refusal};
 use crate::lobby_message::LobbyMessage;
 use crate::membership::{OpSet, Role};
+use crate::message::Message;
 use crate::nack::Nack;
 use crate::op::ops;
 use crate::op::{ChainPoint, Cut, EpochGrant, Genesis, OpBody, Policy, SignedOp, WrappedSlot};
@@ -498,8 +502,71 @@ fn cases() -> Vec<Case> {
     case("piece-changed", "piece", &fields(&reference, &changed));
     let id = piece::piece_id(&changed);
     case("piece-changed-with-id", "piece", &fields(&PieceRef { id, ..reference }, &changed));
+    checkpoint_cases(&mut case);
+    let mut offer_rng = ChaCha20Rng::from_seed([82; 32]);
+    let offer = Draft {
+        kind: Kind::Offer,
+        epoch: &world.epoch,
+        chain: ChainId { device: founder.device.id(), incarnation: 1 },
+        seq: 0,
+        prev: Link([0; 32]),
+        op_heads: world.set.heads(),
+        body: &Message::Offer(bytes::Bytes::from_static(b"a checkpoint's envelope")).to_body(),
+        leaf_changes: &[],
+    };
+    let offer = seal(offer, &workspace, &founder.device, &mut offer_rng).unwrap().sealed.into_bytes();
+    let fields =
+        [("workspace", ws()), ("epoch", hex(&epoch)), ("device-sign", hex(&public.sign)), ("envelope", hex(&offer))];
+    case("envelope-offer", "envelope", &fields);
     case("chunks", "chunks", &[("workspace", ws()), ("seed", "weft".to_owned()), ("len", "1500000".to_owned())]);
     cases
+}
+
+/// Takes a case: its name, its kind, its inputs.
+type Say<'a> = dyn FnMut(&str, &'static str, &[(&'static str, String)]) + 'a;
+
+/// What a checkpoint's envelope says, what its pieces hold, and how it is offered; and what is refused.
+fn checkpoint_cases(case: &mut Say<'_>) {
+    let mut frontier = Frontier::default();
+    let chain = ChainId { device: DeviceId([8; 16]), incarnation: 1 };
+    frontier.advance(chain, Tip { seq: 2_000, link: Link([7; 32]) });
+    let piece = PieceRef { id: PieceId([5; 32]), len: 1_000, key: [6; 32] };
+    let manifest = Manifest { len: 1_000, depth: 0, pieces: vec![piece] };
+    let whole = Checkpoint { frontier, manifest: manifest.clone() };
+    let bytes = to_bytes(&whole);
+    let mut say = |name: &str, kind, bytes: &[u8]| case(name, kind, &[("bytes", hex(bytes))]);
+    say("checkpoint", "checkpoint", &bytes);
+    say("checkpoint-truncated", "checkpoint", &bytes[..bytes.len() - 1]);
+    say("checkpoint-trailing-byte", "checkpoint", &[&bytes[..], &[0]].concat());
+    let mut changed = bytes.clone();
+    let at = bytes.windows(32).position(|part| part == whole.frontier.digest()).unwrap();
+    changed[at] ^= 1;
+    say("checkpoint-digest", "checkpoint", &changed);
+    let lies = [
+        ("checkpoint-length", Manifest { len: 1_001, ..manifest.clone() }),
+        ("checkpoint-too-large", Manifest { len: CHECKPOINT_BYTES_MAX + 1, depth: 1, ..manifest.clone() }),
+    ];
+    for (name, manifest) in lies {
+        say(name, "checkpoint", &to_bytes(&Checkpoint { manifest, ..whole.clone() }));
+    }
+    let data = |data: &'static [u8]| Data::Here(bytes::Bytes::from_static(data));
+    let version = Record::Version { hash: VersionHash([1; 32]), data: data(b"\x00\x00\x00\x00\x03abc") };
+    let blob = Record::Blob { hash: VersionHash([2; 32]), manifest };
+    let document =
+        |name: &str, version, data| Record::Document { name: DocumentName::new(name).unwrap(), version, data };
+    let tree = document("tree:00:entries", None, data(b"\x00\x00\x00\x00\x03def"));
+    let text = "file:03030303030303030303030303030303:text-0404040404040404";
+    let text = document(text, Some(VersionHash([4; 32])), Data::Following(2));
+    let pack = Pack { records: vec![version, blob, tree, text.clone()] };
+    let bytes = to_bytes(&pack);
+    say("pack", "pack", &bytes);
+    say("pack-truncated", "pack", &bytes[..bytes.len() - 1]);
+    say("pack-following-early", "pack", &to_bytes(&Pack { records: vec![text.clone(), text] }));
+    let offer = Message::Offer(bytes::Bytes::from_static(b"a checkpoint's envelope")).to_body();
+    say("offer", "offer", &offer);
+    say("offer-trailing-byte", "offer", &[&offer[..], &[0]].concat());
+    say("offer-of-two", "offer", &[&[0x82], &offer[1..], &[0x40]].concat());
+    say("offer-no-bytes", "offer", &[0x81, 0x61, 0x61]);
 }
 
 /// The name of an error: its variant, without what it holds.
@@ -736,6 +803,27 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
                 Err(wrong) => return error(wrong),
             };
         }
+        "checkpoint" => match from_bytes::<Checkpoint>(&bytes("bytes")) {
+            Ok(checkpoint) => {
+                say("digest", hex(&checkpoint.frontier.digest()));
+                say("chains", checkpoint.frontier.len().to_string());
+                say("len", checkpoint.manifest.len.to_string());
+                say("pieces", checkpoint.manifest.pieces.len().to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "pack" => match from_bytes::<Pack>(&bytes("bytes")) {
+            Ok(pack) => {
+                say("records", pack.records.len().to_string());
+                say("following", pack.following().to_string());
+            }
+            Err(wrong) => return error(wrong),
+        },
+        "offer" => match Message::from_body(Kind::Offer.to_byte(), &bytes("bytes")) {
+            Some(Ok(Message::Offer(envelope))) => drop(say("envelope", hex(&envelope))),
+            Some(Err(wrong)) => return error(wrong),
+            other => panic!("{other:?}"),
+        },
         "chunks" => {
             let mut content = vec![0; inputs["len"].parse().unwrap()];
             blake3::Hasher::new().update(inputs["seed"].as_bytes()).finalize_xof().fill(&mut content);

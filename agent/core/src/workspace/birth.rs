@@ -171,6 +171,7 @@ impl Workspace {
             verdicts: super::verdicts::Verdicts::open(read),
             forks: super::forks::Forks::default(),
             claims: super::incarnation::Claims::default(),
+            checkpoints: super::checkpoint::Checkpoints::open(read),
             packets: Packets::open(read),
             notices: super::notices::Notices::default(),
             rotation: super::rotation::Rotation::open(read),

@@ -52,7 +52,7 @@ impl Blobs {
     }
 
     /// Wants nothing more for a version.
-    fn forget(&mut self, hash: &VersionHash) {
+    pub(super) fn forget(&mut self, hash: &VersionHash) {
         let Some(fetch) = self.fetches.remove(hash) else { return };
         for piece in fetch.missing {
             if let Some(versions) = self.wanted.get_mut(&piece) {
@@ -119,7 +119,9 @@ impl Workspace {
             let Some(fetch) = self.blobs.fetches.remove(&hash) else { continue };
             match nested(&fetch.manifest, tx) {
                 Some(Ok(inner)) => self.fetch(now, hash, inner, tx),
+                Some(Err(())) if self.is_checkpoint(&hash) => self.checkpoint_is_malformed(tx),
                 Some(Err(())) => self.reject("malformed manifest"),
+                None if self.is_checkpoint(&hash) => self.checkpoint_here(tx),
                 None => self.files.handle_blob_here(now, &hash, &mut self.vault, tx),
             }
         }
@@ -210,7 +212,7 @@ impl Workspace {
 }
 
 /// The manifest inside a manifest that is itself a blob.
-fn nested(manifest: &Manifest, read: &dyn Read) -> Option<Result<Manifest, ()>> {
+pub(super) fn nested(manifest: &Manifest, read: &dyn Read) -> Option<Result<Manifest, ()>> {
     if manifest.depth == 0 {
         return None;
     }

@@ -388,6 +388,9 @@ pub struct Status {
     pub relays: Vec<String>,
     /// Sentences about what is wrong and what to do.
     pub problems: Vec<String>,
+    /// The folder is shown from the checkpoint of this device, and not compared with the signed history yet: nothing is
+    /// sent meanwhile.
+    pub unverified: Option<String>,
     /// What was refused, by reason.
     pub rejected: BTreeMap<String, u64>,
     /// The members.

@@ -63,6 +63,10 @@ impl Actions {
     pub(super) fn inner(&self, action: ActionId) -> Option<ActionId> {
         action.0.checked_sub(self.base).map(ActionId)
     }
+    /// Another number for each life of the files.
+    pub(super) fn life(&self) -> u64 {
+        self.base
+    }
     fn begin_anew(&mut self) {
         self.base = self.highest + 1;
     }
@@ -159,7 +163,7 @@ impl Workspace {
                     documents.extend(content.documents.into_iter().map(|(name, _)| name));
                 }
                 Some(Batch::Ops(batch)) => ops.push(batch),
-                None => {}
+                Some(Batch::Checkpoint(_)) | None => {}
             }
         }
         self.outbox.remove(&orders, tx);

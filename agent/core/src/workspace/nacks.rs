@@ -111,7 +111,7 @@ impl Workspace {
     }
 
     /// A device as people know it: whose, and which.
-    fn device_name(&self, device: &DeviceId) -> String {
+    pub(super) fn device_name(&self, device: &DeviceId) -> String {
         self.membership.devices.get(device).map_or_else(
             || "somebody".to_owned(),
             |facts| format!("{} ({})", self.member_name(&facts.root), facts.label),

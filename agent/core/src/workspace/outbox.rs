@@ -24,6 +24,8 @@ pub(super) enum Batch {
     Content(Content),
     /// Signed ops.
     Ops(OpsBody),
+    /// A checkpoint: sealed at once, never stored here.
+    Checkpoint(Bytes),
 }
 
 /// The body of an ops envelope.
@@ -89,6 +91,7 @@ impl Outbox {
                 row.push(2);
                 row.extend(to_bytes(ops));
             }
+            Batch::Checkpoint(_) => {}
         }
         self.note(order, Entry { bytes: row.len(), is_ops: matches!(batch, Batch::Ops(_)) });
         tx.put(Table::Outbox, order.to_be_bytes(), row);

@@ -11,6 +11,7 @@ use super::Workspace;
 use super::forks::Located;
 use super::incarnation::INCARNATIONS_MAX;
 use super::outbox::OpsBody;
+use crate::checkpoint::Checkpoint;
 use crate::content::{Content, Item};
 use crate::envelope::{self, Kind, OpenError, VerifiedHead};
 use crate::files::{Author, actor_prefix, inspect_change, is_actor_of};
@@ -210,6 +211,7 @@ impl Workspace {
                     self.reject(&refusal.why.to_string());
                 }
             }
+            Ok(Opened::Checkpoint(checkpoint)) => self.note_checkpoint(place, head.link(), checkpoint, tx),
             Ok(Opened::Nothing) => {}
             Err(reason) => self.reject(&reason),
         }
@@ -234,6 +236,7 @@ impl Workspace {
         row.extend(tip.link.0);
         tx.put(Table::Meta, tip_key(chain), row);
         self.frontier.advance(chain, tip);
+        self.checkpoints.moved();
     }
 
     /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
@@ -261,8 +264,11 @@ impl Workspace {
                 Ok(Opened::Nothing)
             }
             Kind::Unknown { critical: true, .. } => Err("of a kind this version does not know: upgrade weft".into()),
-            Kind::Checkpoint
-            | Kind::Presence
+            Kind::Checkpoint => {
+                let checkpoint = from_bytes(&body()?).map_err(|_| "malformed checkpoint")?;
+                Ok(Opened::Checkpoint(checkpoint))
+            }
+            Kind::Presence
             | Kind::Beacon
             | Kind::Query
             | Kind::Answer
@@ -271,6 +277,7 @@ impl Workspace {
             | Kind::Want
             | Kind::Have
             | Kind::KeyPacket
+            | Kind::Offer
             | Kind::Unknown { .. } => Ok(Opened::Nothing),
         }
     }
@@ -356,5 +363,6 @@ impl Workspace {
 
 enum Opened {
     Content(Content),
+    Checkpoint(Checkpoint),
     Nothing,
 }

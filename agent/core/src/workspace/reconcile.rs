@@ -161,6 +161,7 @@ impl Workspace {
             }
             Message::Query { nonce, statement, all } => {
                 self.heard(now, route, device, statement, tx);
+                self.offer_checkpoint(now, route, device, tx);
                 let delay = if all { 0 } else { self.slot(&nonce, route) };
                 if self.owed.0.len() < OWED_MAX {
                     self.owed.0.push((now.after_ms(delay), route, nonce));
@@ -184,6 +185,7 @@ impl Workspace {
             Message::KeyPacket(packet) => {
                 self.key_packet(now, &packet, Some(device), tx);
             }
+            Message::Offer(envelope) => self.offered(&envelope, tx),
         }
     }
 
@@ -198,7 +200,8 @@ impl Workspace {
             | Message::Credit { .. }
             | Message::Want { .. }
             | Message::Have { .. }
-            | Message::KeyPacket(_) => return,
+            | Message::KeyPacket(_)
+            | Message::Offer(_) => return,
         };
         let Some(theirs) = statement.frontier.filter(|_| self.is_active() && !self.paused) else { return };
         let mut ranges = self.frontier.missing_from(&theirs);
@@ -323,7 +326,7 @@ impl Workspace {
 
     /// Starts pulls for what connected peers hold and we do not.
     pub(super) fn plan_pulls(&mut self, now: Timestamp) {
-        if !self.is_active() || self.paused || self.is_doubted() {
+        if !self.is_active() || self.paused || self.is_doubted() || self.history_waits() {
             return;
         }
         self.pulls.finish(&self.frontier);

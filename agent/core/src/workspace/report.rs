@@ -227,6 +227,7 @@ impl Workspace {
             && self.files.settled()
             && self.verdicts.is_settled()
             && !self.is_doubted()
+            && self.checkpoints_are_settled()
             && self.blobs.pending() == 0
             && !self.effects.in_flight()
             && self.pulls.0.is_empty()
@@ -295,7 +296,13 @@ impl Workspace {
                 })
                 .collect(),
             relays: self.relays.urls(),
-            problems: self.ended_because().into_iter().chain(self.problems.iter().cloned()).collect(),
+            problems: self
+                .ended_because()
+                .into_iter()
+                .chain(self.checkpoints.problems().cloned())
+                .chain(self.problems.iter().cloned())
+                .collect(),
+            unverified: self.unverified(),
             rejected: self.rejected_by_reason(),
             members: self
                 .membership

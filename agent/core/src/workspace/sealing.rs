@@ -54,16 +54,13 @@ impl Workspace {
         // What stands on something that may not count any more is not settled for ever before that is known.
         let judged = self.verdicts.is_settled();
         let met = self.links.0.values().any(|link| link.reconciled);
-        judged
-            && !self.own_chain_is_forked()
-            && !self.is_doubted()
-            && self.is_active()
-            && !self.paused
-            && !self.reborn
-            && met
+        // ... nor what stands on a checkpoint that was not compared with what was signed.
+        let proven = !self.checkpoints.is_taking();
+        let ours = !self.own_chain_is_forked() && !self.is_doubted();
+        judged && proven && ours && self.is_active() && !self.paused && !self.reborn && met
     }
 
-    fn is_writer(&self) -> bool {
+    pub(super) fn is_writer(&self) -> bool {
         self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer)
     }
 
@@ -145,10 +142,11 @@ impl Workspace {
     }
 
     /// Seals one batch as the next envelope of our chain, and stores it.
-    fn seal_batch(&mut self, epoch: EpochId, batch: &Batch, tx: &Tx<'_>) -> Option<Bytes> {
+    pub(super) fn seal_batch(&mut self, epoch: EpochId, batch: &Batch, tx: &Tx<'_>) -> Option<Bytes> {
         let (kind, body, changes) = match batch {
             Batch::Content(content) => (Kind::Content, to_bytes(content), change_hashes(content)),
             Batch::Ops(ops) => (Kind::Ops, to_bytes(ops), Vec::new()),
+            Batch::Checkpoint(body) => (Kind::Checkpoint, body.to_vec(), Vec::new()),
         };
         let place = Place { chain: self.own.chain, seq: self.own.tip.map_or(1, |tip| tip.seq + 1) };
         let op_heads = self.named_heads();

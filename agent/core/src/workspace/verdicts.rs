@@ -230,11 +230,12 @@ impl Workspace {
     }
 
     pub(super) fn verdicts_deadline(&self) -> Option<u64> {
-        if self.is_active() && !self.reborn { self.verdicts.due_mono } else { None }
+        if self.is_active() && !self.reborn && !self.verdicts_wait() { self.verdicts.due_mono } else { None }
     }
 
     pub(super) fn run_verdicts(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        if self.is_active() && !self.reborn && self.verdicts.due_mono.is_some_and(|due| due <= now.mono_ms) {
+        let may = self.is_active() && !self.reborn && !self.verdicts_wait();
+        if may && self.verdicts.due_mono.is_some_and(|due| due <= now.mono_ms) {
             self.verdicts.due_mono = None;
             if self.own_chain_is_forked() || !self.verdicts.void.is_empty() || self.has_suspects(tx) {
                 self.judge_all(now, tx);
@@ -341,7 +342,13 @@ impl Workspace {
 
     /// Builds documents anew from what counts; what was made here is entered again on top: what is `leaving`, and what is
     /// not sealed yet.
-    fn rebuild(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, mut leaving: Vec<Content>, tx: &Tx<'_>) {
+    pub(super) fn rebuild(
+        &mut self,
+        now: Timestamp,
+        documents: &BTreeSet<DocumentName>,
+        mut leaving: Vec<Content>,
+        tx: &Tx<'_>,
+    ) {
         for order in self.outbox.orders() {
             let Some(Batch::Content(content)) = Outbox::batch(order, tx) else { continue };
             // Versions stay: what is entered again names them.

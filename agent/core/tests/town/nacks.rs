@@ -16,7 +16,7 @@ use super::*;
 
 impl Town {
     /// What a host knows of the membership, as its rows have it.
-    fn op_set(&self, host: usize) -> OpSet {
+    pub(super) fn op_set(&self, host: usize) -> OpSet {
         let store = &self.hosts[host].store;
         let mut set = OpSet::new(Genesis::parse(&store.get(Table::Meta, b"genesis").unwrap()).unwrap());
         for (_, row) in store.scan(Table::Ops, &[], None, 1_000) {

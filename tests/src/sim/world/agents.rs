@@ -48,6 +48,7 @@ impl<M: Machine> World<M> {
         if host.machine.is_some() || !wanted {
             return;
         }
+        let checkpoint_every = self.case.profile.checkpoint_every;
         let watermark = if self.sabotage.no_watermark { Watermark::default() } else { host.watermark() };
         let start = Start { identity: &host.identity, seed, watermark };
         let fresh = host.disk.store == MemoryStore::default();
@@ -59,6 +60,9 @@ impl<M: Machine> World<M> {
         match machine {
             Ok(mut machine) => {
                 self.sabotage.weaknesses().for_each(|weakness| machine.weaken(weakness));
+                if checkpoint_every > 0 {
+                    machine.checkpoint_every(checkpoint_every);
+                }
                 host.machine = Some(machine);
             }
             Err(why) => {
