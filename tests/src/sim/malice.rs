@@ -4,7 +4,7 @@
 //! without a key is the lying relay's part. Spec: docs/simulation.md#hostile.
 
 use bytes::Bytes;
-use weft_agent_core::content::Content;
+use weft_agent_core::content::{Content, Item};
 use weft_agent_core::envelope::{Draft, Kind, OpenHead, open_head, seal};
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::files::inspect_change;
@@ -250,9 +250,9 @@ impl Malice {
 fn changes_of(body: &[u8]) -> Vec<ChangeHash> {
     let Ok(content) = from_bytes::<Content>(body) else { return Vec::new() };
     let items = content.documents.iter().flat_map(|(_, items)| items);
-    let change = |item| match item {
-        &weft_agent_core::content::Item::Change(ref bytes) => inspect_change(bytes).ok().map(|facts| facts.hash),
-        weft_agent_core::content::Item::Version { .. } | weft_agent_core::content::Item::Founded { .. } => None,
+    let change = |item: &Item| match item {
+        Item::Change(bytes) => inspect_change(bytes).ok().map(|facts| facts.hash),
+        Item::Version { .. } | Item::Founded { .. } => None,
     };
     items.filter_map(change).collect()
 }

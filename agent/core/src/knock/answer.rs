@@ -64,7 +64,7 @@ pub(super) fn scope<'a>(workspace: &'a WorkspaceId, keys: &'a KnockKeys, invite:
 
 /// Seals the answer: everything in `set`, which already holds the welcome op (its slots carry the epoch). Each part is one
 /// payload of at most 256 KiB; send them in order. `None` if the workspace is too large to be answered
-/// ([`ANSWER_PARTS_MAX`]), or the reply key unsound.
+/// ([`super::ANSWER_PARTS_MAX`]), or the reply key unsound.
 #[must_use]
 pub fn make_answer(
     set: &OpSet,
