@@ -196,3 +196,63 @@ fn ignored_files_stay_at_home() -> Result<()> {
     }
     Ok(())
 }
+
+/// A copy with times, modes and all, as backup programs make it.
+fn image(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    ensure!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
+    Ok(())
+}
+
+/// A computer is put back to a backup, data and folder and all, when only somebody is there who cannot know better; so it
+/// gives one number to two envelopes. Once all meet they have the same, nothing that a person wrote is missing, and `status`
+/// says what happened, and how it goes on.
+#[test]
+fn a_backup_put_back_among_stale_peers_is_sorted_out() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben", "cleo"])?;
+    let [ada, ben, cleo] = team.as_mut_slice() else { unreachable!("three were asked for") };
+    let begun = "one\n\ntwo\n\nthree\n";
+    ada.write("notes.md", begun)?;
+    wait_same(&[ada, ben, cleo])?;
+    ada.flush()?;
+    ada.stop()?;
+    ben.stop()?;
+    let backup = stage.root().join("backup");
+    std::fs::create_dir_all(&backup)?;
+    image(ben.home(), &backup.join("home"))?;
+    image(ben.folder(), &backup.join("folder"))?;
+    // Ben writes, Cleo goes on with it, and nobody else sees it.
+    ben.revive()?;
+    wait_text(ben, "notes.md", begun)?;
+    ben.write("notes.md", begun.replace("one", "one by Ben"))?;
+    wait_text(cleo, "notes.md", &begun.replace("one", "one by Ben"))?;
+    cleo.write("notes.md", begun.replace("one", "one by Ben and Cleo"))?;
+    wait_text(ben, "notes.md", &begun.replace("one", "one by Ben and Cleo"))?;
+    cleo.stop()?;
+    ben.stop()?;
+    // His computer goes back to before that, and meets Ada, who knows nothing of it.
+    std::fs::remove_dir_all(ben.home())?;
+    std::fs::remove_dir_all(ben.folder())?;
+    image(&backup.join("home"), ben.home())?;
+    image(&backup.join("folder"), ben.folder())?;
+    ada.revive()?;
+    ben.revive()?;
+    wait_text(ben, "notes.md", begun)?;
+    ben.write("notes.md", begun.replace("three", "three by Ben"))?;
+    wait_text(ada, "notes.md", &begun.replace("three", "three by Ben"))?;
+    cleo.revive()?;
+    let whole = begun.replace("one", "one by Ben and Cleo").replace("three", "three by Ben");
+    for agent in [&*ada, ben, cleo] {
+        wait_text(agent, "notes.md", &whole)?;
+    }
+    wait_same(&[ada, ben, cleo])?;
+    let told = ada.run(["status"])?.stdout;
+    ensure!(told.contains("signed two different envelopes for one place"), "{told}");
+    let told = ben.run(["status"])?.stdout;
+    ensure!(told.contains("was copied"), "{told}");
+    ben.write("more.md", "goes on\n")?;
+    wait_text(ada, "more.md", "goes on\n")?;
+    Ok(())
+}
