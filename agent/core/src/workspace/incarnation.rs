@@ -35,6 +35,8 @@ const WAITING: &str = "This computer was restored from a backup. Syncing goes on
 const CLAIM_MS: u64 = 20_000;
 /// Bytes granted for that: one envelope.
 const CLAIM_BYTES: u64 = 1024 * 1024;
+/// So often one device is waited for; whoever has shown something until then was right.
+const WAITS_MAX: u32 = 3;
 /// Claims waited for at once.
 const CLAIMS_MAX: usize = 64;
 
@@ -44,7 +46,8 @@ pub(super) struct Claims {
     pending: BTreeMap<DeviceId, u64>,
     /// What was not taken in meanwhile is to be tried again.
     answered: bool,
-    disproved: BTreeSet<DeviceId>,
+    /// How often each was waited for.
+    waits: BTreeMap<DeviceId, u32>,
 }
 
 /// Numbers the folder's actions over the lives of [`Files`], so that a late outcome is never taken for another's.
@@ -86,8 +89,11 @@ impl Workspace {
             self.claims.answered |= self.claims.pending.remove(&device).is_some();
             return;
         };
-        if !self.claims.disproved.contains(&device) && self.claims.pending.len() < CLAIMS_MAX {
-            self.claims.pending.entry(device).or_insert_with(|| now.after_ms(CLAIM_MS));
+        let claims = &mut self.claims;
+        let waits = claims.waits.entry(device).or_default();
+        if *waits < WAITS_MAX && claims.pending.len() < CLAIMS_MAX && !claims.pending.contains_key(&device) {
+            *waits += 1;
+            claims.pending.insert(device, now.after_ms(CLAIM_MS));
         }
         let (nonce, range) = (self.nonce(), Range { chain: *chain, from: tip.seq, to: tip.seq });
         self.send_message(route, &Message::Credit { nonce, ranges: vec![range], credit: CLAIM_BYTES });
@@ -101,7 +107,9 @@ impl Workspace {
     /// Something that we signed came: whoever said so was right, or it is known here.
     pub(super) fn claims_shown(&mut self) {
         self.claims.answered |= !self.claims.pending.is_empty();
-        self.claims.pending.clear();
+        for device in std::mem::take(&mut self.claims.pending).into_keys() {
+            self.claims.waits.remove(&device);
+        }
     }
 
     pub(super) fn claims_deadline(&self) -> Option<u64> {
@@ -118,7 +126,7 @@ impl Workspace {
             // Whoever is gone may have been about to.
             let known = self.membership.devices.get(device).cloned().filter(|_| here.contains(device));
             if let Some(known) = known {
-                self.claims.disproved.insert(*device);
+                self.claims.waits.insert(*device, WAITS_MAX);
                 let (label, member) = (&known.label, self.member_name(&known.root));
                 self.problem(format!(
                     "'{label}' of {member} says that this computer wrote more than it has here, and does not show it: what it \

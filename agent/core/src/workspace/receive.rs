@@ -63,14 +63,17 @@ pub(super) fn tip_key(chain: ChainId) -> Vec<u8> {
 }
 
 impl Workspace {
-    /// A stored envelope came, from whomever.
-    pub(super) fn receive(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) {
+    /// A stored envelope came, from whomever; what is held now and was not before.
+    pub(super) fn receive(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) -> Vec<Place> {
+        let mut held = Vec::new();
         let mut next = Some(envelope);
         while let Some(envelope) = next.take() {
             if let Some(place) = self.take_in(now, envelope, tx) {
+                held.push(place);
                 next = self.parked.take_next(place.chain.signed(), place.seq);
             }
         }
+        held
     }
 
     /// Tries again what something was unknown for.

@@ -15,7 +15,7 @@ use super::links::{Ask, Route};
 use super::pulls::{Nonce, PULLS_MAX};
 use crate::frontier::{Frontier, Range};
 use crate::hash::pick;
-use crate::id::{DeviceId, EpochId};
+use crate::id::{DeviceId, EpochId, Place};
 use crate::message::{FRONTIER_INLINE_CHAINS_MAX, Message, RANGES_PER_PULL_MAX, Statement};
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
@@ -307,10 +307,13 @@ impl Workspace {
         self.beacons.next_mono = Some(now.after_ms(wait));
     }
 
-    /// Something came from a route that may be serving us.
-    pub(super) fn progress(&mut self, now: Timestamp, route: Route, bytes: u64) {
+    /// Something came from a route that may be serving us, and this of it is new.
+    pub(super) fn progress(&mut self, now: Timestamp, route: Route, bytes: u64, held: &[Place]) {
         for pull in self.pulls.0.values().filter(|pull| pull.route == route) {
-            if let Some(peer) = self.peers.get_mut(&pull.device) {
+            let gave = |range: &Range| held.iter().any(|place| place.chain == range.chain && place.seq <= range.to);
+            if pull.ranges.iter().any(gave)
+                && let Some(peer) = self.peers.get_mut(&pull.device)
+            {
                 peer.broken_promises = 0;
             }
         }

@@ -226,8 +226,8 @@ impl Workspace {
             (Purpose::Epoch(epoch), Some(class::STORED)) if self.is_left_behind(&epoch) => {}
             (Purpose::Epoch(_), Some(class::STORED)) => {
                 let size = payload.len() as u64;
-                self.receive(now, payload, tx);
-                self.progress(now, route, size);
+                let held = self.receive(now, payload, tx);
+                self.progress(now, route, size, &held);
             }
             (Purpose::Epoch(epoch), Some(class::EPHEMERAL)) => self.ephemeral(now, route, epoch, &payload, tx),
             (Purpose::Epoch(_), Some(class::PIECE)) => self.piece(now, payload, tx),
