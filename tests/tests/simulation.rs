@@ -72,7 +72,7 @@ fn worlds_with_checkpoints_keep_every_promise() {
 fn what_once_broke_holds() {
     let honest = [
         11317, 14896, 16892, 18231, 18484, 20498, 24278, 34863, 35736, 37930, 41490, 43527, 25506, 48954, 52613, 61739,
-        65374, 11183,
+        65374, 11183, 47408, 54134,
     ];
     let removals = [68, 528, 568, 583, 773, 2087, 3177, 3458];
     let checkpoints = [451];

@@ -534,7 +534,14 @@ impl Files {
         if let (What::Move { to }, Outcome::Done(_)) = (&done.what, &outcome) {
             self.defer_moved(&done.path, to);
         }
+        // The folder it is in may have been moved by a person since: then what is gone from there is elsewhere now, and is to
+        // be removed there.
+        let moved = |known: &super::record::Brief| done.what == What::Remove && known.path != done.path;
+        let elsewhere = self.records.brief(done.key).filter(|known| moved(known)).map(|known| known.path.clone());
         match outcome {
+            Outcome::Done(_) | Outcome::Differs(Seen { found: Found::Absent, .. }) if elsewhere.is_some() => {
+                self.look_at(elsewhere.into_iter().collect());
+            }
             Outcome::Done(stat) => self.acted_done(&done, stat, &cx),
             Outcome::Differs(seen) if done.what == What::Remove && seen.found == Found::Absent => {
                 self.acted_done(&done, Stat::default(), &cx);
