@@ -75,7 +75,7 @@ fn what_once_broke_holds() {
         65374, 11183, 47408, 54134,
     ];
     let removals = [68, 528, 568, 583, 773, 2087, 3177, 3458];
-    let checkpoints = [451];
+    let checkpoints = [451, 1193];
     let hostile = [16, 17, 22, 50, 57, 119];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));

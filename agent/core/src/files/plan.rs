@@ -331,6 +331,7 @@ impl Files {
                     return self.step(key, cx);
                 }
                 if let Some(by) = self.in_the_way(key, &path) {
+                    self.want_above(&path);
                     return by;
                 }
                 match known {
@@ -400,6 +401,18 @@ impl Files {
             Some(known) if known.kind == Kind::Folder => None,
             Some(_) => Some(Step::Blocked { by: other }),
             None => Some(Step::Blocked { by: None }),
+        }
+    }
+
+    /// What waits for the folder it belongs in has that folder made or moved, should nobody have thought of it: after a
+    /// restored backup what is on the disk may have taken its place meanwhile.
+    fn want_above(&mut self, path: &RelPath) {
+        let Some(above) = path.parent().filter(|above| self.records.at(above).is_none()) else { return };
+        let Some(folder) = self.shown.at.get(&above).copied() else { return };
+        let work = &self.work;
+        let waits = work.busy_keys.contains(&folder) || work.retry.contains_key(&folder) || self.gone.contains(folder);
+        if !waits && !work.folders.contains(&folder) {
+            self.work.add([folder]);
         }
     }
 
