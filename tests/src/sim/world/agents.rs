@@ -238,6 +238,10 @@ impl<M: Machine> World<M> {
                 let Some((joiner, role, uses)) = self.invites.remove(&(index, request)) else { return };
                 self.spare_links.extend((1..uses).map(|_| link.clone()));
                 self.join(joiner, link, role);
+                if self.hosts.get(index).is_some_and(|host| host.phase == Phase::Left) {
+                    // Its maker left while it made it: nobody may know of it.
+                    self.after(40_000_000, Step::AskAgain { joiner });
+                }
             }
             // A crash took the inviter's own admission back; the invite is asked for again.
             Reply::Refused(_) if self.invites.remove(&(index, request)).is_some() => {}
