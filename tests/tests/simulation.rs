@@ -29,42 +29,42 @@ fn broken(seeds: std::ops::Range<u64>, profile: Option<&str>) -> Vec<String> {
     seeds.filter_map(run).collect()
 }
 
+#[track_caller]
+fn nothing_breaks(broken: &[String]) {
+    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+}
+
 /// In an honest world nothing breaks, whatever the seed.
 #[test]
 fn honest_worlds_keep_every_promise() {
-    let broken = broken(0..seeds(), None);
-    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+    nothing_breaks(&broken(0..seeds(), None));
 }
 
 /// Where members are removed, by owners and admins, also at the same time and while others cannot hear of it, those who
 /// stay end with one answer, and nothing that they wrote is lost.
 #[test]
 fn worlds_with_removals_keep_every_promise() {
-    let broken = broken(0..seeds() / 4, Some("removals"));
-    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+    nothing_breaks(&broken(0..seeds() / 4, Some("removals")));
 }
 
 /// Relays that drop, double, damage, delay, replay and misattribute what they pass on change nothing, and once they are
 /// honest again everything is as if they always had been.
 #[test]
 fn worlds_with_lying_relays_keep_every_promise() {
-    let broken = broken(0..seeds() / 4, Some("liars"));
-    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+    nothing_breaks(&broken(0..seeds() / 4, Some("liars")));
 }
 
 /// A member who signs twice, backdates, claims powers, makes wrong keys, boasts and slanders is sorted out: those who stay
 /// agree on everything, have lost nothing, and blame nobody else.
 #[test]
 fn worlds_with_a_hostile_member_keep_every_promise() {
-    let broken = broken(0..seeds() / 2, Some("hostile"));
-    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+    nothing_breaks(&broken(0..seeds() / 2, Some("hostile")));
 }
 
 /// Where everybody makes and takes checkpoints all the time nothing is different in the end, and nobody is blamed.
 #[test]
 fn worlds_with_checkpoints_keep_every_promise() {
-    let broken = broken(0..seeds() / 4, Some("checkpoints"));
-    assert!(broken.is_empty(), "{} seeds fail:\n{}", broken.len(), broken.join("\n"));
+    nothing_breaks(&broken(0..seeds() / 4, Some("checkpoints")));
 }
 
 /// Seeds that once failed.
@@ -81,7 +81,7 @@ fn what_once_broke_holds() {
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));
     all.extend(hostile.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("hostile"))));
     all.extend(checkpoints.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("checkpoints"))));
-    assert!(all.is_empty(), "{} seeds fail:\n{}", all.len(), all.join("\n"));
+    nothing_breaks(&all);
 }
 
 /// A seed says everything that happens.

@@ -132,8 +132,9 @@ impl Vault {
         }
     }
 
-    /// What was in this envelope is at another place now.
-    pub(crate) fn relocate(&mut self, content: &Content, from: Place, to: Place, tx: &Tx<'_>) {
+    /// An envelope is held at another place from now on: its versions are there.
+    pub(crate) fn moved(&mut self, from: Place, to: Place, tx: &Tx<'_>) {
+        let Some(content) = self.content(&Location::Sealed(to), tx) else { return };
         for (_, items) in &content.documents {
             for item in items {
                 let Item::Version { hash, .. } = item else { continue };

@@ -377,6 +377,7 @@ impl Workspace {
             }
         };
         let mut this = Self::assemble(parts, read);
+        this.open_forks();
         this.last_mono = now.mono_ms;
         let tx = Tx::new(read);
         if watermark > this.own.watermark() {
@@ -385,7 +386,6 @@ impl Workspace {
         } else if this.reborn {
             this.await_peers(now, &tx);
         }
-        this.open_forks();
         this.epochs_changed(now, &tx);
         if this.is_active() {
             this.heal_certificate();

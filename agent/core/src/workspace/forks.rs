@@ -16,12 +16,11 @@ use super::receive::tip_key;
 use crate::envelope::{self, Header, OpenHead};
 use crate::frontier::{Frontier, Range, Tip};
 use crate::id::{ChainId, DeviceId, Link, Place};
-use crate::membership::{Fork, Lawful, Role};
+use crate::membership::{Fork, Lawful, OpSet};
 use crate::message::Message;
 use crate::op::{ChainPoint, Cut, OpBody};
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
-use crate::vault::Location;
 
 /// Whoever can prove a fork waits up to this for somebody else to do it: each proof brings a new epoch.
 const PROVE_WITHIN_MS: u64 = 2_000;
@@ -131,14 +130,7 @@ impl Workspace {
     /// Ops came: envelopes of chains that are known to be forked now go to their branches.
     pub(super) fn forks_changed(&mut self, now: Timestamp, tx: &Tx<'_>) {
         let Some(ops) = &self.ops else { return };
-        let mut places: BTreeMap<ChainId, Vec<Fork>> = BTreeMap::new();
-        for fork in ops.forks() {
-            places.entry(fork.chain).or_default().push(fork);
-        }
-        for forks in places.values_mut() {
-            forks.sort_by_key(|fork| (fork.seq, fork.prev));
-            forks.dedup();
-        }
+        let places = places_of(ops);
         if places == self.forks.places {
             return;
         }
@@ -163,13 +155,7 @@ impl Workspace {
 
     /// As [`Workspace::forks_changed`], for a replica that was just opened: its rows are in their branches already.
     pub(super) fn open_forks(&mut self) {
-        let Some(ops) = &self.ops else { return };
-        for fork in ops.forks() {
-            let forks = self.forks.places.entry(fork.chain).or_default();
-            forks.push(fork);
-            forks.sort_by_key(|fork| (fork.seq, fork.prev));
-            forks.dedup();
-        }
+        self.forks.places = self.ops.as_ref().map(places_of).unwrap_or_default();
     }
 
     /// Moves what was held of a chain from its forks on to branches.
@@ -328,7 +314,7 @@ impl Workspace {
     }
 
     fn may_prove(&self) -> bool {
-        self.may_seal() && self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer)
+        self.may_seal() && self.is_writer()
     }
 
     pub(super) fn forks_deadline(&self) -> Option<u64> {
@@ -381,10 +367,15 @@ impl Workspace {
     }
 }
 
-impl crate::vault::Vault {
-    /// An envelope is held at another place from now on.
-    pub(super) fn moved(&mut self, from: Place, to: Place, tx: &Tx<'_>) {
-        let Some(content) = self.content(&Location::Sealed(to), tx) else { return };
-        self.relocate(&content, from, to, tx);
+/// The places that these ops prove to be forked, by signed chain, sorted by number.
+fn places_of(ops: &OpSet) -> BTreeMap<ChainId, Vec<Fork>> {
+    let mut places: BTreeMap<ChainId, Vec<Fork>> = BTreeMap::new();
+    for fork in ops.forks() {
+        places.entry(fork.chain).or_default().push(fork);
     }
+    for forks in places.values_mut() {
+        forks.sort_by_key(|fork| (fork.seq, fork.prev));
+        forks.dedup();
+    }
+    places
 }

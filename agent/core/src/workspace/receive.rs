@@ -134,8 +134,9 @@ impl Workspace {
             return None;
         }
         // The first envelope of an incarnation names the last link of the one before, which we may not hold.
-        let last = match before {
-            Some(before) => self.held(before, tx).map(|held| held.link),
+        let before = before.map(|before| self.held(before, tx));
+        let last = match &before {
+            Some(before) => before.as_ref().map(|held| held.link),
             None => Some(if chain.incarnation <= 1 { Link([0; 32]) } else { prev }),
         };
         if seq > held && last != Some(prev) {
@@ -179,7 +180,8 @@ impl Workspace {
                 return None;
             }
         };
-        self.hold(now, &verified, Located { place, before }, envelope, tx);
+        let before = before.flatten().map(|held| held.op_heads).unwrap_or_default();
+        self.hold(now, &verified, place, &before, envelope, tx);
         if let Some(ops) = carried {
             self.is_carried(&ops, tx);
         }
@@ -190,10 +192,17 @@ impl Workspace {
         from_bytes(&read.get(Table::Held, &place.to_bytes())?).ok()
     }
 
-    /// Stores a verified envelope, and applies it if it is accepted.
-    fn hold(&mut self, now: Timestamp, head: &VerifiedHead, at: Located, envelope: Bytes, tx: &Tx<'_>) {
-        let place = at.place;
-        let opened = self.accept(head, at.before, &envelope, tx);
+    /// Stores a verified envelope, and applies it if it is accepted; `before`: the op heads of the one before it.
+    fn hold(
+        &mut self,
+        now: Timestamp,
+        head: &VerifiedHead,
+        place: Place,
+        before: &[OpId],
+        envelope: Bytes,
+        tx: &Tx<'_>,
+    ) {
+        let opened = self.accept(head, before, &envelope);
         if let Ok(Opened::Content(content)) = &opened
             && let Some(why) = self.suspect(head, content)
         {
@@ -243,17 +252,10 @@ impl Workspace {
     }
 
     /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
-    fn accept(
-        &mut self,
-        head: &VerifiedHead,
-        before: Option<Place>,
-        envelope: &[u8],
-        read: &dyn Read,
-    ) -> Result<Opened, String> {
+    fn accept(&mut self, head: &VerifiedHead, before: &[OpId], envelope: &[u8]) -> Result<Opened, String> {
         let chain = head.header().chain;
         let ops = self.ops.as_ref().ok_or("not a member here")?;
-        let before = before.and_then(|before| self.held(before, read)).map(|held| held.op_heads).unwrap_or_default();
-        accepts(ops, &before, head.header().kind, chain, &head.header().op_heads).map_err(|why| why.to_string())?;
+        accepts(ops, before, head.header().kind, chain, &head.header().op_heads).map_err(|why| why.to_string())?;
         let body = || head.open_body(&self.vault.keyring, envelope).map_err(|error| error.reason().to_owned());
         match head.header().kind {
             Kind::Content => {

@@ -230,7 +230,8 @@ impl Workspace {
             return;
         };
         self.note_own_chains(now, route, device, &theirs);
-        if self.peers.get(&device).is_none_or(|peer| peer.frontier != theirs) {
+        let news = self.peers.entry(device).or_default().frontier != theirs;
+        if news {
             self.compare_tips(now, device, &theirs, tx);
         }
         let peer = self.peers.entry(device).or_default();
@@ -239,7 +240,6 @@ impl Workspace {
             peer.quiet_until_mono = 0;
             peer.silences = 0;
         }
-        let news = peer.frontier != theirs;
         let lacks = !theirs.covers(&self.frontier);
         let told = peer.told == Some(ours);
         peer.frontier = theirs;

@@ -8,7 +8,6 @@
 
 use super::Workspace;
 use crate::id::EpochId;
-use crate::membership::Role;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
@@ -115,7 +114,7 @@ impl Workspace {
     /// Mints if the epoch wore out and it is our turn.
     pub(super) fn run_rotation(&mut self, now: Timestamp, tx: &Tx<'_>) {
         let usage = self.usage_now(now, tx);
-        let writer = self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer);
+        let writer = self.is_writer();
         let heard = self.may_seal() && !self.links.connected().is_empty();
         let Some(usage) = usage.filter(|_| writer && heard) else {
             (self.rotation.look_mono, self.rotation.mint_mono) = (None, None);
