@@ -345,6 +345,10 @@ impl Files {
                         if self.work.is_busy(&known.path) || self.busy_below(&known.path) {
                             return Step::Blocked { by: None };
                         }
+                        if is_under(&path, &known.path) {
+                            // It stands where the folder that it belongs in is to be, and cannot be moved into itself.
+                            return Step::Blocked { by: Some(key) };
+                        }
                         let Some(record) = self.records.whole(key, cx.tx) else { return Step::Done };
                         self.act_move(key, &record, path);
                         Step::Acting

@@ -128,6 +128,18 @@ fn names_swap() {
     assert_eq!((world.replicas[1].text("a"), world.replicas[1].text("c")), ("2\n".into(), "1\n".into()));
 }
 
+/// A folder that belongs in another one, which is to take its place: it makes way first, as nothing moves into itself.
+#[test]
+fn a_folder_goes_into_the_one_that_takes_its_place() {
+    let mut world = world_with(&[("a/x.md", "x\n"), ("b/y.md", "y\n")]);
+    world.replicas[0].rename("a", "t");
+    world.replicas[0].rename("b", "a");
+    world.replicas[0].rename("t", "a/inner");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].paths(), ["a", "a/inner", "a/inner/x.md", "a/y.md"]);
+}
+
 /// Two folders moved into one another apart make a cycle; both stay, with what is in them.
 #[test]
 fn a_cycle_of_folders_loses_nothing() {

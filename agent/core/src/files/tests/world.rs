@@ -348,6 +348,9 @@ impl Replica {
                 if !self.has_parent(to) {
                     return Outcome::Failed("its folder is gone".into());
                 }
+                if to.as_str().starts_with(&format!("{from}/")) {
+                    return Outcome::Failed("a folder cannot be moved into itself".into());
+                }
                 self.rename(from.as_str(), to.as_str());
                 stat = self.stat(to);
             }
