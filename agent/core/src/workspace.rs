@@ -308,6 +308,7 @@ impl Workspace {
         self.run_verdicts(now, tx);
         self.run_forks(now, tx);
         self.run_vouch(now);
+        self.run_aside(now, tx);
     }
 
     fn command(&mut self, now: Timestamp, request: RequestId, command: Command, tx: &Tx<'_>) {

@@ -13,7 +13,6 @@ use weft_protocol::id::RoomId;
 use super::Workspace;
 use super::input::LinkId;
 use super::links::Route;
-use super::outbox::OpsBody;
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, EpochId};
 use crate::identity::RootSecret;
@@ -114,7 +113,7 @@ impl Workspace {
             self.packets.mint_mono = None;
             return;
         }
-        let writer = self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer);
+        let writer = self.is_writer();
         if writer && self.packets.mint_mono.is_none() {
             let wait = if self.outbox.is_empty() { MINT_AFTER_MS + self.jitter(4 * MINT_AFTER_MS) } else { 0 };
             self.packets.mint_mono = Some(now.after_ms(wait));
@@ -128,7 +127,7 @@ impl Workspace {
 
     /// Something waits to be sealed and there is no epoch for it.
     pub(super) fn mint_soon(&mut self, now: Timestamp) {
-        let writer = self.membership.role_of(&self.my_device()).is_some_and(|role| role >= Role::Writer);
+        let writer = self.is_writer();
         if writer && self.needs_mint() {
             let at = now.after_ms(1);
             self.packets.mint_mono = Some(self.packets.mint_mono.map_or(at, |known| known.min(at)));
@@ -235,7 +234,7 @@ impl Workspace {
             return true;
         }
         self.keep_epoch(opened.epoch, tx);
-        self.take_ops(&OpsBody(vec![opened.op.bytes().clone()]), tx);
+        self.take_ops_aside(std::slice::from_ref(&opened.op), tx);
         self.forget_unproven(&id, tx);
         self.news = true;
         true

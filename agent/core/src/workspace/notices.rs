@@ -11,7 +11,6 @@ use weft_protocol::frame::ClientFrame;
 
 use super::Workspace;
 use super::links::Route;
-use super::outbox::OpsBody;
 use super::output::Rank;
 use crate::envelope::{DirectKind, open_direct, seal_direct};
 use crate::epoch::Epoch;
@@ -129,9 +128,7 @@ impl Workspace {
     pub(super) fn direct(&mut self, now: Timestamp, route: Route, payload: &Bytes, tx: &Tx<'_>) {
         match open_direct(&self.id, self.identity.device.kem_secret(), payload) {
             Ok((DirectKind::Notice, message)) => match ops_from_bytes(&self.id, &message) {
-                Ok(ops) => {
-                    self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
-                }
+                Ok(ops) => self.take_ops_aside(&ops, tx),
                 Err(_) => self.reject("malformed notice"),
             },
             Ok((DirectKind::Slot, packet)) => {

@@ -234,7 +234,7 @@ impl Workspace {
             && self.is_active()
             // After somebody went, a new key is about to be made.
             && self.sealing_epoch().is_some()
-            && (self.is_alone() || !self.outbox.has_any(true))
+            && (self.is_alone() || !self.outbox.has_any(true) && self.unsaid() == 0)
             && connected.all(|peer| peer.frontier == self.frontier)
     }
 
@@ -258,7 +258,7 @@ impl Workspace {
             changes: figures.changes,
             frontier_gap: gap,
             // With nobody to send to, nothing is pending.
-            pending_send: if self.is_alone() { 0 } else { self.outbox.len() as u64 + unconfirmed },
+            pending_send: if self.is_alone() { 0 } else { (self.outbox.len() + self.unsaid()) as u64 + unconfirmed },
             pending_receive: gap + self.blobs.pending() as u64 + figures.pending_writes,
             halt: self.files.halted().cloned(),
             links: self

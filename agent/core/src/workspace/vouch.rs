@@ -1,9 +1,15 @@
-//! Ops that we were let in with and that no envelope we hold carries.
+//! Ops that we know and that no envelope we hold carries.
 //!
-//! Invariant: what a newcomer knows of the membership is in some chain before it says anything else, so that whoever lost
-//! it can have it again. Why: who let us in may be put back to a backup from before; then nobody but us knows the
-//! invite, and our own envelopes name ops that it can get nowhere. To such a one we are a stranger, whom nobody answers: so
-//! it is told directly, by a notice, whose ops prove themselves. Spec: docs/sync.md#joining.
+//! Invariant: what we know of the membership is in some chain sooner or later, so that whoever lacks it can have it from
+//! anybody. Why: chains are what is compared and served; an op that is in none reaches nobody who missed the moment.
+//!
+//! - What we were let in with is said before anything else of ours: who let us in may be put back to a backup from before;
+//!   then nobody but us knows the invite. To such a one we are a stranger, whom nobody answers: so it is told directly, by a
+//!   notice, whose ops prove themselves.
+//! - What came with a key or in a notice its author usually says in an envelope as well; whoever never does, because it
+//!   lies or was put back to a backup, has it said by us after a while.
+//!
+//! Spec: docs/sync.md#joining and docs/sync.md#keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,21 +32,37 @@ const VOUCH: &[u8] = b"vouch";
 const TELL_AFTER_MS: u64 = 3_000;
 /// ... and again after this.
 const TELL_AGAIN_MS: u64 = 15_000;
+/// An op that came beside the chains is said by us if no envelope brought it for so long, ...
+const ASIDE_MS: u64 = 60_000;
+/// ... and up to so much more: one says it, and the others hear that.
+const ASIDE_JITTER_MS: u64 = 60_000;
+/// Ops that came beside the chains and are remembered as such: whoever has a key for us can send any number.
+const ASIDE_MAX: usize = 256;
 
 /// The ids of those ops.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Vouch {
+    /// Those we were let in with.
     ops: BTreeSet<OpId>,
+    /// Those that came beside the chains.
+    aside: BTreeSet<OpId>,
     tell_mono: Option<u64>,
+    /// When those in `aside` are said.
+    say_mono: Option<u64>,
 }
 
 impl Wire for Vouch {
     fn encode(&self, writer: &mut Writer) {
-        writer.list(&self.ops.iter().copied().collect::<Vec<_>>());
+        writer.array(2);
+        for ops in [&self.ops, &self.aside] {
+            writer.list(&ops.iter().copied().collect::<Vec<_>>());
+        }
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
+        reader.array(2, "vouch")?;
         let ops: Vec<OpId> = reader.list(OPS_MAX, "ops")?;
-        Ok(Self { ops: ops.into_iter().collect(), tell_mono: None })
+        let aside: Vec<OpId> = reader.list(ASIDE_MAX, "ops aside")?;
+        Ok(Self { ops: ops.into_iter().collect(), aside: aside.into_iter().collect(), tell_mono: None, say_mono: None })
     }
 }
 
@@ -57,36 +79,52 @@ impl Workspace {
         self.keep_vouch(tx);
     }
 
-    /// An envelope that carries these is held.
-    pub(super) fn is_carried(&mut self, body: &OpsBody, tx: &Tx<'_>) {
-        if self.vouch.ops.is_empty() {
-            return;
-        }
-        let before = self.vouch.ops.len();
-        for op in body.0.iter().filter_map(|bytes| SignedOp::parse(&self.id, bytes).ok()) {
-            self.vouch.ops.remove(&op.id());
-        }
-        if self.vouch.ops.len() < before {
+    /// Takes in ops that came beside the chains.
+    pub(super) fn take_ops_aside(&mut self, ops: &[SignedOp], tx: &Tx<'_>) {
+        let room = ASIDE_MAX.saturating_sub(self.vouch.aside.len());
+        let news: Vec<OpId> = ops.iter().map(SignedOp::id).filter(|op| !self.knows(op)).take(room).collect();
+        self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
+        if !news.is_empty() {
+            self.vouch.aside.extend(news);
             self.keep_vouch(tx);
         }
     }
 
-    /// What is left when we may speak goes into our own chain.
-    pub(super) fn vouch(&mut self, tx: &Tx<'_>) {
-        if self.vouch.ops.is_empty() {
+    /// An envelope that carries these is held.
+    pub(super) fn is_carried(&mut self, body: &OpsBody, tx: &Tx<'_>) {
+        let before = self.vouch.ops.len() + self.vouch.aside.len();
+        if before == 0 {
             return;
         }
-        let ops: Vec<_> = self.ops_to_vouch_for().into_iter().map(|op| op.bytes().clone()).collect();
-        for some in ops.chunks(OPS_PER_ENVELOPE_MAX) {
+        for op in body.0.iter().filter_map(|bytes| SignedOp::parse(&self.id, bytes).ok()) {
+            self.vouch.ops.remove(&op.id());
+            self.vouch.aside.remove(&op.id());
+        }
+        if self.vouch.ops.len() + self.vouch.aside.len() < before {
+            self.keep_vouch(tx);
+        }
+    }
+
+    /// What we were let in with, if some is left when we may speak, goes into our own chain.
+    pub(super) fn vouch(&mut self, tx: &Tx<'_>) {
+        let ops = std::mem::take(&mut self.vouch.ops);
+        self.say_ops(&ops, tx);
+    }
+
+    /// Puts those of these ops that are known into our own chain.
+    fn say_ops(&mut self, ops: &BTreeSet<OpId>, tx: &Tx<'_>) {
+        if ops.is_empty() {
+            return;
+        }
+        let known: Vec<_> = self.parents_first(ops).into_iter().map(|op| op.bytes().clone()).collect();
+        for some in known.chunks(OPS_PER_ENVELOPE_MAX) {
             self.outbox.push(&Batch::Ops(OpsBody(some.to_vec())), tx);
         }
-        self.vouch.ops.clear();
         self.keep_vouch(tx);
     }
 
-    /// Those ops, parents first.
-    fn ops_to_vouch_for(&self) -> Vec<&SignedOp> {
-        self.ops.iter().flat_map(OpSet::ops).filter(|op| self.vouch.ops.contains(&op.id())).collect()
+    fn parents_first(&self, these: &BTreeSet<OpId>) -> Vec<&SignedOp> {
+        self.ops.iter().flat_map(OpSet::ops).filter(|op| these.contains(&op.id())).collect()
     }
 
     /// Whether nobody can know us yet, as far as we can tell.
@@ -95,7 +133,29 @@ impl Workspace {
     }
 
     pub(super) fn vouch_deadline(&self) -> Option<u64> {
-        self.vouch.tell_mono
+        [self.vouch.tell_mono, self.vouch.say_mono].into_iter().flatten().min()
+    }
+
+    /// How many ops came beside the chains and are in none yet.
+    pub(super) fn unsaid(&self) -> usize {
+        self.vouch.aside.iter().filter(|op| self.knows(op)).count()
+    }
+
+    /// Says what came beside the chains and that nobody else said in time.
+    pub(super) fn run_aside(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        if self.vouch.aside.is_empty() || !self.may_seal() {
+            self.vouch.say_mono = None;
+            return;
+        }
+        if self.vouch.say_mono.is_none() {
+            self.vouch.say_mono = Some(now.after_ms(ASIDE_MS + self.jitter(ASIDE_JITTER_MS)));
+        }
+        if self.vouch.say_mono.is_some_and(|due| due <= now.mono_ms) {
+            self.vouch.say_mono = None;
+            // What still waits for its parents proves nothing, and is forgotten.
+            let ops = std::mem::take(&mut self.vouch.aside);
+            self.say_ops(&ops, tx);
+        }
     }
 
     /// Tells those who are there who we are, if nobody answers us for a while.
@@ -109,7 +169,7 @@ impl Workspace {
             return;
         }
         self.vouch.tell_mono = Some(now.after_ms(TELL_AGAIN_MS));
-        let parts = in_parts(self.ops_to_vouch_for());
+        let parts = in_parts(self.parents_first(&self.vouch.ops));
         let routes: BTreeMap<DeviceId, Route> = self.links.routes().map(|(route, device)| (device, route)).collect();
         for (device, route) in routes {
             let kem = self.membership.devices.get(&device).filter(|facts| facts.active).map(|facts| facts.public.kem);
@@ -120,7 +180,7 @@ impl Workspace {
     }
 
     fn keep_vouch(&self, tx: &Tx<'_>) {
-        if self.vouch.ops.is_empty() {
+        if self.vouch.ops.is_empty() && self.vouch.aside.is_empty() {
             tx.delete(Table::Meta, VOUCH);
         } else {
             tx.put(Table::Meta, VOUCH, to_bytes(&self.vouch));
