@@ -105,7 +105,7 @@ fn run(args: Args) -> Ended {
         }
         Do::Identity { action } => identity::run(&context, action.as_ref()),
         Do::Export { file } => export::export(&context, &file),
-        Do::Import { file, folder } => export::import(&context, &file, &folder),
+        Do::Import { file, folder, files_only } => export::import(&context, &file, &folder, files_only),
         Do::Ignore => local::ignore(&context),
         Do::Config { action } => local::config(&context, &action),
         Do::Doctor => doctor::run(&context),

@@ -6,6 +6,7 @@
 //! Spec: docs/sealing.md#export.
 
 pub(crate) mod age;
+pub(crate) mod unpack;
 
 use std::io::{self, Read, Write};
 

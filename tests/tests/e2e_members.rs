@@ -105,3 +105,40 @@ fn coming_back_takes_a_new_link() -> Result<()> {
     wait_text(ada, "back.md", "here I am again\n")?;
     Ok(())
 }
+
+/// What somebody wrote before they were removed, and that reached whoever removed them too late, is listed; an admin lets it
+/// count for everybody, and nobody else does.
+#[test]
+fn what_came_late_is_kept_by_an_admin_alone() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben", "cid"])?;
+    team[0].write("plan.md", "one\n")?;
+    wait_same(&team.iter().collect::<Vec<_>>())?;
+    let [ada, ben, cid] = team.as_mut_slice() else { unreachable!("three were asked for") };
+    ada.stop()?;
+    cid.write("plan.md", "one\nlast words of cid\n")?;
+    wait_text(ben, "plan.md", "one\nlast words of cid\n")?;
+    cid.stop()?;
+    ben.stop()?;
+    ada.revive()?;
+    ada.run_here(["members", "remove", "cid", "--yes"])?.expect_code(0)?;
+    ben.revive()?;
+    let listed = wait("what came late to be listed", LONG, || {
+        let listed = ada.run_here(["members"])?.expect_code(0)?.stdout;
+        Ok(listed.contains("set aside").then_some(listed))
+    })?;
+    assert!(listed.contains("1 batch of changes of cid (plan.md) came after their end"), "{listed}");
+    wait_text(ben, "plan.md", "one\n")?;
+    let refused = ben.run_here(["members", "keep", "cid", "--yes"])?;
+    assert!(refused.code == 1 && refused.stderr.contains("Only an admin"), "{refused:?}");
+    let nobody = ada.run_here(["members", "keep", "dee", "--yes"])?;
+    assert!(nobody.code == 2 && nobody.stderr.contains("weft members"), "{nobody:?}");
+    let kept = ada.run_here(["members", "keep", "cid", "--yes"])?.expect_code(0)?.stdout;
+    assert!(kept.contains("1 batch of changes of cid counts now"), "{kept}");
+    for agent in [&*ada, &*ben] {
+        wait_text(agent, "plan.md", "one\nlast words of cid\n")?;
+        assert!(!agent.run_here(["members"])?.expect_code(0)?.stdout.contains("set aside"));
+    }
+    Ok(())
+}

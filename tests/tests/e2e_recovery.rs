@@ -399,6 +399,22 @@ fn an_export_brings_back_what_only_one_computer_had() -> Result<()> {
     }
     ensure!(!here.run(["status", "--json"])?.stdout.contains("notes"), "nothing began");
 
+    // Whoever lost the words too still has the files.
+    let out = stage.root().join("taken out");
+    let take_out = |passphrase: &str| {
+        let (file, out) = (file.to_string_lossy().into_owned(), out.to_string_lossy().into_owned());
+        here.run_input(["import", &file, &out, "--files-only"], passphrase)
+    };
+    let wrong = take_out("correct pony")?.expect_code(1)?;
+    ensure!(wrong.stderr.contains("passphrase is wrong") && !out.exists(), "{wrong:?}");
+    let taken = take_out("correct horse")?.expect_code(0)?;
+    ensure!(taken.stdout.contains("4 files of") && taken.stdout.contains("no workspace"), "{taken:?}");
+    let without = weft_tests::e2e::snapshot(&out)?;
+    ensure!(before == without, "{}", weft_tests::e2e::differences(&before, &without));
+    let again = take_out("correct horse")?.expect_code(1)?;
+    ensure!(again.stderr.contains("is not empty"), "{again:?}");
+    ensure!(!here.run(["status", "--json"])?.stdout.contains("notes"), "nothing began");
+
     import(&here, &file, "correct horse", &words)?.expect_code(0)?;
     let after = weft_tests::e2e::snapshot(here.folder())?;
     ensure!(before == after, "{}", weft_tests::e2e::differences(&before, &after));

@@ -47,8 +47,8 @@ mod void;
 
 pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
 pub use journal::{decode_log, encode_log};
-pub(crate) use names::is_of_versions;
 pub use names::{VersionHasher, actor_prefix, is_actor_of, version_hash};
+pub(crate) use names::{file_of, is_of_versions};
 pub(crate) use rebase::forget;
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};
@@ -376,7 +376,7 @@ impl Files {
         self.documents.clear();
     }
     /// The path at which an entry is shown.
-    fn path_of(&self, id: FileId) -> Option<RelPath> {
+    pub(crate) fn path_of(&self, id: FileId) -> Option<RelPath> {
         self.shown.paths.get(&Key::main(id)).cloned()
     }
     /// The bytes of an inline version, if they are here.

@@ -23,7 +23,7 @@ mod step;
 #[cfg(test)]
 mod unsigned;
 
-pub(crate) use acceptance::ends_before;
+pub(crate) use acceptance::{Beyond, ends_before};
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
 pub use fork::Fork;

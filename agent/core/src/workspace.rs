@@ -9,7 +9,7 @@
 //! `effects` orders what leaves; `links` knows who is met where; `reconcile` compares frontiers; `pulls` and `serving`
 //! move what is missing; `receive` holds and accepts, and `verdicts` judges again when the membership changes; `sealing`
 //! turns the outbox into envelopes; `admission` lets people in, `requests` keeps those who wait for an admin, `vouch`
-//! passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who belongs,
+//! passes on what they came in with, `late` keeps what somebody who went wrote before they knew, and `enrol` lets further devices of members in; `members` changes who belongs,
 //! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
 //! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
 //! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `report` answers people.
@@ -43,6 +43,7 @@ mod epochs;
 mod forks;
 mod incarnation;
 pub mod input;
+mod late;
 mod links;
 mod lobby;
 mod members;

@@ -712,6 +712,8 @@ mod checkpoints;
 mod forks;
 #[path = "town/invites.rs"]
 mod invites;
+#[path = "town/late.rs"]
+mod late;
 #[path = "town/nacks.rs"]
 mod nacks;
 #[path = "town/removal.rs"]

@@ -203,6 +203,9 @@ pub(crate) enum Do {
         /// An empty folder
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        /// Only take the files out, with the passphrase alone: no words, no workspace, nothing syncs
+        #[arg(long)]
+        files_only: bool,
     },
     /// What stays out of a workspace, and by which rules
     Ignore,
@@ -340,6 +343,14 @@ pub(crate) enum MembersDo {
         /// With the workspace's recovery key, which is asked for
         #[arg(long)]
         recovery_key: bool,
+    },
+    /// Let what somebody wrote before they heard of their removal, and that came late, count
+    Keep {
+        /// A name, or the start of a key, as `weft members` lists it
+        who: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// As an owner, agree to what takes several
     Agree {
@@ -509,6 +520,7 @@ mod tests {
             "weft members --why",
             "weft members role Bob reader",
             "weft members remove Bob --yes",
+            "weft members keep Bob",
             "weft members agree ab12",
             "weft devices",
             "weft devices revoke phone --keep-certified",
@@ -525,6 +537,7 @@ mod tests {
             "weft identity recover - notes --merge",
             "weft export notes.age",
             "weft import notes.age notes",
+            "weft import notes.age notes --files-only",
             "weft start --no-lan",
             "weft start --foreground",
             "weft resume --restore",

@@ -3,13 +3,14 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::status::{list, number, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, share, words};
 use crate::daemon::wire::{Failure, Hidden, Request};
+use crate::export::unpack;
 
 /// A passphrase shorter than this is guessed.
 const PASSPHRASE_BYTES_MIN: usize = 8;
@@ -59,16 +60,19 @@ pub(crate) fn export(context: &Context, file: &Path) -> Ended {
 }
 
 /// `weft import`.
-pub(crate) fn import(context: &Context, file: &Path, folder: &Path) -> Ended {
+pub(crate) fn import(context: &Context, file: &Path, folder: &Path, files_only: bool) -> Ended {
     let file = std::path::absolute(file)?;
     if !file.exists() {
         return Err(Failure::usage(format!("{} is not there", file.display())));
     }
-    let dir = share::folder(context, Some(folder))?;
     let passphrase = term::ask_secret("The export's passphrase:")?;
     if passphrase.is_empty() {
         return Err(Failure::usage("no passphrase was given; it is asked for, or read from standard input"));
     }
+    if files_only {
+        return take_out(context, &file, folder, &passphrase);
+    }
+    let dir = share::folder(context, Some(folder))?;
     let words = words::asked("Your 24 words:")?;
     let mut client = Client::ready(&context.home)?;
     let spinner = term::spinner("Importing");
@@ -88,6 +92,30 @@ pub(crate) fn import(context: &Context, file: &Path, folder: &Path) -> Ended {
         term::count(number(&done, "files"), "file", "files")
     ));
     for path in left_out.iter().filter_map(Value::as_str) {
+        term::note(&format!("not put in place: {path}"));
+    }
+    Ok(code)
+}
+
+/// `weft import --files-only`.
+fn take_out(context: &Context, file: &Path, folder: &Path, passphrase: &str) -> Ended {
+    let spinner = term::spinner("Taking the files out");
+    let done = unpack::files_only(file, folder, passphrase);
+    spinner.finish_and_clear();
+    let done = done?;
+    let code = if done.left_out.is_empty() { 0 } else { 3 };
+    if context.json {
+        let left_out = &done.left_out;
+        term::say(&json!({"name": done.name, "path": folder, "files": done.files, "left_out": left_out}).to_string());
+        return Ok(code);
+    }
+    term::say(&format!(
+        "{} of '{}' in {}. This is no workspace: nothing syncs.",
+        term::count(done.files, "file", "files"),
+        paint(Style::Bold, &done.name),
+        folder.display()
+    ));
+    for path in &done.left_out {
         term::note(&format!("not put in place: {path}"));
     }
     Ok(code)

@@ -33,6 +33,15 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             }
             Request::RemoveMember { dir, who: who.clone(), recovery_key: words::recovery_key(*recovery_key)? }
         }
+        Some(MembersDo::Keep { who, yes }) => {
+            let ask = format!(
+                "Keep what {who} wrote before they knew? Whoever has their device may have written it. It counts for everybody then."
+            );
+            if !yes && !term::confirm(&ask)? {
+                return Err(Failure::usage("nothing kept; give --yes where nobody can be asked"));
+            }
+            Request::KeepLate { dir, who: who.clone() }
+        }
         Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
     };
     let done = client.ask(&asked)?;
@@ -54,6 +63,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
         Some(MembersDo::Remove { .. }) => format!(
             "{name} is removed and gets nothing that is written from now on. What they have already, they keep."
         ),
+        Some(MembersDo::Keep { .. }) => format!("{} of {name} counts now.", changes(number(&done, "count"))),
         Some(MembersDo::Agree { .. }) | None => format!("You agreed to: {name}."),
     });
     Ok(0)
@@ -78,6 +88,15 @@ fn show(all: &Value, why: bool) {
         let end = former.get("why").unwrap_or(&Value::Null);
         term::say(&format!("{}  {}", paint(Style::Dim, "gone"), because(end)));
     }
+    for late in list(all, "late") {
+        let paths: Vec<&str> = list(late, "paths").iter().filter_map(Value::as_str).collect();
+        let of = if paths.is_empty() { String::new() } else { format!(" ({})", paths.join(", ")) };
+        let name = text(late, "name");
+        term::say(&format!(
+            "{} of {name}{of} came after their end and is set aside. An admin keeps it with: weft members keep {name:?}",
+            paint(Style::Yellow, &changes(number(late, "count"))),
+        ));
+    }
     for proposal in list(all, "proposals") {
         let op = proposal.get("op").unwrap_or(&Value::Null);
         let id: String = text(op, "id").chars().take(8).collect();
@@ -92,6 +111,10 @@ fn show(all: &Value, why: bool) {
             text(op, "what"),
         ));
     }
+}
+
+fn changes(count: u64) -> String {
+    term::count(count, "batch of changes", "batches of changes")
 }
 
 fn because(op: &Value) -> String {

@@ -74,6 +74,7 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::RevokeDevice { dir, device, keep_certified } => {
             members::revoke_device(&space(daemon, &dir)?.shared, &device, keep_certified).await
         }
+        Request::KeepLate { dir, who } => members::keep_late(&space(daemon, &dir)?.shared, &who).await,
         Request::Agree { dir, id } => members::agree(&space(daemon, &dir)?.shared, &id).await,
         Request::Pause { dir } => {
             for space in chosen(daemon, dir.as_deref())? {

@@ -4,16 +4,13 @@
 //! owner only. Whoever begins from one is a device of its own, introduced by its member's words: an export restores no
 //! device, so no number is ever used twice. Spec: docs/sealing.md#export.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use weft_agent_core::disk::RelPath;
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::hash;
 use weft_agent_core::membership::{OpSet, evaluate};
@@ -29,12 +26,13 @@ use super::run::Daemon;
 use super::space::Shared;
 use super::wire::{Failure, Hidden};
 use crate::engine::{self, Machine};
-use crate::export::age::{Opening, Sealing};
+use crate::export::age::Sealing;
+use crate::export::unpack::{Source, open_whole, write_back};
 use crate::export::{CHUNK_BYTES, FORMAT, FileHead, Header, Kind, read_record, write_record};
 use crate::folder::at;
 use crate::folder::ignore::Rules;
 use crate::folder::look::is_absence;
-use crate::folder::{marker, scan};
+use crate::folder::scan;
 use crate::host::watermark::WatermarkFile;
 use crate::store::Store;
 use crate::{clock, durable};
@@ -152,8 +150,6 @@ fn write_files(out: &mut dyn Write, folder: &Path) -> anyhow::Result<u64> {
     Ok(files)
 }
 
-type Source = Opening<BufReader<File>>;
-
 /// What stands at the beginning of an export.
 struct Beginning {
     header: Header,
@@ -256,11 +252,7 @@ pub(super) async fn import(
     enrol::not_while_pairing(daemon)?;
     let root = enrol::root_of(&words)?;
     let (mut from, beginning) = blocking(move || {
-        let open = || Opening::begin(BufReader::new(File::open(&file)?), passphrase.expose());
-        // Once to its end before anything begins: one that was cut short shall leave nothing behind.
-        let mut whole = open()?;
-        while read_record(&mut whole)?.0 != Kind::End {}
-        let mut from = open()?;
+        let mut from = open_whole(&file, passphrase.expose())?;
         let beginning = read_beginning(&mut from)?;
         Ok((from, beginning))
     })
@@ -325,77 +317,6 @@ async fn settled(shared: &Shared) -> Result<(), Failure> {
                 "the workspace is here, but its files are not all written out yet: see `weft status`, then leave and import \
                  again, or copy what is missing",
             ));
-        }
-    }
-}
-
-/// Writes the files of the exported folder over those of the workspace, where they differ: edits that no envelope held.
-/// How many there are, and which could not be put there.
-fn write_back(from: &mut Source, mut next: (Kind, Vec<u8>), dir: &Path) -> anyhow::Result<(u64, Vec<String>)> {
-    let mut files = 0;
-    let mut left_out = Vec::new();
-    while next.0 == Kind::File {
-        let head: FileHead = serde_json::from_slice(&next.1)?;
-        let path = RelPath::new(&head.path).ok_or_else(|| anyhow::anyhow!("the export is damaged: a path"))?;
-        let mut aside = tempfile::Builder::new().prefix(crate::folder::ignore::TEMP_PREFIX).tempfile_in(dir)?;
-        loop {
-            next = read_record(from)?;
-            if next.0 != Kind::Chunk {
-                break;
-            }
-            aside.write_all(&next.1)?;
-        }
-        // Ours, and never part of what is shared.
-        if head.path.split('/').next() == Some(marker::DIR) {
-            continue;
-        }
-        files += 1;
-        let mode = if head.executable { 0o755 } else { 0o644 };
-        aside.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        if let Err(error) = put(dir, &path, aside) {
-            // A folder where the file was, say: it must not keep the rest out.
-            left_out.push(format!("{path} ({error})"));
-        }
-    }
-    if next.0 != Kind::End {
-        anyhow::bail!("the export is damaged: its order");
-    }
-    Ok((files, left_out))
-}
-
-/// Puts a file in place unless an equal one is there. Links in the middle of a path are never followed.
-fn put(dir: &Path, path: &RelPath, aside: tempfile::NamedTempFile) -> anyhow::Result<()> {
-    let root = at::open_root(dir)?;
-    let mut above = Vec::new();
-    let mut parent = path.parent();
-    while let Some(folder) = parent {
-        parent = folder.parent();
-        above.push(folder);
-    }
-    for folder in above.iter().rev() {
-        at::make_folder(&root, folder)?;
-    }
-    let to = at::open_parent(&root, path)?;
-    if let Ok((there, _)) = at::open_file(&to, path.name())
-        && same(there, File::open(aside.path())?)?
-    {
-        return Ok(());
-    }
-    rustix::fs::renameat(rustix::fs::CWD, aside.path(), &to, path.name())?;
-    let _moved = aside.into_temp_path().keep();
-    Ok(())
-}
-
-fn same(one: File, other: File) -> io::Result<bool> {
-    if one.metadata()?.len() != other.metadata()?.len() {
-        return Ok(false);
-    }
-    let (mut one, mut other) = (BufReader::new(one).bytes(), BufReader::new(other).bytes());
-    loop {
-        match (one.next().transpose()?, other.next().transpose()?) {
-            (None, None) => return Ok(true),
-            (here, there) if here == there => {}
-            _ => return Ok(false),
         }
     }
 }

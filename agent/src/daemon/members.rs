@@ -6,7 +6,9 @@
 use serde_json::json;
 use weft_agent_core::id::DeviceId;
 use weft_agent_core::membership::Role;
-use weft_agent_core::workspace::command::{Command, DeviceDetail, MemberDetail, Members, RecoveryDeed, Reply};
+use weft_agent_core::workspace::command::{
+    Command, DeviceDetail, LateDetail, MemberDetail, Members, RecoveryDeed, Reply,
+};
 
 use super::answer::{Outcome, PATIENCE, unexpected};
 use super::space::Shared;
@@ -116,6 +118,30 @@ pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: 
     act(shared, Command::RevokeDevices(devices.clone()), &labels.join(", ")).await
 }
 
+/// Lets what somebody wrote late count: a member, or somebody who once was one.
+pub(crate) async fn keep_late(shared: &Shared, who: &str) -> Outcome {
+    let members = ask(shared).await?;
+    let named = |late: &&LateDetail| late.name == who || (who.len() >= 6 && late.root.to_string().starts_with(who));
+    let found: Vec<&LateDetail> = members.late.iter().filter(named).collect();
+    match found.as_slice() {
+        [one] => {
+            act(shared, Command::KeepLate(one.root), &one.name).await?;
+            Ok(json!({"done": true, "name": one.name, "count": one.count}))
+        }
+        [] => Err(Failure::usage(format!(
+            "nothing that {who:?} wrote came late; `weft members` lists what did. What somebody wrote offline and never \
+             sent is on their computer only"
+        ))),
+        several => {
+            let lines: Vec<String> = several.iter().map(|late| format!("  {}", late.root)).collect();
+            Err(Failure::usage(format!(
+                "{who:?} means several people; name one by the start of a key:\n{}",
+                lines.join("\n")
+            )))
+        }
+    }
+}
+
 pub(crate) async fn agree(shared: &Shared, prefix: &str) -> Outcome {
     let members = ask(shared).await?;
     let waiting = members.proposals.iter().filter(|proposal| proposal.op.id.to_string().starts_with(prefix));
@@ -156,7 +182,7 @@ mod tests {
     #[test]
     fn names_mean_one_or_nobody() {
         let all = vec![member(0x11, "Ann", "desk"), member(0x22, "Bob", "phone"), member(0x33, "Bob", "Ann")];
-        let members = Members { members: all, former: Vec::new(), proposals: Vec::new() };
+        let members = Members { members: all, former: Vec::new(), proposals: Vec::new(), late: Vec::new() };
         let found = |who: &str| find(&members, who).map(|member| member.root.0[0]).map_err(|failure| failure.message);
         assert_eq!(found("Ann"), Ok(0x11));
         assert_eq!(found("phone"), Ok(0x22));

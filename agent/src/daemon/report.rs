@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use weft_agent_core::disk::RelPath;
 use weft_agent_core::files::{Halt, LogEntry, LogEvent};
 use weft_agent_core::membership::Role;
 use weft_agent_core::workspace::command::{
@@ -224,5 +225,13 @@ pub(crate) fn members(members: &Members) -> Value {
         .iter()
         .map(|proposal| json!({"op": because(&proposal.op), "votes": proposal.votes, "needed": proposal.needed}))
         .collect();
-    json!({"members": all, "former": former, "proposals": proposals})
+    let late: Vec<Value> = members
+        .late
+        .iter()
+        .map(|late| {
+            let paths: Vec<&str> = late.paths.iter().map(RelPath::as_str).collect();
+            json!({"root": late.root.to_string(), "name": late.name, "count": late.count, "paths": paths})
+        })
+        .collect();
+    json!({"members": all, "former": former, "proposals": proposals, "late": late})
 }

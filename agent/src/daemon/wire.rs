@@ -118,6 +118,10 @@ pub(crate) enum Request {
         who: String,
         recovery_key: Option<Hidden>,
     },
+    KeepLate {
+        dir: PathBuf,
+        who: String,
+    },
     SetRole {
         dir: PathBuf,
         who: String,

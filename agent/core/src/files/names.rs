@@ -116,6 +116,14 @@ pub(crate) fn is_of_versions(name: &DocumentName) -> bool {
     matches!(Document::parse(name), Some(Document::Versions(_)))
 }
 
+/// The file that a document belongs to; `None` for the tree.
+pub(crate) fn file_of(name: &DocumentName) -> Option<FileId> {
+    match Document::parse(name)? {
+        Document::Tree(_) => None,
+        Document::Versions(id) | Document::Text(id, _) => Some(id),
+    }
+}
+
 /// The start of a version's hash, which names the text founded on it.
 pub(crate) fn start_of(version: &VersionHash) -> [u8; 8] {
     let [a, b, c, d, e, f, g, h, ..] = version.0;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::disk::RelPath;
 use crate::files::{Halt, LogEntry, Resume};
 use crate::id::{DeviceId, OpId, RootKey, WorkspaceId};
 use crate::identity::RecoveryKey;
@@ -44,6 +45,8 @@ pub enum Command {
     SetRole(RootKey, Role),
     /// Take out devices. Answered as [`Command::RemoveMember`].
     RevokeDevices(Vec<DeviceId>),
+    /// Let what a member wrote before it heard of its end, and that came late, count. Answered by [`Reply::Done`].
+    KeepLate(RootKey),
     /// As an owner, agree to an op that needs several. Answered by [`Reply::Done`].
     Agree(OpId),
     /// Leave the workspace: tell the others. Answered by [`Reply::Done`] when the op is stored and, if a peer is
@@ -276,6 +279,21 @@ pub struct Members {
     pub former: Vec<(RootKey, Because)>,
     /// Ops that wait for other owners.
     pub proposals: Vec<ProposalDetail>,
+    /// What came too late to count, by who wrote it.
+    pub late: Vec<LateDetail>,
+}
+
+/// What somebody wrote before they heard of their removal, revocation or demotion, and that came after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateDetail {
+    /// Who, ...
+    pub root: RootKey,
+    /// ... by name.
+    pub name: String,
+    /// How many envelopes of content.
+    pub count: u64,
+    /// Files that are here and that it changes, a few of them.
+    pub paths: Vec<RelPath>,
 }
 
 /// One member.

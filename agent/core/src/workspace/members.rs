@@ -12,7 +12,7 @@ use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{RecoveryKey, fingerprint};
 use crate::membership::{Fork, Lawful, OpSet, Role};
 use crate::op::{ChainPoint, Cut, OpBody, OpSigner, SignedOp, Signer};
-use crate::store::Tx;
+use crate::store::{Read, Tx};
 use crate::time::Timestamp;
 
 /// With which key a member is changed.
@@ -208,7 +208,8 @@ impl Workspace {
     }
 
     /// What `weft members` shows.
-    pub(super) fn members(&self) -> Members {
+    pub(super) fn members(&mut self, read: &dyn Read) -> Members {
+        let late = self.late_details(read);
         let state = &self.membership;
         let members = state.members.iter().map(|(root, member)| {
             let mut why: Vec<OpId> = [member.admitted_by.as_slice(), &member.role_from].concat();
@@ -244,6 +245,7 @@ impl Workspace {
             members: members.collect(),
             former: state.former.iter().filter_map(|(root, op)| Some((*root, self.because(op)?))).collect(),
             proposals: proposals.collect(),
+            late,
         }
     }
 
@@ -272,13 +274,13 @@ impl Workspace {
                 let label = device.map_or("a device", |device| device.label.as_str());
                 format!("proved that '{label}' signed twice for one place")
             }
+            OpBody::ExtendCut { .. } => "kept what came late".to_owned(),
             OpBody::Leave => "left".to_owned(),
             OpBody::Device { label, .. } => format!("added the device '{label}'"),
             OpBody::Invite { .. }
             | OpBody::Uninvite { .. }
             | OpBody::Epoch(_)
             | OpBody::Endorse { .. }
-            | OpBody::ExtendCut { .. }
             | OpBody::Attest { .. }
             | OpBody::Policy(_) => "changed the workspace".to_owned(),
         };

@@ -103,6 +103,10 @@ impl Verdicts {
         }
         counts
     }
+    /// Where what does not count is.
+    pub(super) fn void_places(&self) -> impl Iterator<Item = Place> {
+        self.void.keys().copied()
+    }
     pub(super) fn is_settled(&self) -> bool {
         self.due_mono.is_none()
     }

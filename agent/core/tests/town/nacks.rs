@@ -46,6 +46,23 @@ fn wrong_slot(town: &Town, epoch: EpochId, kem: &[u8; 32], rng: &mut ChaCha20Rng
     [enc.to_bytes().as_slice(), &sealed].concat().try_into().unwrap()
 }
 
+/// A key packet as somebody with these keys says it to everybody, under an epoch.
+fn said(town: &Town, who: &LocalIdentity, under: &Epoch, set: &OpSet, packet: Bytes, rng: &mut ChaCha20Rng) -> Bytes {
+    let message = Message::KeyPacket(packet);
+    let body = message.to_body();
+    let draft = Draft {
+        kind: Kind::from_byte(message.kind()),
+        epoch: under,
+        chain: ChainId { device: who.device.id(), incarnation: 1 },
+        seq: 0,
+        prev: Link([0; 32]),
+        op_heads: set.heads(),
+        body: &body,
+        leaf_changes: &[],
+    };
+    seal(draft, &town.hosts[0].machine.id(), &who.device, rng).unwrap().sealed.into_bytes()
+}
+
 /// Ada, Ben and Cid: Cid makes a key that opens for Ada, and gives Ben something else in the same packet. Whether Ben holds
 /// the key in the end, what Ada's and Ben's status say, and what Ben reads of what is written under it.
 fn equivocation(weakness: Option<Weakness>) -> (bool, String, String, String) {
@@ -88,19 +105,8 @@ fn equivocation(weakness: Option<Weakness>) -> (bool, String, String, String) {
     }
     let mut writer = Writer::new();
     writer.array(3).item(&new.id()).list(&slots).bytes(sealed_op);
-    let message = Message::KeyPacket(Bytes::from(writer.into_bytes()));
-    let body = message.to_body();
-    let draft = Draft {
-        kind: Kind::from_byte(message.kind()),
-        epoch: &old,
-        chain: ChainId { device: cid.device.id(), incarnation: 1 },
-        seq: 0,
-        prev: Link([0; 32]),
-        op_heads: set.heads(),
-        body: &body,
-        leaf_changes: &[],
-    };
-    let payload = seal(draft, &workspace, &cid.device, &mut rng).unwrap().sealed.into_bytes();
+    let packet = Bytes::from(writer.into_bytes());
+    let payload = said(&town, &cid, &old, &set, packet, &mut rng);
     for host in [a, b] {
         let (room, payload) = (old.room().id, payload.clone());
         town.frame(host, ServerFrame::Deliver { room, from: peer_id(c), payload });
@@ -124,4 +130,38 @@ fn a_wrong_slot_is_refused_and_replaced() {
 
     let (held, _, ben, read) = equivocation(Some(Weakness::NoNack));
     assert!(!held && read.is_empty() && ben.contains("It was refused"), "{ben}");
+}
+
+/// Cid makes a key that nobody will use, says its op with the key to Ben alone, and never in an envelope: Ben says it to all,
+/// so that whoever names it is understood.
+#[test]
+fn an_op_that_came_with_a_key_alone_is_said() {
+    let (mut town, hosts) = Town::team(4);
+    let [a, b, c, d] = hosts[..] else { panic!("four") };
+    let (before, workspace, cid) = (town.op_set(a), town.hosts[a].machine.id(), identity(c as u8 + 2));
+    let epochs = |town: &Town| -> Vec<Epoch> {
+        let rows = town.hosts[c].store.scan(Table::Epochs, &[], None, 10);
+        rows.iter().map(|(_, row)| Epoch::from_bytes(&workspace, row).unwrap()).collect()
+    };
+    let old = epochs(&town);
+    // A removal makes another key, which the one made on what was known before does not cover.
+    assert_eq!(town.command(a, Command::RemoveMember(town.root(d))), Reply::Done);
+    town.run(20_000);
+    let set = town.op_set(a);
+    let sealing = epochs(&town).into_iter().find(|epoch| old.iter().all(|known| known.id() != epoch.id())).unwrap();
+    let mut rng = ChaCha20Rng::from_seed([44; 32]);
+    let signer = OpSigner::Device(&cid.device);
+    let author = ops::Author { workspace, parents: before.heads(), signer, wall_ms: town.now.wall_ms };
+    let state = evaluate(&before);
+    let (op, new) = ops::epoch(&author, &state, &[&old[0]], &mut rng).unwrap();
+    let packet = KeyPacket::make(&new, &recipients(&state), &op, &mut rng).unwrap().to_bytes();
+    let payload = said(&town, &cid, &sealing, &set, packet.into(), &mut rng);
+    town.frame(b, ServerFrame::Deliver { room: sealing.room().id, from: peer_id(c), payload });
+    town.run(5_000);
+    let knows = |town: &Town| [a, b, c].map(|host| town.op_set(host).contains(&op.id()));
+    assert_eq!(knows(&town), [false, true, false]);
+    assert!(!town.status(b).settled, "something is to be said");
+    town.run(180_000);
+    assert_eq!(knows(&town), [true; 3]);
+    assert!(town.status(b).settled);
 }
