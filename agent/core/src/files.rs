@@ -44,6 +44,7 @@ mod tests;
 mod text;
 mod tree;
 mod void;
+mod work;
 
 pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
 pub use journal::{decode_log, encode_log};
@@ -58,10 +59,10 @@ pub(crate) use saved::{Savable, Saved, hash_of_change};
 use documents::Documents;
 use draft::Draft;
 use gone::Gone;
-use plan::Work;
 use projection::Projection;
 use record::{Key, ROWS, Records};
 use tree::{Entry, Tree};
+use work::Work;
 
 /// Longest text that is merged character by character, in bytes; a longer one is a file of versions. The same as
 /// [`crate::content::INLINE_BYTES_MAX`], so that a text's versions never need pieces.

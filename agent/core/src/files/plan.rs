@@ -4,7 +4,7 @@
 //! will leave is stored before the write goes out. Folders before what is in them, removals of folders last, two things
 //! that swap names through a temporary one. Spec: docs/files.md#writing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use crate::content::Manifest;
@@ -12,157 +12,16 @@ use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, See
 use crate::files::documents::heads;
 use crate::files::entry::{Kind, ROOT_ID};
 use crate::files::names::{Document, version_hash};
-use crate::files::record::{Key, OnDisk, Record, Records};
+use crate::files::record::{Key, OnDisk, Record};
+use crate::files::work::{InFlight, LEAVINGS_MAX, What, is_under};
 use crate::files::{ActionId, Cx, Files, FilesOutput, Versions, text};
-use crate::id::{FileId, VersionHash};
+use crate::id::VersionHash;
 use crate::store::Tx;
-use crate::time::{Timestamp, doubled};
+use crate::time::Timestamp;
 
-/// Most actions under way: enough that the shell can sync a batch at a time.
-const ACTIONS_MAX: usize = 256;
-/// Most bytes of content in actions under way.
-const ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Up to so many things that wait for others are looked at in every call. More of them only when half of the actions
 /// under way have ended, so that ten thousand files that wait for their folders are not looked at once a folder.
 const LOOK_ALWAYS_MAX: usize = 512;
-/// Folders remembered that may not have been empty when they were to go.
-const LEAVINGS_MAX: usize = 256;
-/// First wait after an action that changed nothing, in milliseconds; doubles with each.
-const RETRY_MS: u64 = 500;
-/// Longest wait.
-const RETRY_MAX_MS: u64 = 60_000;
-
-/// What an action does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
-    MakeFolder,
-    Write,
-    Move { to: RelPath },
-    Remove,
-    SetExecutable(bool),
-}
-
-/// An action under way.
-struct InFlight {
-    key: Key,
-    path: RelPath,
-    what: What,
-    bytes: usize,
-}
-
-/// What is to be done in the folder, and what is being done.
-#[derive(Default)]
-pub(crate) struct Work {
-    /// To be looked at: not sorted yet, ...
-    todo: BTreeSet<Key>,
-    /// ... folders, ...
-    folders: BTreeSet<Key>,
-    /// ... files and links.
-    rest: BTreeSet<Key>,
-    in_flight: BTreeMap<ActionId, InFlight>,
-    /// All that waits is looked at again when no more actions than this are under way; new things at once.
-    look_at_all_below: usize,
-    busy_keys: BTreeSet<Key>,
-    busy_paths: BTreeSet<RelPath>,
-    folders_making: BTreeSet<RelPath>,
-    folders_moving: usize,
-    bytes: usize,
-    next: u64,
-    /// Waits for the bytes of a version.
-    stalled: BTreeMap<VersionHash, BTreeSet<Key>>,
-    blobs_here: BTreeSet<VersionHash>,
-    fetching: BTreeSet<VersionHash>,
-    attempts: BTreeMap<Key, u32>,
-    retry: BTreeMap<Key, u64>,
-    /// Folders that were to be removed and may have had something in them that nobody knew of.
-    leavings: BTreeSet<RelPath>,
-}
-
-impl Work {
-    pub(crate) fn start(&mut self, keys: impl Iterator<Item = Key>) {
-        self.todo.extend(keys);
-    }
-    pub(crate) fn add(&mut self, keys: impl IntoIterator<Item = Key>) {
-        for key in keys {
-            if !self.retry.contains_key(&key) {
-                self.todo.insert(key);
-            }
-        }
-    }
-    /// Everything of this entry is to be looked at.
-    pub(crate) fn look_at(&mut self, id: FileId, records: &Records) {
-        self.add([Key::main(id)]);
-        self.add(records.of(id));
-    }
-    /// Whether an action is under way at this path, or a folder above it is being made or moved. What a person puts into a
-    /// folder just before we make it is taken in when it is known whose folder that is.
-    pub(crate) fn is_busy(&self, path: &RelPath) -> bool {
-        if self.busy_paths.contains(path) {
-            return true;
-        }
-        let above = std::iter::successors(path.parent(), RelPath::parent);
-        if !self.folders_making.is_empty() && above.into_iter().any(|folder| self.folders_making.contains(&folder)) {
-            return true;
-        }
-        self.folders_moving > 0
-            && self.in_flight.values().any(|one| match &one.what {
-                What::Move { to } => is_under(path, &one.path) || is_under(path, to),
-                What::MakeFolder | What::Write | What::Remove | What::SetExecutable(_) => false,
-            })
-    }
-    pub(crate) fn due(&self) -> Option<u64> {
-        self.retry.values().copied().min()
-    }
-    /// Those whose wait is over are to be looked at again.
-    pub(crate) fn wake(&mut self, now_ms: u64) {
-        let due: Vec<Key> = self.retry.iter().filter(|(_, due)| **due <= now_ms).map(|(key, _)| *key).collect();
-        for key in due {
-            self.retry.remove(&key);
-            self.todo.insert(key);
-        }
-    }
-    pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.to_look_at() == 0 && self.retry.is_empty()
-    }
-    pub(crate) fn pending(&self) -> u64 {
-        let stalled: usize = self.stalled.values().map(BTreeSet::len).sum();
-        (self.in_flight.len() + self.to_look_at() + self.retry.len() + stalled) as u64
-    }
-    fn to_look_at(&self) -> usize {
-        self.todo.len() + self.folders.len() + self.rest.len()
-    }
-    pub(crate) fn version_here(&mut self, hash: &VersionHash) {
-        if let Some(keys) = self.stalled.remove(hash) {
-            self.todo.extend(keys);
-        }
-    }
-    /// A version was published, perhaps again in other pieces: what waits for it looks anew.
-    pub(crate) fn version_told(&mut self, hash: &VersionHash) {
-        self.fetching.remove(hash);
-        self.version_here(hash);
-    }
-    pub(crate) fn blob_here(&mut self, hash: VersionHash) {
-        self.fetching.remove(&hash);
-        self.blobs_here.insert(hash);
-        self.version_here(&hash);
-    }
-    fn back_off(&mut self, key: Key, now: Timestamp) {
-        let attempts = self.attempts.entry(key).or_default();
-        let wait = doubled(RETRY_MS, *attempts, RETRY_MAX_MS);
-        *attempts += 1;
-        self.todo.remove(&key);
-        self.folders.remove(&key);
-        self.rest.remove(&key);
-        self.retry.insert(key, now.after_ms(wait));
-    }
-    fn has_room(&self) -> bool {
-        self.in_flight.len() < ACTIONS_MAX && self.bytes < ACTION_BYTES_MAX
-    }
-}
-
-fn is_under(path: &RelPath, folder: &RelPath) -> bool {
-    path.as_str().strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
-}
 
 /// What became of looking at one key.
 enum Step {

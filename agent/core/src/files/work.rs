@@ -1,0 +1,156 @@
+//! What is to be done in the folder, and what is being done.
+//!
+//! Invariant: at most one action is under way for a key and for a path; what failed is looked at again after a wait, and
+//! what waits for bytes when they come. Bounded in actions and in bytes. Spec: docs/files.md#writing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::disk::RelPath;
+use crate::files::ActionId;
+use crate::files::record::{Key, Records};
+use crate::id::{FileId, VersionHash};
+use crate::time::{Timestamp, doubled};
+
+/// Most actions under way: enough that the shell can sync a batch at a time.
+const ACTIONS_MAX: usize = 256;
+/// Most bytes of content in actions under way.
+const ACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Folders remembered that may not have been empty when they were to go.
+pub(super) const LEAVINGS_MAX: usize = 256;
+/// First wait after an action that changed nothing, in milliseconds; doubles with each.
+const RETRY_MS: u64 = 500;
+/// Longest wait.
+const RETRY_MAX_MS: u64 = 60_000;
+
+/// What an action does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum What {
+    MakeFolder,
+    Write,
+    Move { to: RelPath },
+    Remove,
+    SetExecutable(bool),
+}
+
+/// An action under way.
+pub(super) struct InFlight {
+    pub(super) key: Key,
+    pub(super) path: RelPath,
+    pub(super) what: What,
+    pub(super) bytes: usize,
+}
+
+/// What is to be done in the folder, and what is being done.
+#[derive(Default)]
+pub(crate) struct Work {
+    /// To be looked at: not sorted yet, ...
+    pub(super) todo: BTreeSet<Key>,
+    /// ... folders, ...
+    pub(super) folders: BTreeSet<Key>,
+    /// ... files and links.
+    pub(super) rest: BTreeSet<Key>,
+    pub(super) in_flight: BTreeMap<ActionId, InFlight>,
+    /// All that waits is looked at again when no more actions than this are under way; new things at once.
+    pub(super) look_at_all_below: usize,
+    pub(super) busy_keys: BTreeSet<Key>,
+    pub(super) busy_paths: BTreeSet<RelPath>,
+    pub(super) folders_making: BTreeSet<RelPath>,
+    pub(super) folders_moving: usize,
+    pub(super) bytes: usize,
+    pub(super) next: u64,
+    /// Waits for the bytes of a version.
+    pub(super) stalled: BTreeMap<VersionHash, BTreeSet<Key>>,
+    pub(super) blobs_here: BTreeSet<VersionHash>,
+    pub(super) fetching: BTreeSet<VersionHash>,
+    pub(super) attempts: BTreeMap<Key, u32>,
+    pub(super) retry: BTreeMap<Key, u64>,
+    /// Folders that were to be removed and may have had something in them that nobody knew of.
+    pub(super) leavings: BTreeSet<RelPath>,
+}
+
+impl Work {
+    pub(crate) fn start(&mut self, keys: impl Iterator<Item = Key>) {
+        self.todo.extend(keys);
+    }
+    pub(crate) fn add(&mut self, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            if !self.retry.contains_key(&key) {
+                self.todo.insert(key);
+            }
+        }
+    }
+    /// Everything of this entry is to be looked at.
+    pub(crate) fn look_at(&mut self, id: FileId, records: &Records) {
+        self.add([Key::main(id)]);
+        self.add(records.of(id));
+    }
+    /// Whether an action is under way at this path, or a folder above it is being made or moved. What a person puts into a
+    /// folder just before we make it is taken in when it is known whose folder that is.
+    pub(crate) fn is_busy(&self, path: &RelPath) -> bool {
+        if self.busy_paths.contains(path) {
+            return true;
+        }
+        let above = std::iter::successors(path.parent(), RelPath::parent);
+        if !self.folders_making.is_empty() && above.into_iter().any(|folder| self.folders_making.contains(&folder)) {
+            return true;
+        }
+        self.folders_moving > 0
+            && self.in_flight.values().any(|one| match &one.what {
+                What::Move { to } => is_under(path, &one.path) || is_under(path, to),
+                What::MakeFolder | What::Write | What::Remove | What::SetExecutable(_) => false,
+            })
+    }
+    pub(crate) fn due(&self) -> Option<u64> {
+        self.retry.values().copied().min()
+    }
+    /// Those whose wait is over are to be looked at again.
+    pub(crate) fn wake(&mut self, now_ms: u64) {
+        let due: Vec<Key> = self.retry.iter().filter(|(_, due)| **due <= now_ms).map(|(key, _)| *key).collect();
+        for key in due {
+            self.retry.remove(&key);
+            self.todo.insert(key);
+        }
+    }
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.to_look_at() == 0 && self.retry.is_empty()
+    }
+    pub(crate) fn pending(&self) -> u64 {
+        let stalled: usize = self.stalled.values().map(BTreeSet::len).sum();
+        (self.in_flight.len() + self.to_look_at() + self.retry.len() + stalled) as u64
+    }
+    pub(super) fn to_look_at(&self) -> usize {
+        self.todo.len() + self.folders.len() + self.rest.len()
+    }
+    pub(crate) fn version_here(&mut self, hash: &VersionHash) {
+        if let Some(keys) = self.stalled.remove(hash) {
+            self.todo.extend(keys);
+        }
+    }
+    /// A version was published, perhaps again in other pieces: what waits for it looks anew.
+    pub(crate) fn version_told(&mut self, hash: &VersionHash) {
+        self.fetching.remove(hash);
+        self.version_here(hash);
+    }
+    pub(crate) fn blob_here(&mut self, hash: VersionHash) {
+        self.fetching.remove(&hash);
+        self.blobs_here.insert(hash);
+        self.version_here(&hash);
+    }
+    pub(super) fn back_off(&mut self, key: Key, now: Timestamp) {
+        let attempts = self.attempts.entry(key).or_default();
+        let wait = doubled(RETRY_MS, *attempts, RETRY_MAX_MS);
+        *attempts += 1;
+        self.todo.remove(&key);
+        self.folders.remove(&key);
+        self.rest.remove(&key);
+        self.retry.insert(key, now.after_ms(wait));
+    }
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.len() < ACTIONS_MAX && self.bytes < ACTION_BYTES_MAX
+    }
+}
+
+/// Whether a path is below a folder.
+pub(super) fn is_under(path: &RelPath, folder: &RelPath) -> bool {
+    path.as_str().strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+}
