@@ -10,7 +10,7 @@
 //!
 //! Invariant: the state is a function of the rows; a crash between any two calls loses nothing that a scan of the folder
 //! does not find again. Read in this order: `entry` (what the tree says), `tree` (what it means), `projection`
-//! (where it belongs), `ingest` (from the disk), `receive` (from others), `plan` (to the disk).
+//! (where it belongs), `ingest` and `entering` (from the disk), `receive` (from others), `plan` and `work` (to the disk).
 //!
 //! Spec: docs/files.md.
 
@@ -27,6 +27,7 @@ mod change;
 mod diff;
 mod documents;
 mod draft;
+mod entering;
 mod entry;
 mod gone;
 mod ingest;
