@@ -16,8 +16,8 @@ use weft_protocol::code::Code;
 
 pub use self::address::is_global;
 pub use self::cache::CacheTimes;
-pub use self::client::{DidAnswer, DidClient, DidClientError};
 pub(crate) use self::cache::{CacheFigures, Resolver};
+pub use self::client::{DidAnswer, DidClient, DidClientError};
 pub use self::fetch::{Lookup, LookupFuture, SystemLookup};
 use self::key::SigningKeyOf;
 

@@ -341,6 +341,11 @@ pub(crate) enum MembersDo {
         #[arg(long)]
         recovery_key: bool,
     },
+    /// Ask the accounts that members name whether they are those members. Their servers learn that you look
+    Verify {
+        /// A name, four words, the start of a key, or a device's label; left out: all
+        who: Option<String>,
+    },
     /// As an owner, agree to what takes several
     Agree {
         /// The start of its id, as `weft members` lists it
@@ -510,6 +515,8 @@ mod tests {
             "weft members role Bob reader",
             "weft members remove Bob --yes",
             "weft members agree ab12",
+            "weft members verify",
+            "weft members verify Bob --json",
             "weft devices",
             "weft devices revoke phone --keep-certified",
             "weft devices add --qr --expires 5m --yes",

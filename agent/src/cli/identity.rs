@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::args::IdentityDo;
 use super::client::Client;
-use super::status::{number, text};
+use super::status::{list, number, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, words};
 use crate::daemon::wire::{Failure, Hidden, Request};
@@ -108,6 +108,13 @@ fn attest(context: &Context, name: &str) -> Ended {
         term::local(number(attested, "verified_ms")),
         text(attested, "uri")
     ));
+    let names = |key: &str| list(&done, key).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    if !list(&done, "told").is_empty() {
+        term::note(&format!("Members see it in: {}", names("told")));
+    }
+    if !list(&done, "later").is_empty() {
+        term::note(&format!("Not said yet, and said when they start or are joined: {}", names("later")));
+    }
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use super::args::{DevicesDo, MembersDo};
 use super::client::Client;
 use super::status::{list, number, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended, pair, words};
+use super::{Context, Ended, accounts, pair, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// `weft members`.
@@ -33,6 +33,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             }
             Request::RemoveMember { dir, who: who.clone(), recovery_key: words::recovery_key(*recovery_key)? }
         }
+        Some(MembersDo::Verify { who }) => return accounts::verify(context, &mut client, dir, who.clone()),
         Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
     };
     let done = client.ask(&asked)?;
@@ -54,7 +55,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
         Some(MembersDo::Remove { .. }) => format!(
             "{name} is removed and gets nothing that is written from now on. What they have already, they keep."
         ),
-        Some(MembersDo::Agree { .. }) | None => format!("You agreed to: {name}."),
+        Some(MembersDo::Agree { .. } | MembersDo::Verify { .. }) | None => format!("You agreed to: {name}."),
     });
     Ok(0)
 }
@@ -70,6 +71,9 @@ fn show(all: &Value, why: bool) {
             term::count(active, "device", "devices"),
             paint(Style::Dim, text(member, "fingerprint")),
         ));
+        for line in accounts::lines(member) {
+            term::say(&format!("    {line}"));
+        }
         for op in list(member, "why").iter().filter(|_| why) {
             term::say(&format!("    {}", because(op)));
         }

@@ -128,7 +128,9 @@ mod tests {
         let target = client(false).target("https://pds.example/xrpc?x", "/path", false).unwrap();
         assert_eq!((target.https, target.host.as_str(), target.port), (true, "pds.example", 443));
         assert_eq!((target.path.as_str(), target.guarded), ("/path", true));
-        for wrong in ["http://pds.example", "http://127.0.0.1:1", "https://a@pds.example", "pds.example", "", "file:///x"] {
+        for wrong in
+            ["http://pds.example", "http://127.0.0.1:1", "https://a@pds.example", "pds.example", "", "file:///x"]
+        {
             assert!(client(false).target(wrong, "/", false).is_err(), "{wrong}");
         }
         let here = client(true).target("http://127.0.0.1:2583", "/", true).unwrap();
