@@ -11,8 +11,8 @@ use weft_relay::{DidClient, DidClientError};
 use super::attest::{COLLECTION, Record};
 use super::root_did;
 
-/// What is shown of a server's URL.
-const URL_SHOWN_MAX: usize = 100;
+/// What is shown of a server's URL, or of why it does not answer.
+const SHOWN_MAX: usize = 120;
 /// Longest handle (a DNS name).
 const HANDLE_BYTES_MAX: usize = 253;
 
@@ -58,15 +58,14 @@ fn is_handle(text: &str) -> bool {
     text.len() <= HANDLE_BYTES_MAX && text.contains('.') && text.split('.').all(label)
 }
 
-/// A URL that a stranger chose, fit for a terminal.
-fn shown(url: &str) -> String {
-    url.chars().filter(char::is_ascii_graphic).take(URL_SHOWN_MAX).collect()
+/// A text that a stranger had a hand in (a URL, a certificate's names), fit for a terminal.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~')).take(SHOWN_MAX).collect()
 }
 
 /// Asks the account of a DID whether it is the member of this root; an error says who does not answer.
 pub(crate) async fn ask(client: &DidClient, root: &[u8; 32], did: &str) -> Result<Said, String> {
-    let silent =
-        |who: &str, error: &DidClientError| format!("{who} does not answer: {}", super::plain(&error.to_string()));
+    let silent = |who: &str, error: &DidClientError| format!("{who} does not answer: {}", shown(&error.to_string()));
     let document = match client.document(did).await {
         Ok(Some(document)) => document,
         Ok(None) => return Ok(Said::No("there is no such account (any more)")),
