@@ -10,9 +10,9 @@
 //! move what is missing; `receive` holds and accepts, and `verdicts` judges again when the membership changes; `sealing`
 //! turns the outbox into envelopes; `admission` lets people in, `requests` keeps those who wait for an admin, `vouch`
 //! passes on what they came in with, and `enrol` lets further devices of members in; `members` changes who belongs,
-//! `recovery` uses what takes more than a device, `attest` names our accounts, and `notices` tells those who belong no more; `epochs` hands out keys,
+//! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
 //! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
-//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `report` answers people.
+//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `attest` names our accounts, and `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -320,6 +320,11 @@ pub(crate) enum InvitesDo {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MembersDo {
+    /// Ask the accounts that members name whether they are those members. Their servers learn that you look
+    Verify {
+        /// A name, four words, the start of a key, or a device's label; left out: all
+        who: Option<String>,
+    },
     /// Change what somebody may do
     Role {
         /// A name, four words, the start of a key, or a device's label
@@ -340,11 +345,6 @@ pub(crate) enum MembersDo {
         /// With the workspace's recovery key, which is asked for
         #[arg(long)]
         recovery_key: bool,
-    },
-    /// Ask the accounts that members name whether they are those members. Their servers learn that you look
-    Verify {
-        /// A name, four words, the start of a key, or a device's label; left out: all
-        who: Option<String>,
     },
     /// As an owner, agree to what takes several
     Agree {

@@ -23,6 +23,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             }
             return Ok(0);
         }
+        Some(MembersDo::Verify { who }) => return accounts::verify(context, &mut client, dir, who.clone()),
         Some(MembersDo::Role { who, role, recovery_key }) => {
             let recovery_key = words::recovery_key(*recovery_key)?;
             Request::SetRole { dir, who: who.clone(), role: role.clone(), recovery_key }
@@ -33,7 +34,6 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             }
             Request::RemoveMember { dir, who: who.clone(), recovery_key: words::recovery_key(*recovery_key)? }
         }
-        Some(MembersDo::Verify { who }) => return accounts::verify(context, &mut client, dir, who.clone()),
         Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
     };
     let done = client.ask(&asked)?;
@@ -51,11 +51,13 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
         return Ok(0);
     }
     term::say(&match action {
+        // Its answer was shown above.
+        Some(MembersDo::Verify { .. }) => return Ok(0),
         Some(MembersDo::Role { role, .. }) => format!("{name} is {role} from now on."),
         Some(MembersDo::Remove { .. }) => format!(
             "{name} is removed and gets nothing that is written from now on. What they have already, they keep."
         ),
-        Some(MembersDo::Agree { .. } | MembersDo::Verify { .. }) | None => format!("You agreed to: {name}."),
+        Some(MembersDo::Agree { .. }) | None => format!("You agreed to: {name}."),
     });
     Ok(0)
 }
