@@ -108,12 +108,12 @@ fn attest(context: &Context, name: &str) -> Ended {
         term::local(number(attested, "verified_ms")),
         text(attested, "uri")
     ));
-    let names = |key: &str| list(&done, key).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
-    if !list(&done, "told").is_empty() {
-        term::note(&format!("Members see it in: {}", names("told")));
+    let told: Vec<&str> = list(&done, "told").iter().filter_map(Value::as_str).collect();
+    if !told.is_empty() {
+        term::note(&format!("Members see it in: {}", told.join(", ")));
     }
-    if !list(&done, "later").is_empty() {
-        term::note(&format!("Not said yet, and said when they start or are joined: {}", names("later")));
+    for later in list(&done, "later") {
+        term::note(&format!("Members do not see it yet in {}: {}", text(later, "name"), text(later, "why")));
     }
     Ok(0)
 }

@@ -102,8 +102,8 @@ pub(super) async fn attest(daemon: &Arc<Daemon>, name: &str, words: Option<&Hidd
     Ok(json!({"did": profile.did, "handle": profile.handle, "attested": attested, "told": told, "later": later}))
 }
 
-/// Says in every workspace which account is ours: names of those where it is said, and of those where it is not yet.
-async fn tell_members(daemon: &Arc<Daemon>) -> Result<(Vec<String>, Vec<String>), Failure> {
+/// Says in every workspace which account is ours: names of those where it is said, and of the others with the reason.
+async fn tell_members(daemon: &Arc<Daemon>) -> Result<(Vec<String>, Vec<Value>), Failure> {
     let (mut told, mut later) = (Vec::new(), Vec::new());
     let Some((did, proof)) = to_say(&daemon.home)? else { return Ok((told, later)) };
     for space in daemon.spaces() {
@@ -111,7 +111,7 @@ async fn tell_members(daemon: &Arc<Daemon>) -> Result<(Vec<String>, Vec<String>)
         // Those that cannot be told now are told when they start next, or are joined.
         match space.shared.ask(command, PATIENCE).await {
             Ok(_) => told.push(space.shared.name()),
-            Err(_) => later.push(space.shared.name()),
+            Err(failure) => later.push(json!({"name": space.shared.name(), "why": failure.message})),
         }
     }
     Ok((told, later))
