@@ -6,9 +6,11 @@
 //! Spec: docs/using.md#relays-that-ask-who-you-are, <https://atproto.com/specs/xrpc#inter-service-authentication-jwt>.
 
 mod attest;
+mod seen;
+pub(crate) mod verify;
 mod xrpc;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use atrium_api::client::AtpServiceClient;
@@ -29,7 +31,8 @@ use crate::keychain::{Keychain, Place};
 use crate::link::transport;
 use xrpc::Pds;
 
-pub(crate) use attest::{Attested, root_did};
+pub(crate) use attest::{Attested, root_did, to_say};
+pub(crate) use seen::SeenAccounts;
 
 /// Name of the account's secrets in the keychain.
 const SECRETS: &str = "account";
@@ -138,6 +141,14 @@ fn fault<E: std::fmt::Debug + std::fmt::Display>(error: XrpcError<E>) -> Fault {
     }
 }
 
+fn profile_in(file: &Path) -> std::io::Result<Option<Profile>> {
+    let Some(bytes) = durable::read_if_there(file)? else { return Ok(None) };
+    let damaged = |error: serde_json::Error| {
+        std::io::Error::other(format!("{} is damaged ({error}); `weft identity login` again", file.display()))
+    };
+    Ok(Some(serde_json::from_slice(&bytes).map_err(damaged)?))
+}
+
 /// The account of one home.
 pub(crate) struct Account {
     file: PathBuf,
@@ -161,11 +172,7 @@ impl Account {
 
     /// Who is logged in.
     pub(crate) fn profile(&self) -> Result<Option<Profile>, AccountError> {
-        let Some(bytes) = durable::read_if_there(&self.file)? else { return Ok(None) };
-        let damaged = |error: serde_json::Error| {
-            std::io::Error::other(format!("{} is damaged ({error}); `weft identity login` again", self.file.display()))
-        };
-        Ok(Some(serde_json::from_slice(&bytes).map_err(damaged)?))
+        Ok(profile_in(&self.file)?)
     }
 
     fn keep(&self, profile: &Profile) -> Result<(), AccountError> {

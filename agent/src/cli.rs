@@ -5,6 +5,7 @@
 //! not running. No secret of a link is ever part of an error.
 //! Spec: docs/using.md.
 
+mod accounts;
 mod args;
 mod client;
 mod demo;

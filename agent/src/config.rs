@@ -53,6 +53,18 @@ const KNOWN: &[Known] = &[
         about: "PEM file of further certificate authorities for wss://",
     },
     Known {
+        key: "plc_url",
+        kind: Kind::Text,
+        default: "https://plc.directory",
+        about: "Directory of did:plc that `weft members verify` asks",
+    },
+    Known {
+        key: "private_accounts",
+        kind: Kind::Switch,
+        default: "off",
+        about: "Let `weft members verify` ask servers on this machine and in private networks too",
+    },
+    Known {
         key: "keychain",
         kind: Kind::Switch,
         default: "on",

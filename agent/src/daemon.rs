@@ -14,5 +14,6 @@ mod people;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod space;
+mod verify;
 pub(crate) mod wire;
 pub(crate) mod wires;

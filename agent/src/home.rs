@@ -106,6 +106,10 @@ impl Home {
     pub(crate) fn account_file(&self) -> PathBuf {
         self.config.join("account.json")
     }
+    /// What members' accounts said when they were last asked; no secrets.
+    pub(crate) fn seen_accounts_file(&self) -> PathBuf {
+        self.data.join("accounts.json")
+    }
     /// What relays may know of us; no secrets.
     pub(crate) fn relays_file(&self) -> PathBuf {
         self.config.join("relays.json")

@@ -6,6 +6,7 @@
 
 mod address;
 mod cache;
+mod client;
 mod document;
 mod fetch;
 mod key;
@@ -16,6 +17,7 @@ use weft_protocol::code::Code;
 pub use self::address::is_global;
 pub use self::cache::CacheTimes;
 pub(crate) use self::cache::{CacheFigures, Resolver};
+pub use self::client::{DidAnswer, DidClient, DidClientError};
 pub use self::fetch::{Lookup, LookupFuture, SystemLookup};
 use self::key::SigningKeyOf;
 

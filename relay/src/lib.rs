@@ -30,7 +30,7 @@ mod tokens;
 mod websocket;
 
 pub use self::config::{Config, DidConfig, NatsConfig, PolicyConfig, TlsFiles};
-pub use self::did::{CacheTimes, Lookup, LookupFuture, SystemLookup, is_global};
+pub use self::did::{CacheTimes, DidAnswer, DidClient, DidClientError, Lookup, LookupFuture, SystemLookup, is_global};
 pub use self::nats::NatsError;
 pub use self::policy::BlockFileError;
 pub use self::server::{Reloader, Server, ServerError, Watch};

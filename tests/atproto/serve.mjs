@@ -2,7 +2,7 @@
 //
 // Prints one line of JSON when it serves, and answers each line of standard input with one: "account NAME" makes an account
 // with an app password, "rotate DID" gives an account another signing key, in the PLC directory and at its PDS, "revoke DID"
-// takes the app password back. It ends with standard input.
+// takes the app password back, "stop-pds" ends the PDS alone. It ends with standard input.
 import { randomBytes } from 'node:crypto'
 import fs from 'node:fs/promises'
 import os from 'node:os'
@@ -80,6 +80,10 @@ const commands = {
   async revoke(did) {
     await call('com.atproto.server.revokeAppPassword', { name: 'weft' }, accounts.get(did))
     return { revoked: did }
+  },
+  async 'stop-pds'() {
+    await pds.destroy()
+    return { stopped: pdsUrl }
   },
 }
 

@@ -223,6 +223,141 @@ fn restart_with(agent: &mut Agent, path: &Path, secrets: &Value) -> Result<()> {
     agent.revive()
 }
 
+/// What one agent is shown of another member's only account, in words and as JSON.
+fn shown_account(agent: &Agent, of: &str) -> Result<(String, Value)> {
+    let shown = agent.run_here(["members"])?.expect_code(0)?.stdout;
+    let all = agent.run_here(["members", "--json"])?.expect_code(0)?.json()?;
+    let members = all.pointer("/members").and_then(Value::as_array).context("no members")?;
+    let member = members.iter().find(|member| member.get("name").and_then(Value::as_str) == Some(of));
+    let accounts = member.and_then(|member| member.get("accounts")).and_then(Value::as_array).context("no accounts")?;
+    ensure!(accounts.len() < 2, "{all}");
+    Ok((shown, accounts.first().cloned().unwrap_or_default()))
+}
+
+/// One request of an account to its repository.
+fn change_record(network: &AtNetwork, account: &AtAccount, method: &str, body: &Value) -> Result<()> {
+    let header = format!("Authorization: Bearer {}", account.access);
+    let (status, answer) = fetch(
+        network.pds().trim_start_matches("http://"),
+        "POST",
+        &format!("/xrpc/com.atproto.repo.{method}"),
+        &[&header, "Content-Type: application/json"],
+        &body.to_string(),
+    )?;
+    ensure!(status == 200, "{method}: {answer}");
+    Ok(())
+}
+
+/// A member attests an account before there is a workspace and after: the others see it, unverified until they ask. Whoever
+/// asks learns whether the account says so too, and is shown when; a record that is gone or names another key is told, and a
+/// server that is down takes nothing back.
+#[test]
+fn members_see_and_verify_accounts() -> Result<()> {
+    let mut network = AtNetwork::start()?;
+    let alice = network.account("alice")?;
+    let stage = Stage::open()?;
+    let relay = Relay::start(&stage.root().join("relay.log"), 0, &[])?;
+    let (mut ada, ben) = (stage.agent("ada")?, stage.agent("ben")?);
+    ada.init(&[relay.url()])?;
+    ben.join(&ada.invite()?)?;
+    login(&ada, &network, &alice)?;
+    let attested = ada.run(["identity", "attest", &alice.handle, "--json"])?.expect_code(0)?.json()?;
+    ensure!(attested.pointer("/told/0").is_some() && attested.pointer("/later/0").is_none(), "{attested}");
+
+    // Said in the workspace, and shown as no more than that.
+    let said = |words: &str| {
+        let mut last = String::new();
+        let seen = wait("the account to be shown", LONG, || {
+            last = shown_account(&ben, "ada")?.0;
+            Ok(last.contains(words).then_some(()))
+        });
+        seen.with_context(|| format!("ben is to see {words:?}, and sees\n{last}"))
+    };
+    said(&format!("says it is {}; not verified: weft members verify", alice.did))?;
+
+    // On this computer the servers of accounts are on loopback, which is not asked unless its person says so.
+    ben.run(["config", "set", "plc_url", network.plc()])?.expect_code(0)?;
+    let refused = ben.run_here(["members", "verify"])?.expect_code(3)?;
+    ensure!(refused.stdout.contains("https://") && !refused.stdout.contains(", verified"), "{refused:?}");
+    ben.run(["config", "set", "private_accounts", "on"])?.expect_code(0)?;
+    let verified = ben.run_here(["members", "verify", "ada"])?.expect_code(0)?;
+    ensure!(
+        verified.stdout.contains(&format!("{}, calls itself {}, verified 2", alice.did, alice.handle)),
+        "{verified:?}"
+    );
+    said(&format!("{}, calls itself {}, verified 2", alice.did, alice.handle))?;
+    let (_, account) = shown_account(&ben, "ada")?;
+    let since = account.get("verified_ms").and_then(Value::as_u64).context("no time")?;
+    ensure!(account.get("failed") == Some(&Value::Null), "{account}");
+    ben.run_here(["members", "verify", "nobody"])?.expect_code(2)?;
+
+    // Started again, ada says nothing twice; a workspace made later is told too, and one that is joined later.
+    ada.stop()?;
+    ada.revive()?;
+    let other = stage.root().join("ada").join("other");
+    std::fs::create_dir_all(&other)?;
+    ada.run(["init", &other.to_string_lossy(), "--name", "other"])?.expect_code(0)?;
+    wait("the account to be shown where ada began later", LONG, || {
+        let mut command = ada.command();
+        command.arg("-C").arg(&other).arg("members");
+        // Ada's agent read it back when it attested.
+        let shown = String::from_utf8(command.output()?.stdout)?;
+        Ok(shown.contains(&format!("{}, calls itself {}, verified 2", alice.did, alice.handle)).then_some(()))
+    })?;
+    let theirs = stage.root().join("ben").join("theirs");
+    std::fs::create_dir_all(&theirs)?;
+    ben.run(["init", &theirs.to_string_lossy(), "--name", "theirs", "--relay", relay.url()])?.expect_code(0)?;
+    let mut command = ben.command();
+    command.arg("-C").arg(&theirs).args(["invite", "--json"]);
+    let link: Value = serde_json::from_slice(&command.output()?.stdout)?;
+    let link = link.get("link").and_then(Value::as_str).context("no link")?;
+    ada.run(["join", link, &stage.root().join("ada").join("theirs").to_string_lossy()])?.expect_code(0)?;
+    wait("the account to be shown where ada joined later", LONG, || {
+        let mut command = ben.command();
+        command.arg("-C").arg(&theirs).arg("members");
+        // Verified before, in the other workspace: it is the same member.
+        Ok(String::from_utf8(command.output()?.stdout)?.contains(&format!("{}, calls itself", alice.did)).then_some(()))
+    })?;
+
+    // The record names somebody else; then it is gone.
+    let root = attested.pointer("/attested/root").and_then(Value::as_str).context("no root")?;
+    let rkey = root.trim_start_matches("did:key:");
+    let record = json!({"repo": alice.did, "collection": "dev.weft.identity", "rkey": rkey});
+    let wrong = json!({
+        "repo": alice.did, "collection": "dev.weft.identity", "rkey": rkey, "validate": false,
+        "record": {
+            "$type": "dev.weft.identity", "root": format!("{root}x"), "signature": "AA",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+        },
+    });
+    change_record(&network, &alice, "putRecord", &wrong)?;
+    let named = ben.run_here(["members", "verify"])?.expect_code(3)?;
+    ensure!(named.stdout.contains("the account does not say so: its record names another key"), "{named:?}");
+    change_record(&network, &alice, "deleteRecord", &record)?;
+    let gone = ben.run_here(["members", "verify"])?.expect_code(3)?;
+    ensure!(gone.stdout.contains("the account does not say so: it has no record for this member"), "{gone:?}");
+    said("the account does not say so: it has no record")?;
+
+    // Published again it is verified again; when its server is down, that stays, and who does not answer is named.
+    ada.run(["identity", "attest", &alice.handle])?.expect_code(0)?;
+    ben.run_here(["members", "verify"])?.expect_code(0)?;
+    network.stop_pds()?;
+    let down = ben.run_here(["members", "verify"])?.expect_code(3)?;
+    let port = network.pds().rsplit_once(':').context("no port")?.1;
+    ensure!(
+        down.stdout.contains(", verified 2") && down.stdout.contains("; since then its server http://"),
+        "{down:?}"
+    );
+    ensure!(down.stdout.contains(port) && down.stdout.contains("does not answer"), "{down:?}");
+    let (_, account) = shown_account(&ben, "ada")?;
+    let verified = account.get("verified_ms").and_then(Value::as_u64);
+    ensure!(
+        verified.is_some_and(|at| at > since) && account.pointer("/failed/denied") == Some(&json!(false)),
+        "{account}"
+    );
+    Ok(())
+}
+
 /// An account says which member it is, in its own repository, where anybody can read and verify it.
 #[test]
 fn an_account_is_attested_both_ways() -> Result<()> {

@@ -1,4 +1,5 @@
 //! The agent's decisions, without its input and output.
+pub mod attestation;
 pub mod checkpoint;
 mod cipher;
 pub mod content;

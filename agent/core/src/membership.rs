@@ -26,6 +26,7 @@ mod unsigned;
 pub(crate) use acceptance::{Beyond, ends_before};
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
+pub use fold::ATTESTED_MAX;
 pub use fork::Fork;
 pub use set::{
     InsertError, Inserted, Lawful, OPS_MAX, OpSet, PARKED_BYTES_MAX, PARKED_OPS_MAX, evaluate, evaluate_anew,

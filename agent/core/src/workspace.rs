@@ -12,7 +12,7 @@
 //! passes on what they came in with, `late` keeps what somebody who went wrote before they knew, and `enrol` lets further devices of members in; `members` changes who belongs,
 //! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
 //! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
-//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `report` answers people.
+//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `attest` names our accounts, and `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +33,7 @@ use crate::time::Timestamp;
 use crate::vault::Vault;
 
 mod admission;
+mod attest;
 mod birth;
 mod blobs;
 mod checkpoint;

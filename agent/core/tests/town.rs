@@ -706,6 +706,8 @@ fn a_revoked_device_hears_why() {
     assert!(members.members.iter().flat_map(|member| &member.devices).any(|device| !device.active));
 }
 
+#[path = "town/attest.rs"]
+mod attest;
 #[path = "town/checkpoints.rs"]
 mod checkpoints;
 #[path = "town/forks.rs"]

@@ -1,6 +1,9 @@
 //! The record by which an account says which member it is, bound both ways: it stands in the account's repository, and the
 //! member's root key signed the account's DID in it.
 //!
+//! The signature is public and kept: with it the members of every workspace are told, also of those that come later, without
+//! the words.
+//!
 //! Invariant: what is shown as attested was read back from the account's server and verified at the time that is shown. It
 //! authorises nothing.
 //! Spec: docs/sealing.md#attestation.
@@ -11,15 +14,17 @@ use atrium_api::types::{TryFromUnknown, TryIntoUnknown};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use weft_agent_core::attestation;
+use weft_agent_core::id::RootKey;
 use weft_agent_core::identity::LocalIdentity;
-use weft_agent_core::sign::{Context, NO_WORKSPACE, sign, verify};
 use weft_protocol::admission::DidKey;
 
-use super::{Account, AccountError, Fault, Profile, fault};
+use super::{Account, AccountError, Fault, Profile, fault, profile_in};
 use crate::clock;
+use crate::home::{Home, identity};
 
 /// The record's collection.
-const COLLECTION: &str = "dev.weft.identity";
+pub(super) const COLLECTION: &str = "dev.weft.identity";
 
 /// An attestation that was verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +35,14 @@ pub(crate) struct Attested {
     /// Where the record is.
     pub(crate) uri: String,
     pub(crate) verified_ms: u64,
+    /// The root's over the account's DID, as in the record.
+    #[serde(default)]
+    pub(crate) signature: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+pub(super) struct Record {
     #[serde(rename = "$type")]
     kind: String,
     root: String,
@@ -48,9 +56,9 @@ pub(crate) fn root_did(root: &[u8; 32]) -> String {
 }
 
 impl Record {
-    fn new(identity: &LocalIdentity, did: &str) -> Option<Record> {
+    pub(super) fn new(identity: &LocalIdentity, did: &str) -> Option<Record> {
         let root = identity.root.as_ref()?;
-        let signature = sign(root.signing_key(), Context::Attest, &NO_WORKSPACE, &[did.as_bytes()]);
+        let signature = attestation::sign(root, did);
         let now = jiff::Timestamp::from_millisecond(i64::try_from(clock::wall_ms()).ok()?).ok()?;
         Some(Record {
             kind: COLLECTION.to_owned(),
@@ -60,15 +68,28 @@ impl Record {
         })
     }
 
-    /// Whether this root says that it is that DID.
-    fn holds(&self, root: &[u8; 32], did: &str) -> bool {
-        let signature = URL_SAFE_NO_PAD.decode(&self.signature).ok().and_then(|bytes| bytes.try_into().ok());
-        self.kind == COLLECTION
-            && self.root == root_did(root)
-            && signature.is_some_and(|signature: [u8; 64]| {
-                verify(root, Context::Attest, &NO_WORKSPACE, &[did.as_bytes()], &signature).is_ok()
-            })
+    /// Whether it names this root.
+    pub(super) fn names(&self, root: &[u8; 32]) -> bool {
+        self.kind == COLLECTION && self.root == root_did(root)
     }
+
+    /// Whether this root says that it is that DID.
+    pub(super) fn holds(&self, root: &[u8; 32], did: &str) -> bool {
+        let signature = URL_SAFE_NO_PAD.decode(&self.signature);
+        self.names(root) && signature.is_ok_and(|signature| attestation::holds(&RootKey(*root), did, &signature))
+    }
+}
+
+/// What the members of this home's workspaces are to be told: the account that is logged in, if it was attested to the
+/// identity of this home, with its root's signature.
+pub(crate) fn to_say(home: &Home) -> anyhow::Result<Option<(String, Vec<u8>)>> {
+    let Some(profile) = profile_in(&home.account_file())? else { return Ok(None) };
+    let (Some(attested), Some(identity)) = (&profile.attested, identity::load(&home.identity_file())?) else {
+        return Ok(None);
+    };
+    let signature = URL_SAFE_NO_PAD.decode(&attested.signature)?;
+    let holds = attestation::holds(&identity.root_public.sign, &profile.did, &signature);
+    Ok(holds.then_some((profile.did, signature)))
 }
 
 impl Account {
@@ -117,7 +138,8 @@ impl Account {
             return Err(not("the signature does not verify"));
         }
         let uri = uri.chars().filter(|c| !c.is_control()).take(2048).collect();
-        profile.attested = Some(Attested { root: published.root, uri, verified_ms: clock::wall_ms() });
+        profile.attested =
+            Some(Attested { root: published.root, uri, verified_ms: clock::wall_ms(), signature: published.signature });
         self.keep(&profile)?;
         Ok(profile)
     }

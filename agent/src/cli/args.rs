@@ -323,6 +323,11 @@ pub(crate) enum InvitesDo {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MembersDo {
+    /// Ask the accounts that members name whether they are those members. Their servers learn that you look
+    Verify {
+        /// A name, four words, the start of a key, or a device's label; left out: all
+        who: Option<String>,
+    },
     /// Change what somebody may do
     Role {
         /// A name, four words, the start of a key, or a device's label
@@ -522,6 +527,8 @@ mod tests {
             "weft members remove Bob --yes",
             "weft members keep Bob",
             "weft members agree ab12",
+            "weft members verify",
+            "weft members verify Bob --json",
             "weft devices",
             "weft devices revoke phone --keep-certified",
             "weft devices add --qr --expires 5m --yes",

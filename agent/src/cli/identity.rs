@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::args::IdentityDo;
 use super::client::Client;
-use super::status::{number, text};
+use super::status::{list, number, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, words};
 use crate::daemon::wire::{Failure, Hidden, Request};
@@ -108,6 +108,13 @@ fn attest(context: &Context, name: &str) -> Ended {
         term::local(number(attested, "verified_ms")),
         text(attested, "uri")
     ));
+    let told: Vec<&str> = list(&done, "told").iter().filter_map(Value::as_str).collect();
+    if !told.is_empty() {
+        term::note(&format!("Members see it in: {}", told.join(", ")));
+    }
+    for later in list(&done, "later") {
+        term::note(&format!("Members do not see it yet in {}: {}", text(later, "name"), text(later, "why")));
+    }
     Ok(0)
 }
 

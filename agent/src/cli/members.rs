@@ -6,7 +6,7 @@ use super::args::{DevicesDo, MembersDo};
 use super::client::Client;
 use super::status::{list, number, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended, pair, words};
+use super::{Context, Ended, accounts, pair, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// `weft members`.
@@ -23,6 +23,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             }
             return Ok(0);
         }
+        Some(MembersDo::Verify { who }) => return accounts::verify(context, &mut client, dir, who.clone()),
         Some(MembersDo::Role { who, role, recovery_key }) => {
             let recovery_key = words::recovery_key(*recovery_key)?;
             Request::SetRole { dir, who: who.clone(), role: role.clone(), recovery_key }
@@ -59,6 +60,8 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
         return Ok(0);
     }
     term::say(&match action {
+        // Its answer was shown above.
+        Some(MembersDo::Verify { .. }) => return Ok(0),
         Some(MembersDo::Role { role, .. }) => format!("{name} is {role} from now on."),
         Some(MembersDo::Remove { .. }) => format!(
             "{name} is removed and gets nothing that is written from now on. What they have already, they keep."
@@ -80,6 +83,9 @@ fn show(all: &Value, why: bool) {
             term::count(active, "device", "devices"),
             paint(Style::Dim, text(member, "fingerprint")),
         ));
+        for line in accounts::lines(member) {
+            term::say(&format!("    {line}"));
+        }
         for op in list(member, "why").iter().filter(|_| why) {
             term::say(&format!("    {}", because(op)));
         }

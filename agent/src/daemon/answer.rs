@@ -16,7 +16,7 @@ use weft_agent_core::workspace::command::{Command, Reply, Status};
 use super::run::{Daemon, say};
 use super::space::Space;
 use super::wire::{Answer, Failure, Hidden, Request, ResumeAnswer};
-use super::{enrol, export, invites, members, people, report};
+use super::{enrol, export, invites, members, people, report, verify};
 use crate::engine::{Founding, Machine, OsRandom};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
@@ -63,7 +63,10 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Deny { dir, who } => invites::deny(&space(daemon, &dir)?.shared, &who).await,
         Request::Members { dir } => {
             let space = space(daemon, &dir)?;
-            Ok(report::members(&*members::ask(&space.shared).await?))
+            Ok(report::members(&*members::ask(&space.shared).await?, &daemon.seen))
+        }
+        Request::VerifyMembers { dir, who } => {
+            verify::verify(daemon, &space(daemon, &dir)?.shared, who.as_deref()).await
         }
         Request::RemoveMember { dir, who, recovery_key } => {
             members::remove(&space(daemon, &dir)?.shared, &who, recovery_key.as_ref()).await

@@ -173,6 +173,8 @@ mod tests {
             fingerprint: format!("word {byte}"),
             role: Role::Writer,
             me: false,
+            accounts: Vec::new(),
+            accounts_unsound: 0,
             devices: vec![device],
             why: Vec::new(),
         }

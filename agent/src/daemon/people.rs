@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_agent_core::identity::Certifier;
+use weft_agent_core::workspace::command::Command;
 
+use super::answer::PATIENCE;
 use super::enrol;
 use super::run::Daemon;
 use super::wire::{Failure, Hidden};
-use crate::account::{AccountError, root_did};
+use crate::account::verify::Said;
+use crate::account::{AccountError, root_did, to_say};
 use crate::home::identity;
 use crate::keychain::Place;
 use crate::link::access::Identity;
@@ -88,8 +91,30 @@ pub(super) async fn attest(daemon: &Arc<Daemon>, name: &str, words: Option<&Hidd
     })?;
     let (member, _) = enrol::with_root(member, words)?;
     let profile = daemon.access.account.attest(&member).await?;
+    if let Some(attested) = &profile.attested {
+        let said = Ok(Said::Yes { handle: Some(profile.handle.clone()) });
+        if let Err(error) = daemon.seen.note(&attested.root, &profile.did, attested.verified_ms, said) {
+            tracing::warn!(%error, "what the account said cannot be kept");
+        }
+    }
+    let (told, later) = tell_members(daemon).await?;
     let attested = profile.attested.map(|it| json!({"root": it.root, "uri": it.uri, "verified_ms": it.verified_ms}));
-    Ok(json!({"did": profile.did, "handle": profile.handle, "attested": attested}))
+    Ok(json!({"did": profile.did, "handle": profile.handle, "attested": attested, "told": told, "later": later}))
+}
+
+/// Says in every workspace which account is ours: names of those where it is said, and of the others with the reason.
+async fn tell_members(daemon: &Arc<Daemon>) -> Result<(Vec<String>, Vec<Value>), Failure> {
+    let (mut told, mut later) = (Vec::new(), Vec::new());
+    let Some((did, proof)) = to_say(&daemon.home)? else { return Ok((told, later)) };
+    for space in daemon.spaces() {
+        let command = Command::Attest { did: did.clone(), proof: proof.clone() };
+        // Those that cannot be told now are told when they start next, or are joined.
+        match space.shared.ask(command, PATIENCE).await {
+            Ok(_) => told.push(space.shared.name()),
+            Err(failure) => later.push(json!({"name": space.shared.name(), "why": failure.message})),
+        }
+    }
+    Ok((told, later))
 }
 
 fn address(url: &str) -> Result<Address, Failure> {

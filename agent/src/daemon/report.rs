@@ -14,7 +14,7 @@ use weft_agent_core::workspace::command::{
 use weft_agent_core::workspace::input::LinkKind;
 
 use super::space::Shared;
-use crate::account::root_did;
+use crate::account::{SeenAccounts, root_did};
 
 /// One workspace; `status` is absent while it cannot answer. `reminders` are of the agent as a whole.
 pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[String]) -> Value {
@@ -196,8 +196,19 @@ fn knocking(knocking: &Knocking) -> Value {
     }
 }
 
+/// An account that a member names, and what it said when it was last asked.
+pub(crate) fn account(seen: &SeenAccounts, root: &str, did: &str) -> Value {
+    let seen = seen.of(root, did);
+    let failed = seen.as_ref().and_then(|seen| seen.failed.as_ref());
+    json!({
+        "did": did, "handle": seen.as_ref().and_then(|seen| seen.handle.as_ref()),
+        "verified_ms": seen.as_ref().and_then(|seen| seen.verified_ms),
+        "failed": failed.map(|failed| json!({"at_ms": failed.at_ms, "denied": failed.denied, "why": failed.why})),
+    })
+}
+
 /// Who belongs, and why.
-pub(crate) fn members(members: &Members) -> Value {
+pub(crate) fn members(members: &Members, seen: &SeenAccounts) -> Value {
     let because = |because: &Because| json!({"id": because.id.to_string(), "what": because.what, "by": because.by, "wall_ms": because.wall_ms});
     let device = |device: &DeviceDetail| {
         json!({
@@ -213,6 +224,8 @@ pub(crate) fn members(members: &Members) -> Value {
             json!({
                 "root": member.root.to_string(), "name": member.name, "fingerprint": member.fingerprint,
                 "role": role(member.role), "me": member.me,
+                "accounts": member.accounts.iter().map(|did| account(seen, &root_did(&member.root.0), did)).collect::<Vec<_>>(),
+                "accounts_unsound": member.accounts_unsound,
                 "devices": member.devices.iter().map(device).collect::<Vec<_>>(),
                 "why": member.why.iter().map(because).collect::<Vec<_>>(),
             })

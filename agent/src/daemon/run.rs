@@ -20,7 +20,7 @@ use weft_agent_core::workspace::command::Command;
 use super::answer;
 use super::space::{Space, Start};
 use super::wire::{Answer, LINE_BYTES_MAX, Request};
-use crate::account::Account;
+use crate::account::{Account, SeenAccounts};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::Machine;
@@ -51,8 +51,10 @@ pub(crate) struct Daemon {
     pub(crate) registry: Arc<Mutex<Registry>>,
     spaces: Mutex<BTreeMap<WorkspaceId, Arc<Space>>>,
     env: Mutex<Option<Arc<LinkEnv>>>,
-    ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     pub(crate) access: Arc<Access>,
+    /// What members' accounts said.
+    pub(crate) seen: SeenAccounts,
     lan: Mutex<Lan>,
     pub(crate) stop: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -109,6 +111,7 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
         env: Mutex::default(),
         ca_file,
         access,
+        seen: SeenAccounts::load(&home.seen_accounts_file())?,
         lan: Mutex::default(),
         stop: CancellationToken::new(),
         runtime: tokio::runtime::Handle::current(),

@@ -28,7 +28,7 @@ use crate::host::watermark::WatermarkFile;
 use crate::host::{End, Host, ended_by};
 use crate::link::{Health, LinkEnv, Links};
 use crate::store::{Store, StoreError};
-use crate::{clock, engine};
+use crate::{account, clock, engine};
 
 /// First and last wait before a failed workspace is opened again.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
@@ -165,6 +165,15 @@ impl Shared {
             entry.joining = false;
             entry.name = name;
         });
+        self.say_account();
+    }
+    /// Tells the members which account is ours, if our root signed that; the machine makes no op of what is said already.
+    fn say_account(&self) {
+        match account::to_say(&self.home) {
+            Ok(Some((did, proof))) => self.tell(Command::Attest { did, proof }),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "members cannot be told which account is yours"),
+        }
     }
     pub(super) fn enrolled(&self, cert: &DeviceCert, name: &str) {
         // Told again at the next start if it could not be kept.

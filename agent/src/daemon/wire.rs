@@ -113,6 +113,11 @@ pub(crate) enum Request {
     Members {
         dir: PathBuf,
     },
+    /// Ask the accounts that members name.
+    VerifyMembers {
+        dir: PathBuf,
+        who: Option<String>,
+    },
     RemoveMember {
         dir: PathBuf,
         who: String,

@@ -32,6 +32,8 @@ const FETCH_MAX: Duration = Duration::from_secs(3);
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 /// Fetches at once; each is bounded by [`FETCH_MAX`], so others wait a moment or give up.
 const FETCHES_MAX: usize = 64;
+/// What a relay calls itself.
+const RELAY: &str = concat!("weft-relay/", env!("CARGO_PKG_VERSION"));
 /// Addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 4;
 
@@ -112,6 +114,8 @@ pub(crate) struct Fetcher {
     pub(crate) reachable: fn(IpAddr) -> bool,
     pub(crate) tls: OnceLock<Arc<ClientConfig>>,
     pub(crate) places: Semaphore,
+    /// What it calls itself.
+    pub(crate) user_agent: &'static str,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -119,7 +123,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Fetcher {
     pub(crate) fn new(ca: Option<PathBuf>, lookup: Arc<dyn Lookup>, reachable: fn(IpAddr) -> bool) -> Self {
-        Self { ca, lookup, reachable, tls: OnceLock::new(), places: Semaphore::new(FETCHES_MAX) }
+        Self { ca, lookup, reachable, tls: OnceLock::new(), places: Semaphore::new(FETCHES_MAX), user_agent: RELAY }
     }
 
     /// The bytes at a target.
@@ -141,6 +145,20 @@ impl Fetcher {
     }
 
     async fn fetch(&self, target: &Target) -> anyhow::Result<Option<Bytes>> {
+        match self.exchange(target, |status| status == StatusCode::OK).await? {
+            (StatusCode::OK, body) => Ok(Some(body)),
+            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Ok(None),
+            // Redirects are not followed: their target was not checked.
+            (other, _) => anyhow::bail!("the answer is {other}"),
+        }
+    }
+
+    /// Asks without a limit in time; an answer whose body is not `wanted` has none here.
+    pub(crate) async fn exchange(
+        &self,
+        target: &Target,
+        wanted: fn(StatusCode) -> bool,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let _place = self.places.acquire().await?;
         let stream = self.connect(target).await?;
         let (mut sender, connection) =
@@ -155,17 +173,15 @@ impl Fetcher {
             .uri(&target.path)
             .header(header::HOST, authority)
             .header(header::ACCEPT, "application/did+ld+json, application/did+json, application/json")
-            .header(header::USER_AGENT, concat!("weft-relay/", env!("CARGO_PKG_VERSION")))
+            .header(header::USER_AGENT, self.user_agent)
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
-            // Redirects are not followed: their target was not checked.
-            other => anyhow::bail!("the answer is {other}"),
+        let status = response.status();
+        if !wanted(status) {
+            return Ok((status, Bytes::new()));
         }
         match Limited::new(response.into_body(), DOCUMENT_BYTES_MAX).collect().await {
-            Ok(body) => Ok(Some(body.to_bytes())),
+            Ok(body) => Ok((status, body.to_bytes())),
             Err(error) => anyhow::bail!("the document broke off or is too large: {error}"),
         }
     }

@@ -143,6 +143,11 @@ impl AtNetwork {
     pub fn revoke(&mut self, did: &str) -> Result<()> {
         self.ask(&format!("revoke {did}")).map(drop)
     }
+
+    /// Ends the PDS; the PLC directory goes on.
+    pub fn stop_pds(&mut self) -> Result<()> {
+        self.ask("stop-pds").map(drop)
+    }
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {

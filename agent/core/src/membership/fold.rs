@@ -14,8 +14,8 @@ use crate::id::{DeviceId, EpochId, OpId, RootKey};
 use crate::identity::{Certifier, DeviceCert};
 use crate::op::{ChainPoint, Cut, OpBody, Policy};
 
-/// Most identities of one member; those that sort last are left out.
-pub(super) const ATTESTED_MAX: usize = 8;
+/// Most identities of one member that count; those that sort last are left out.
+pub const ATTESTED_MAX: usize = 8;
 
 /// Proofs of one identity, by place.
 type Proofs<'a> = Vec<(At, &'a [u8])>;

@@ -101,6 +101,14 @@ pub enum Command {
     },
     /// The person has confirmed their words: from now on they are asked for. Answered by [`Reply::Done`].
     ForgetRoot,
+    /// Say to the members that we are this DID, by the root's signature over it; nothing if that is said already. Answered
+    /// by [`Reply::Done`].
+    Attest {
+        /// The account.
+        did: String,
+        /// [`crate::attestation::sign`] of it.
+        proof: Vec<u8>,
+    },
     /// Take in an envelope that somebody kept, as if a peer had sent it. Answered by [`Reply::Done`].
     TakeIn(Bytes),
     /// Do this with the workspace's recovery key. Answered as [`Command::RemoveMember`].
@@ -309,6 +317,10 @@ pub struct MemberDetail {
     pub role: Role,
     /// Whether it is us.
     pub me: bool,
+    /// Accounts elsewhere that its root signed, as DIDs; whether the accounts say so too is not known here.
+    pub accounts: Vec<String>,
+    /// How many others its ops name, which its root did not sign or which are no DIDs: nobody is shown those.
+    pub accounts_unsound: usize,
     /// Its devices, those that are gone too.
     pub devices: Vec<DeviceDetail>,
     /// The ops that made it so.

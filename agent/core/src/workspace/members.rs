@@ -7,6 +7,7 @@
 use super::Workspace;
 use super::admission::role_name;
 use super::command::{Because, DeviceDetail, MemberDetail, Members, ProposalDetail, Reply};
+use crate::attestation;
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{RecoveryKey, fingerprint};
@@ -218,12 +219,15 @@ impl Workspace {
             let mut why: Vec<Because> = why.iter().filter_map(|id| self.because(id)).collect();
             why.sort_by_key(|because| because.wall_ms);
             let devices = state.devices.iter().filter(|(_, device)| device.root == *root);
+            let (accounts, accounts_unsound) = attestation::sound(root, &member.attested);
             MemberDetail {
                 root: *root,
                 name: member.name.clone(),
                 fingerprint: fingerprint(root),
                 role: member.role,
                 me: *root == self.identity.root_public.sign,
+                accounts,
+                accounts_unsound,
                 devices: devices
                     .map(|(id, device)| DeviceDetail {
                         id: *id,

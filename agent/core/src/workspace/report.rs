@@ -78,6 +78,7 @@ impl Workspace {
                 self.forget_root();
                 Reply::Done
             }
+            Command::Attest { did, proof } => self.attest(now, did, &proof, tx),
             Command::TakeIn(envelope) => {
                 if self.is_active() {
                     self.receive(now, envelope, tx);
