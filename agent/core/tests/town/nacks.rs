@@ -155,7 +155,7 @@ fn an_op_that_came_with_a_key_alone_is_said() {
     let state = evaluate(&before);
     let (op, new) = ops::epoch(&author, &state, &[&old[0]], &mut rng).unwrap();
     let packet = KeyPacket::make(&new, &recipients(&state), &op, &mut rng).unwrap().to_bytes();
-    let payload = said(&town, &cid, &sealing, &set, packet.into(), &mut rng);
+    let payload = said(&town, &cid, &sealing, &set, packet, &mut rng);
     town.frame(b, ServerFrame::Deliver { room: sealing.room().id, from: peer_id(c), payload });
     town.run(5_000);
     let knows = |town: &Town| [a, b, c].map(|host| town.op_set(host).contains(&op.id()));
