@@ -297,6 +297,7 @@ impl Profile {
                 malice: count(2, 8),
                 poison: true,
                 checkpoint_every: count(3, 6) as u64,
+                latency_us: (5_000, 300_000),
                 ..base
             },
             "former" => Profile {

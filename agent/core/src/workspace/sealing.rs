@@ -103,6 +103,8 @@ impl Workspace {
             self.mint_soon(now);
             return;
         };
+        // What is sealed names them.
+        self.say_aside(tx);
         let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
         if heads.len() > OP_HEADS_MAX {
             // An envelope names at most so many heads: one op on top of all of them makes them one.

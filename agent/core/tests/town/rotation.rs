@@ -264,3 +264,41 @@ fn keys_for_nobody_frighten_only_those_who_are_alone() {
         assert_eq!(town.problems(a).contains("either it was removed, or they were"), alone, "{}", town.problems(a));
     }
 }
+
+/// Whoever was removed hands one member a key that it says to nobody else: what that member writes right after names an op that
+/// the others do not know, and still reaches them.
+#[test]
+fn an_op_that_one_alone_was_told_holds_nothing_up() {
+    use weft_agent_core::envelope::{DirectKind, seal_direct};
+    use weft_agent_core::epoch::Epoch;
+    use weft_agent_core::key_packet::KeyPacket;
+    use weft_agent_core::op::{OpSigner, ops};
+
+    let (mut town, hosts) = Town::team(3);
+    let [a, b, c] = hosts[..] else { panic!("three") };
+    let before = town.op_set(c);
+    let workspace = town.hosts[c].machine.id();
+    let row = weft_agent_core::store::Read::scan(&town.hosts[c].store, Table::Epochs, &[], None, 1)[0].1.clone();
+    let held = Epoch::from_bytes(&workspace, &row).unwrap();
+    assert_eq!(town.command(a, Command::RemoveMember(town.root(c))), Reply::Done);
+    town.run(10_000);
+    let (thief, one) = (identity(c as u8 + 2), identity(a as u8 + 2));
+    let mut rng = ChaCha20Rng::from_seed([44; 32]);
+    let signer = OpSigner::Device(&thief.device);
+    let author = ops::Author { workspace, parents: before.heads(), signer, wall_ms: 1 };
+    let state = weft_agent_core::membership::evaluate(&before);
+    let (op, epoch) = ops::epoch(&author, &state, &[&held], &mut rng).unwrap();
+    let to = [(one.device.public().kem, Role::Writer)];
+    let packet = KeyPacket::make(&epoch, &to, &op, &mut rng).unwrap().to_bytes();
+    let slot = seal_direct(&workspace, DirectKind::Slot, &one.device.public().kem, &packet, &mut rng).unwrap();
+    let (room, payload) = (held.room().id, slot.into_bytes());
+    town.frame(a, ServerFrame::Deliver { room, from: peer_id(c), payload });
+    town.run(100);
+    assert!(town.op_set(a).contains(&op.id()), "it was taken in");
+    town.write(a, "after.md", "written right after\n");
+    town.run(20_000);
+    assert_eq!(town.text(b, "after.md"), "written right after\n", "{:#?}", town.status(b));
+    for host in [a, b] {
+        assert!(town.status(host).settled, "{:#?}", town.status(host));
+    }
+}

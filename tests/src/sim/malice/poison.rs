@@ -90,7 +90,7 @@ impl Malice {
     #[must_use]
     pub fn poison(&self, read: &dyn Read, dice: &mut Dice) -> Option<Poison> {
         let lie = *dice.weighted(&[
-            (8, Forgery::Text),
+            (14, Forgery::Text),
             (3, Forgery::Emptied),
             (3, Forgery::Moved),
             (2, Forgery::Missing),
