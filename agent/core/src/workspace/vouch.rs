@@ -9,7 +9,7 @@
 //! - What came with a key or in a notice its author usually says in an envelope as well; whoever never does, because it
 //!   lies or was put back to a backup, has it said by us after a while, and before anything else that we seal meanwhile.
 //!
-//! Spec: docs/sync.md#joining and docs/sync.md#keys.
+//! Spec: docs/sync.md#joining and docs/sync.md#epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

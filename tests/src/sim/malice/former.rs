@@ -83,10 +83,8 @@ impl Former {
             Class::Ephemeral => {
                 let head = open_head(&workspace, &self.malice.keyring, payload).ok()?;
                 let body = self.malice.body_of(&head, payload)?;
-                match Message::from_body(head.header.kind.to_byte(), &body)?.ok()? {
-                    Message::KeyPacket(packet) => Some(packet),
-                    _ => None,
-                }
+                let message = Message::from_body(head.header.kind.to_byte(), &body)?.ok()?;
+                if let Message::KeyPacket(packet) = message { Some(packet) } else { None }
             }
             Class::Direct => match open_direct(&workspace, self.malice.identity.device.kem_secret(), payload).ok()? {
                 (DirectKind::Slot, packet) => Some(packet.into()),

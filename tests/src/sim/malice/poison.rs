@@ -9,7 +9,7 @@ use automerge::transaction::Transactable;
 use automerge::{ActorId, Automerge, LoadOptions, ROOT, ReadDoc, SaveOptions, TextEncoding};
 use bytes::Bytes;
 use weft_agent_core::checkpoint::{Checkpoint, Data, Pack, Record};
-use weft_agent_core::content::{Content, DocumentName, Item, Manifest, VersionBytes};
+use weft_agent_core::content::{Content, DocumentName, Item, Manifest, PieceRef, VersionBytes};
 use weft_agent_core::envelope::Kind;
 use weft_agent_core::files::actor_prefix;
 use weft_agent_core::frontier::{Frontier, Tip};
@@ -59,18 +59,6 @@ pub enum Forgery {
     Swapped,
 }
 
-/// All of them.
-pub const FORGERIES: [Forgery; 8] = [
-    Forgery::Text,
-    Forgery::Emptied,
-    Forgery::Moved,
-    Forgery::Missing,
-    Forgery::Far,
-    Forgery::Short,
-    Forgery::Damaged,
-    Forgery::Swapped,
-];
-
 fn load(bytes: &[u8]) -> Option<Automerge> {
     let options = LoadOptions::new().text_encoding(TextEncoding::UnicodeCodePoint);
     Automerge::load_with_options(bytes, options).ok()
@@ -118,7 +106,9 @@ impl Malice {
         if lie == Forgery::Missing {
             records.retain(|_| dice.chance(600));
         }
-        let (refs, pieces) = self.pieces(records, dice)?;
+        let pieces = self.pieces(records, dice)?;
+        let refs: Vec<PieceRef> = pieces.iter().map(|(piece, _)| piece.clone()).collect();
+        let pieces = pieces.into_iter().map(|(piece, sealed)| (piece.id, sealed)).collect();
         let manifest = Manifest { len: refs.iter().map(|piece| u64::from(piece.len)).sum(), depth: 0, pieces: refs };
         let checkpoint = Checkpoint { frontier: self.covered(lie, dice), manifest };
         let envelope = self.sealed(Kind::Checkpoint, self.next(), self.heads(), &to_bytes(&checkpoint), dice)?;
@@ -210,11 +200,8 @@ impl Malice {
         frontier
     }
 
-    fn pieces(
-        &self,
-        records: Vec<Record>,
-        dice: &mut Dice,
-    ) -> Option<(Vec<weft_agent_core::content::PieceRef>, Vec<(PieceId, Bytes)>)> {
+    /// Packs the records into sealed pieces.
+    fn pieces(&self, records: Vec<Record>, dice: &mut Dice) -> Option<Vec<(PieceRef, Bytes)>> {
         let (mut packs, mut bytes) = (vec![Pack::default()], 0);
         for record in records {
             let len = to_bytes(&record).len();
@@ -225,13 +212,12 @@ impl Malice {
             bytes += len;
             packs.last_mut()?.records.push(record);
         }
-        let (mut refs, mut pieces) = (Vec::new(), Vec::new());
+        let mut pieces = Vec::new();
         for pack in packs.iter().filter(|pack| !pack.records.is_empty()) {
             let (piece, sealed) = seal_piece(&to_bytes(pack), dice.rng())?;
-            pieces.push((piece.id, sealed.into_bytes()));
-            refs.push(piece);
+            pieces.push((piece, sealed.into_bytes()));
         }
-        (!refs.is_empty()).then_some((refs, pieces))
+        (!pieces.is_empty()).then_some(pieces)
     }
 }
 

@@ -85,14 +85,12 @@ impl<M: Machine> World<M> {
 
     /// Something comes to the host of who was removed.
     pub(super) fn former_hears(&mut self, index: usize, input: Input) {
-        match input {
-            Input::LinkUp(up) => self.enter_all(index, &up),
-            Input::Frame { frame: ServerFrame::Deliver { payload, .. }, .. } => {
-                if let Some(seat) = &mut self.former {
-                    seat.former.hears(&payload);
-                }
-            }
-            _ => {}
+        if let Input::LinkUp(up) = &input {
+            self.enter_all(index, up);
+        } else if let (Input::Frame { frame: ServerFrame::Deliver { payload, .. }, .. }, Some(seat)) =
+            (&input, &mut self.former)
+        {
+            seat.former.hears(payload);
         }
     }
 
