@@ -159,6 +159,11 @@ impl Workspace {
         }
     }
 
+    /// Whether an op came beside the chains and is in none yet.
+    pub(super) fn is_aside(&self, op: &OpId) -> bool {
+        self.vouch.aside.contains(op)
+    }
+
     /// Puts what came beside the chains into our own, before an envelope of ours names it: who does not know an op that an
     /// envelope names waits for it, and it would wait behind that envelope for ever.
     pub(super) fn say_aside(&mut self, tx: &Tx<'_>) {
