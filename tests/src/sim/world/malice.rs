@@ -73,6 +73,8 @@ impl<M: Machine> World<M> {
     pub(super) fn end_malice(&mut self) {
         if self.case.profile.malice > 0 {
             self.silence(self.case.profile.liar());
+            // Whoever it invited knocks in vain.
+            self.links_may_be_void();
         }
     }
 
