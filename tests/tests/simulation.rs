@@ -4,6 +4,7 @@ use weft_agent_core::workspace::Workspace;
 use weft_tests::sim::plan::Case;
 use weft_tests::sim::run::run;
 use weft_tests::sim::sabotage::{NAMES, Sabotage};
+use weft_tests::sim::world::FAULTS;
 
 fn seeds() -> u64 {
     std::env::var("WEFT_SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(200)
@@ -67,6 +68,39 @@ fn worlds_with_checkpoints_keep_every_promise() {
     nothing_breaks(&broken(0..seeds() / 4, Some("checkpoints")));
 }
 
+/// A member who offers newcomers, and whoever was away for long, checkpoints that lie is found out: nothing forged stays, nothing
+/// of anybody's own goes, and whoever was shown a forged text is told whose it was. Some are shown one.
+#[test]
+fn worlds_with_poisoned_checkpoints_keep_every_promise() {
+    nothing_breaks(&broken(0..seeds() / 5, Some("poison")));
+    let deceived = |seed| {
+        let case = Case::draw(seed, Some("poison")).unwrap();
+        run::<Workspace>(&case, Sabotage::default(), false).unwrap().deceived
+    };
+    assert!((0..seeds().max(100)).any(|seed| deceived(seed) > 0), "nobody is ever shown a forged text");
+}
+
+/// Somebody who was removed, and goes on with all the keys they had in the old rooms and the lobby, learns nothing that was
+/// written by anybody who knew, keeps nobody from settling, and gets nobody else blamed.
+#[test]
+fn worlds_with_a_former_member_keep_every_promise() {
+    nothing_breaks(&broken(0..seeds() / 4, Some("former")));
+}
+
+/// The relays of a few worlds lie in every way there is.
+#[test]
+fn relays_lie_in_every_way() {
+    let mut lied = [0; FAULTS.len()];
+    for seed in 0..10 {
+        let case = Case::draw(seed, Some("liars")).unwrap();
+        let figures = run::<Workspace>(&case, Sabotage::default(), false).unwrap();
+        lied.iter_mut().zip(figures.lied).for_each(|(sum, count)| *sum += count);
+    }
+    for (fault, count) in FAULTS.iter().zip(lied) {
+        assert!(count > 0, "no relay lied so: {fault:?}");
+    }
+}
+
 /// Seeds that once failed.
 #[test]
 fn what_once_broke_holds() {
@@ -76,10 +110,12 @@ fn what_once_broke_holds() {
     ];
     let removals = [68, 528, 568, 583, 773, 2087, 3177, 3458];
     let checkpoints = [451, 1193];
-    let hostile = [16, 17, 22, 50, 57, 119];
+    let hostile = [16, 17, 22, 50, 57, 119, 200, 340];
+    let former = [3, 4, 7, 8];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();
     all.extend(removals.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("removals"))));
     all.extend(hostile.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("hostile"))));
+    all.extend(former.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("former"))));
     all.extend(checkpoints.into_iter().flat_map(|seed| broken(seed..seed + 1, Some("checkpoints"))));
     nothing_breaks(&all);
 }

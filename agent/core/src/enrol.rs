@@ -13,7 +13,7 @@ mod request;
 pub use answer::{EnrolError, EnrolOpener, Enrolled, Refusal, make_enrol_answer, make_refusal, open_refusal};
 pub use pass::{PASS_BYTES_MAX, PASS_SCHEME, Pass, PassError, Way};
 pub(crate) use pass::{PASS_OPS_MAX, PASS_URLS_MAX};
-pub use request::{EnrolRequest, open_request, seal_request};
+pub use request::{EnrolRequest, open_request, parse_request, seal_request};
 
 use crate::epoch::{Epoch, RoomKey};
 use crate::hash;

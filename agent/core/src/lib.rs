@@ -7,6 +7,7 @@ pub mod disk;
 pub mod enrol;
 pub mod envelope;
 pub mod epoch;
+pub mod export;
 pub mod files;
 pub mod frontier;
 pub mod hash;

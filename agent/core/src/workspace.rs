@@ -180,6 +180,7 @@ impl Workspace {
             Weakness::NoBase => self.files.ignore_base(),
             Weakness::NoNack => self.nacks_sent = false,
             Weakness::NoProof => self.checkpoints.prove_nothing(),
+            Weakness::NoExclusion => self.packets.exclude_nobody(),
         }
     }
 

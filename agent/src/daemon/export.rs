@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
-use weft_agent_core::epoch::Epoch;
+use weft_agent_core::export::{Beginning, CHUNK_BYTES, FORMAT, Kind};
 use weft_agent_core::hash;
-use weft_agent_core::membership::{OpSet, evaluate};
-use weft_agent_core::op::{Genesis, SignedOp};
+use weft_agent_core::membership::evaluate;
 use weft_agent_core::store::{Read as _, Table, Write as Row, rows};
 use weft_agent_core::workspace::command::{Command, Reply, RequestId};
 use weft_agent_core::workspace::input::{Input, Token};
@@ -28,7 +27,7 @@ use super::wire::{Failure, Hidden};
 use crate::engine::{self, Machine};
 use crate::export::age::Sealing;
 use crate::export::unpack::{Source, open_whole, write_back};
-use crate::export::{CHUNK_BYTES, FORMAT, FileHead, Header, Kind, read_record, write_record};
+use crate::export::{FileHead, Header, read_record, write_record};
 use crate::folder::at;
 use crate::folder::ignore::Rules;
 use crate::folder::look::is_absence;
@@ -150,38 +149,20 @@ fn write_files(out: &mut dyn Write, folder: &Path) -> anyhow::Result<u64> {
     Ok(files)
 }
 
-/// What stands at the beginning of an export.
-struct Beginning {
-    header: Header,
-    set: OpSet,
-    epochs: Vec<Epoch>,
-    /// The first record behind it.
-    next: (Kind, Vec<u8>),
-}
-
-fn read_beginning(from: &mut Source) -> anyhow::Result<Beginning> {
-    let damaged = |what: &str| anyhow::anyhow!("the export is damaged: {what}");
+/// What stands at the beginning of an export, and the first record behind it.
+fn read_beginning(from: &mut Source) -> anyhow::Result<(Header, Beginning, (Kind, Vec<u8>))> {
     let (kind, bytes) = read_record(from)?;
-    let header: Header = serde_json::from_slice(&bytes).map_err(|_| damaged("no header"))?;
+    let header: Header =
+        serde_json::from_slice(&bytes).map_err(|_| anyhow::anyhow!("the export is damaged: no header"))?;
     if kind != Kind::Header || header.format != FORMAT {
         anyhow::bail!("the export is of another version of weft");
     }
     let (kind, bytes) = read_record(from)?;
-    let genesis = Genesis::parse(&bytes).ok().filter(|_| kind == Kind::Genesis).ok_or_else(|| damaged("no genesis"))?;
-    let workspace = genesis.workspace();
-    let (mut set, mut epochs) = (OpSet::new(genesis), Vec::new());
+    let mut beginning = Beginning::new(kind, &bytes)?;
     loop {
         let (kind, bytes) = read_record(from)?;
-        match kind {
-            Kind::Op => {
-                let op = SignedOp::parse(&workspace, &bytes).map_err(|_| damaged("an operation"))?;
-                set.insert(op).map_err(|_| damaged("an operation"))?;
-            }
-            Kind::Epoch => epochs.push(Epoch::from_bytes(&workspace, &bytes).map_err(|_| damaged("a key"))?),
-            Kind::Piece | Kind::Envelope | Kind::File | Kind::End => {
-                return Ok(Beginning { header, set, epochs, next: (kind, bytes) });
-            }
-            Kind::Header | Kind::Genesis | Kind::Chunk => return Err(damaged("its order")),
+        if !beginning.push(kind, &bytes)? {
+            return Ok((header, beginning, (kind, bytes)));
         }
     }
 }
@@ -251,13 +232,13 @@ pub(super) async fn import(
     let _making = daemon.making.lock().await;
     enrol::not_while_pairing(daemon)?;
     let root = enrol::root_of(&words)?;
-    let (mut from, beginning) = blocking(move || {
+    let (mut from, (header, beginning, mut next)) = blocking(move || {
         let mut from = open_whole(&file, passphrase.expose())?;
         let beginning = read_beginning(&mut from)?;
         Ok((from, beginning))
     })
     .await?;
-    let Beginning { header, mut set, epochs, mut next } = beginning;
+    let Beginning { mut set, epochs } = beginning;
     let id = set.workspace();
     if !evaluate(&set).members.contains_key(&root.public().sign) {
         return Err(Failure::usage("whoever has these words was no member of this workspace when the export was made"));

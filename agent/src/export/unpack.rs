@@ -12,7 +12,9 @@ use std::path::Path;
 use weft_agent_core::disk::RelPath;
 
 use super::age::Opening;
-use super::{FORMAT, FileHead, Header, Kind, read_record};
+use weft_agent_core::export::{FORMAT, Kind};
+
+use super::{FileHead, Header, read_record};
 use crate::folder::{at, ignore, marker};
 
 /// An export that is being read.

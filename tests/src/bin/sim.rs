@@ -65,6 +65,8 @@ struct Total {
     lost_batches: u64,
     overflows: u64,
     settle_ms_max: u64,
+    deceived: u64,
+    lied: u64,
     failed: Vec<(u64, Violation)>,
 }
 
@@ -77,6 +79,8 @@ impl Total {
                 self.markers += figures.markers as u64;
                 self.lost_batches += figures.lost_batches;
                 self.overflows += figures.overflows;
+                self.deceived += figures.deceived as u64;
+                self.lied += figures.lied.iter().sum::<u64>();
                 self.settle_ms_max = self.settle_ms_max.max(figures.settle_ms);
             }
             Err(violation) => self.failed.push((seed, violation)),
@@ -171,13 +175,15 @@ fn print_total(total: &Total, seconds: f64) -> std::io::Result<()> {
     writeln!(
         out,
         "{} seeds in {seconds:.1} s ({:.1} ms a seed): {} steps, {} markers, {} batches lost to crashes, {} queues \
-         overflowed, settled after at most {} ms, {} failed",
+         overflowed, {} lies of relays, {} people deceived for a while, settled after at most {} ms, {} failed",
         total.runs,
         seconds * 1000.0 / runs as f64,
         total.steps,
         total.markers,
         total.lost_batches,
         total.overflows,
+        total.lied,
+        total.deceived,
         total.settle_ms_max,
         total.failed.len(),
     )?;

@@ -122,6 +122,8 @@ pub struct Host<M> {
     pub unproven: Option<Watermark>,
     /// Files that an editor has emptied and not written yet.
     pub saving: u32,
+    /// Whether its folder ever showed what a liar forged.
+    pub was_shown_forged: bool,
     /// The last status it gave.
     pub status: Option<Box<Status>>,
 }
@@ -159,6 +161,7 @@ impl<M> Host<M> {
             backup: None,
             unproven: None,
             saving: 0,
+            was_shown_forged: false,
             status: None,
         }
     }

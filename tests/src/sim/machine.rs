@@ -13,7 +13,7 @@ use weft_agent_core::workspace::input::Input;
 use weft_agent_core::workspace::output::Output;
 
 use super::dice::Dice;
-use super::malice::Lie;
+use super::malice::Malice;
 
 /// What every start of a machine needs.
 #[derive(Debug, Clone)]
@@ -58,8 +58,8 @@ pub trait Machine: Sized {
     /// # Errors
     /// The store or the identity cannot be read.
     fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String>;
-    /// What a member who lies says next: rooms and sealed bytes.
-    fn lie(identity: &[u8], read: &dyn Read, now: Timestamp, dice: &mut Dice) -> Vec<Lie>;
+    /// The means of a member who lies; `None` before they are in.
+    fn malice(identity: &[u8], read: &dyn Read) -> Option<Malice>;
     /// Switches a defence off.
     fn weaken(&mut self, weakness: Weakness);
     /// Makes and takes checkpoints after so many envelopes.

@@ -3,6 +3,11 @@
 //! Invariant: everything here is signed and sealed by the liar alone; nobody else's key is used. Why: what others can say
 //! without a key is the lying relay's part. Spec: docs/simulation.md#hostile.
 
+pub mod former;
+pub mod poison;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 use weft_agent_core::content::{Content, Item};
 use weft_agent_core::envelope::{Draft, Kind, OpenHead, open_head, seal};
@@ -13,7 +18,7 @@ use weft_agent_core::id::{ChainId, ChangeHash, Link, OpId, RootKey};
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::key_packet::KeyPacket;
 use weft_agent_core::keyring::{Keyring, Sealing};
-use weft_agent_core::membership::{OpSet, Role, evaluate};
+use weft_agent_core::membership::{Membership, OpSet, Role, evaluate};
 use weft_agent_core::message::{Message, Statement};
 use weft_agent_core::op::{Cut, Genesis, OpBody, SignedOp, ops};
 use weft_agent_core::store::{Read, Table};
@@ -30,6 +35,7 @@ const ROWS_MAX: usize = 4096;
 pub struct Malice {
     identity: LocalIdentity,
     set: OpSet,
+    state: Arc<Membership>,
     keyring: Keyring,
     epoch: Epoch,
     /// What it sealed itself, in order, with the bytes.
@@ -63,7 +69,7 @@ impl Malice {
         let device = identity.device.id();
         let heads = rows(Table::Envelopes).filter_map(|row| Some((open_head(&workspace, &keyring, &row).ok()?, row)));
         let (own, others) = heads.partition(|(head, _): &(OpenHead, Bytes)| head.header.chain.device == device);
-        Some(Self { identity, set, keyring, epoch, own, others })
+        Some(Self { identity, set, state, keyring, epoch, own, others })
     }
 
     /// One lie, or none if it has nothing to lie with yet.
@@ -116,9 +122,12 @@ impl Malice {
     /// The plain body of something held.
     fn some_body(&self, of: &[(OpenHead, Bytes)], dice: &mut Dice) -> Option<(Kind, Vec<u8>)> {
         let (head, bytes) = of.get(dice.index(of.len()))?;
-        let public = evaluate(&self.set).devices.get(&head.header.chain.device)?.public;
-        let body = head.clone().verify(&public).ok()?.open_body(&self.keyring, bytes).ok()?;
-        Some((head.header.kind, body))
+        Some((head.header.kind, self.body_of(head, bytes)?))
+    }
+
+    fn body_of(&self, head: &OpenHead, bytes: &[u8]) -> Option<Vec<u8>> {
+        let public = self.state.devices.get(&head.header.chain.device)?.public;
+        head.clone().verify(&public).ok()?.open_body(&self.keyring, bytes).ok()
     }
 
     /// A second envelope for the last place, or for some place before.
@@ -145,14 +154,14 @@ impl Malice {
     /// Powers that it does not have.
     fn powers(&self, now: Timestamp, dice: &mut Dice) -> Option<Bytes> {
         let by = self.author(now);
-        let state = evaluate(&self.set);
+        let state = &self.state;
         let founder: RootKey = self.set.genesis().root().sign;
         let own: RootKey = self.identity.root_public.sign;
         let parents: Vec<&Epoch> = vec![&self.epoch];
         let op = match dice.below(4) {
             0 => by.sign(OpBody::Role { root: own, role: Role::Owner, cut: Cut::default(), epoch: None }),
-            1 => ops::remove(&by, &state, founder, Cut::default(), &parents, dice.rng())?.0,
-            2 => ops::role(&by, &state, founder, Role::Reader, Cut::default(), &parents, dice.rng())?.0,
+            1 => ops::remove(&by, state, founder, Cut::default(), &parents, dice.rng())?.0,
+            2 => ops::role(&by, state, founder, Role::Reader, Cut::default(), &parents, dice.rng())?.0,
             _ => {
                 let secret = weft_agent_core::invite::InviteSecret::generate(dice.rng());
                 ops::invite(&by, &secret, Role::Owner, now.wall_ms + 1_000_000, 100, false)
@@ -196,11 +205,11 @@ impl Malice {
 
     /// A key for everybody whose slots hold something else, or that leaves people out.
     fn wrong_keys(&self, now: Timestamp, dice: &mut Dice) -> Option<Bytes> {
-        let state = evaluate(&self.set);
+        let state = &self.state;
         let by = self.author(now);
-        let (op, epoch) = ops::epoch(&by, &state, &[&self.epoch], dice.rng())?;
+        let (op, epoch) = ops::epoch(&by, state, &[&self.epoch], dice.rng())?;
         let other = Epoch::generate(&self.set.workspace(), dice.rng());
-        let mut keys = weft_agent_core::key_packet::recipients(&state);
+        let mut keys = weft_agent_core::key_packet::recipients(state);
         let wrapped = if dice.chance(500) { &other } else { &epoch };
         keys.truncate(dice.index(keys.len() + 1));
         let packet = KeyPacket::make(wrapped, &keys, &op, dice.rng())?;
@@ -222,9 +231,9 @@ impl Malice {
     fn slander(&self, now: Timestamp, dice: &mut Dice) -> Option<Bytes> {
         let (one, _) = self.others.get(dice.index(self.others.len()))?;
         let (other, _) = self.others.get(dice.index(self.others.len()))?;
-        let state = evaluate(&self.set);
+        let state = &self.state;
         let headers = [one.signed_header(), other.signed_header()];
-        let (op, _) = ops::fork(&self.author(now), &state, headers, Cut::default(), &[&self.epoch], dice.rng())?;
+        let (op, _) = ops::fork(&self.author(now), state, headers, Cut::default(), &[&self.epoch], dice.rng())?;
         let mut body = Writer::new();
         body.array(1).bytes(op.bytes());
         self.sealed(Kind::Ops, self.next(), self.heads(), &body.into_bytes(), dice)

@@ -15,6 +15,7 @@ use super::host::{Host, Phase};
 use super::machine::Machine;
 use super::witness::{Fate, Violation, hex, markers, member_name};
 use super::world::World;
+use super::world::malice::is_forged;
 
 type Verdict = Result<(), Violation>;
 
@@ -31,7 +32,7 @@ pub fn members<M>(world: &World<M>) -> impl Iterator<Item = (usize, &Host<M>)> {
 /// Whether a host is none of the members that the founder, whom nobody removes, sees: whoever let it in was removed at the
 /// same time.
 pub fn is_void<M>(world: &World<M>, index: usize) -> bool {
-    if world.case.profile.removals == 0 {
+    if world.case.profile.removals == 0 && world.case.profile.former == 0 {
         return false;
     }
     let founder = world.hosts.first().and_then(|host| host.status.as_ref());
@@ -90,6 +91,7 @@ pub fn unsettled<M>(world: &World<M>) -> String {
 pub fn check<M: Machine>(world: &World<M>) -> Verdict {
     healthy(world)?;
     same_folders(world)?;
+    nothing_forged(world)?;
     nothing_lost(world)?;
     documents::same(world)?;
     same_rows(world, "ops", Table::Ops, 32)?;
@@ -110,7 +112,7 @@ fn healthy<M: Machine>(world: &World<M>) -> Verdict {
         let Some(status) = &host.status else {
             return broken("healthy", format!("host {index} gives no status"));
         };
-        if world.case.profile.malice > 0 {
+        if world.case.profile.has_liar() {
             blames_nobody_else(world, index, &status.problems)?;
             continue;
         }
@@ -130,13 +132,34 @@ fn healthy<M: Machine>(world: &World<M>) -> Verdict {
     Ok(())
 }
 
-/// Where a member lies people may be told so, of that one alone.
+/// Where a member lies people may be told so, of that one alone. Where who was removed does, nobody may be able to tell who
+/// it was.
 fn blames_nobody_else<M: Machine>(world: &World<M>, index: usize, problems: &[String]) -> Verdict {
-    let liar = member_name(world.hosts.len() - 1);
-    match problems.iter().find(|problem| !problem.contains(&liar)) {
+    let (profile, all) = (&world.case.profile, 0..world.hosts.len());
+    let liar = member_name(profile.liar());
+    let blames = |problem: &&String| {
+        let honest = all.clone().any(|other| other != profile.liar() && problem.contains(&member_name(other)));
+        !problem.contains(&liar) && (honest || profile.former == 0)
+    };
+    match problems.iter().find(blames) {
         Some(problem) => broken("blame", format!("host {index} is told: {problem}")),
         None => Ok(()),
     }
+}
+
+/// Nothing of a liar's checkpoint is left, and whoever was shown any of it is told whose it was.
+fn nothing_forged<M: Machine>(world: &World<M>) -> Verdict {
+    let liar = member_name(world.case.profile.liar());
+    for (index, host) in members(world).filter(|_| world.case.profile.poison) {
+        if let Some((path, _)) = host.folder.iter().find(|(path, node)| is_forged(path, node)) {
+            return broken("forged", format!("host {index} holds what a liar forged, at {path}"));
+        }
+        let problems = host.status.as_ref().map(|status| status.problems.as_slice()).unwrap_or_default();
+        if host.was_shown_forged && !problems.iter().any(|problem| problem.contains(&liar)) {
+            return broken("blame", format!("host {index} was shown what a liar forged, and is not told whose it was"));
+        }
+    }
+    Ok(())
 }
 
 /// All members' folders are the same, byte for byte.

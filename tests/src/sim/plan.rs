@@ -53,8 +53,10 @@ pub enum What {
     Leave,
     /// The host's member, if it may, removes another.
     Remove,
-    /// The host's member lies.
+    /// The host's member lies; who was removed says something.
     Lie,
+    /// The founder removes the one who goes on saying things.
+    Expel,
     /// The agent dies, and starts again after so many milliseconds.
     Crash {
         /// How long it is away.
@@ -207,7 +209,15 @@ fn workload(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
     }
     for _ in 0..profile.malice {
         let at_ms = dice.between(profile.span_ms / 8, profile.span_ms);
-        events.push(Event { at_ms, host: profile.hosts - 1, what: What::Lie, pick: dice.any() });
+        events.push(Event { at_ms, host: profile.liar(), what: What::Lie, pick: dice.any() });
+    }
+    if profile.former > 0 {
+        let from_ms = dice.between(profile.span_ms / 6, profile.span_ms / 2);
+        events.push(Event { at_ms: from_ms, host: 0, what: What::Expel, pick: dice.any() });
+        for _ in 0..profile.former {
+            let at_ms = dice.between(from_ms, profile.span_ms);
+            events.push(Event { at_ms, host: profile.liar(), what: What::Lie, pick: dice.any() });
+        }
     }
     for _ in 0..profile.leaves {
         let host = 1 + dice.index(profile.hosts - 1);

@@ -57,6 +57,10 @@ pub struct Profile {
     pub clock_jumps: usize,
     /// Lies that the last host, a member, tells with its own keys; then it is gone.
     pub malice: usize,
+    /// Whether those lies are checkpoints, for newcomers and whoever was away.
+    pub poison: bool,
+    /// What the last host's member, once removed, says with all the keys they had.
+    pub former: usize,
     /// Frames about which relays lie, of 1,000, until the world is healed.
     pub lies: u64,
     /// After how many envelopes a checkpoint is made and taken; 0: as shipped, which is never in so short a life.
@@ -89,13 +93,15 @@ const CALM: Profile = Profile {
     restores: 0,
     clock_jumps: 0,
     malice: 0,
+    poison: false,
+    former: 0,
     lies: 0,
     checkpoint_every: 0,
 };
 
-/// The names `--profile` takes. The last four are never drawn, and are worlds of their own: what somebody wrote while they
+/// The names `--profile` takes. The last six are never drawn, and are worlds of their own: what somebody wrote while they
 /// were being removed may rightly be gone, where relays or members lie, much is refused, and checkpoints are rare.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 16] = [
     "calm",
     "flaky",
     "crashy",
@@ -110,9 +116,23 @@ pub const NAMES: [&str; 14] = [
     "liars",
     "hostile",
     "checkpoints",
+    "poison",
+    "former",
 ];
 
 impl Profile {
+    /// Whether a member, or who was one, lies.
+    #[must_use]
+    pub fn has_liar(&self) -> bool {
+        self.malice > 0 || self.former > 0
+    }
+
+    /// Whose member lies, if one does: the last of those who are there from the beginning.
+    #[must_use]
+    pub fn liar(&self) -> usize {
+        self.hosts - 1 - self.late
+    }
+
     /// Draws a profile: of that name, or any.
     #[must_use]
     pub fn draw(seed: u64, name: Option<&str>) -> Option<Profile> {
@@ -263,6 +283,35 @@ impl Profile {
                 let late = if removals > 0 { 0 } else { drawn.late };
                 Profile { removals, late, deaf, ..drawn }
             }
+            "poison" => Profile {
+                hosts: count(4, 5),
+                late: count(1, 2),
+                relays: count(1, 2),
+                span_ms: 60_000,
+                edits: count(14, 30),
+                together: 200,
+                blobs: 20,
+                cuts: count(0, 2),
+                partitions: count(1, 4),
+                crashes: count(0, 2),
+                malice: count(2, 8),
+                poison: true,
+                checkpoint_every: count(3, 6) as u64,
+                latency_us: (5_000, 300_000),
+                ..base
+            },
+            "former" => Profile {
+                hosts: count(3, 5),
+                relays: count(1, 2),
+                partitions: count(0, 4),
+                crashes: count(0, 1),
+                cuts: count(0, 2),
+                former: count(4, 20),
+                span_ms: 30_000,
+                edits: count(8, 20),
+                together: 300,
+                ..base
+            },
             "removals" => Profile {
                 hosts: count(3, 5),
                 partitions: count(0, 3),

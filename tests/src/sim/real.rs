@@ -19,7 +19,7 @@ use weft_agent_core::workspace::output::Output;
 
 use super::dice::Dice;
 use super::machine::{Known, Machine, Start};
-use super::malice::{Lie, Malice};
+use super::malice::Malice;
 
 /// People of each name that there are; which of them plays is the seed's choice. Deriving keys from words takes as long
 /// as a tenth of a world.
@@ -81,8 +81,8 @@ impl Machine for Workspace {
     fn open(start: &Start<'_>, now: Timestamp, read: &dyn Read) -> Result<Self, String> {
         Workspace::open(setup(start)?, now, read).map_err(|error| error.to_string())
     }
-    fn lie(identity: &[u8], read: &dyn Read, now: Timestamp, dice: &mut Dice) -> Vec<Lie> {
-        Malice::new(identity, read).map(|malice| malice.lie(now, dice)).unwrap_or_default()
+    fn malice(identity: &[u8], read: &dyn Read) -> Option<Malice> {
+        Malice::new(identity, read)
     }
     fn weaken(&mut self, weakness: Weakness) {
         Workspace::weaken(self, weakness);

@@ -9,10 +9,12 @@ use super::oracle;
 use super::plan::Case;
 use super::sabotage::Sabotage;
 use super::witness::Violation;
-use super::world::World;
+use super::world::{FAULTS, World};
 
 /// How long after the plan's end and the healing everybody must be settled, in virtual milliseconds.
 const SETTLE_MS: u64 = 300_000;
+/// ... and where a checkpoint may cover what nobody holds, which is waited for ten minutes.
+const SETTLE_POISONED_MS: u64 = 1_200_000;
 /// How long the world is watched after that, in virtual milliseconds.
 const QUIET_MS: u64 = 120_000;
 /// Control frames that one host may send on one relay in that time: beacons every 60 s ± 50 % and what answers them.
@@ -33,6 +35,10 @@ pub struct Figures {
     pub lost_batches: u64,
     /// Connections closed because their queue was full.
     pub overflows: u64,
+    /// How often relays lied, each way, in the order of [`FAULTS`].
+    pub lied: [u64; FAULTS.len()],
+    /// Members whose folder showed, for a while, what a liar forged.
+    pub deceived: usize,
 }
 
 /// Runs a case; a panic is a violation like any other.
@@ -67,7 +73,8 @@ fn run_inside<M: Machine>(case: &Case, sabotage: Sabotage, trace: bool) -> Resul
             break;
         }
         settled_before = settled;
-        if world.now_us > healed_us + SETTLE_MS * 1000 {
+        let settle_ms = if case.profile.poison { SETTLE_POISONED_MS } else { SETTLE_MS };
+        if world.now_us > healed_us + settle_ms * 1000 {
             return Err(Violation { oracle: "settle", detail: oracle::unsettled(&world) });
         }
         step_us = (step_us * 5 / 4).min(5_000_000);
@@ -82,6 +89,8 @@ fn run_inside<M: Machine>(case: &Case, sabotage: Sabotage, trace: bool) -> Resul
         markers: world.witness.markers.len(),
         lost_batches: world.lost_batches,
         overflows: world.witness.overflows,
+        lied: world.lied(),
+        deceived: oracle::members(&world).filter(|(_, host)| host.was_shown_forged).count(),
     })
 }
 

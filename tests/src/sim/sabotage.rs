@@ -17,10 +17,15 @@ pub struct Sabotage {
     pub no_dedupe: bool,
     /// Edits are entered at the newest heads, not at those that were on disk.
     pub no_base: bool,
+    /// What a checkpoint says is taken for true.
+    pub no_proof: bool,
+    /// Whoever was removed gets keys like anybody.
+    pub no_exclusion: bool,
 }
 
 /// The names `--sabotage` takes.
-pub const NAMES: [&str; 5] = ["early-persisted", "no-watermark", "blind-writes", "no-dedupe", "no-base"];
+pub const NAMES: [&str; 7] =
+    ["early-persisted", "no-watermark", "blind-writes", "no-dedupe", "no-base", "no-proof", "no-exclusion"];
 
 impl Sabotage {
     /// The switches by name, for `--sabotage`.
@@ -33,6 +38,8 @@ impl Sabotage {
             "blind-writes" => Some(Self { blind_writes: true, ..none }),
             "no-dedupe" => Some(Self { no_dedupe: true, ..none }),
             "no-base" => Some(Self { no_base: true, ..none }),
+            "no-proof" => Some(Self { no_proof: true, ..none }),
+            "no-exclusion" => Some(Self { no_exclusion: true, ..none }),
             _ => None,
         }
     }
@@ -41,7 +48,9 @@ impl Sabotage {
     pub fn weaknesses(self) -> impl Iterator<Item = Weakness> {
         let dedupe = self.no_dedupe.then_some(Weakness::NoDedupe);
         let base = self.no_base.then_some(Weakness::NoBase);
-        dedupe.into_iter().chain(base)
+        let proof = self.no_proof.then_some(Weakness::NoProof);
+        let exclusion = self.no_exclusion.then_some(Weakness::NoExclusion);
+        dedupe.into_iter().chain(base).chain(proof).chain(exclusion)
     }
 
     /// The profile in which the missing defence shows soonest.
@@ -51,6 +60,10 @@ impl Sabotage {
             "backups"
         } else if self.early_persisted {
             "crashy"
+        } else if self.no_proof {
+            "poison"
+        } else if self.no_exclusion {
+            "former"
         } else if self.no_dedupe {
             "flaky"
         } else {

@@ -342,8 +342,8 @@ impl Machine for Toy {
     fn poll_timeout(&self) -> Option<u64> {
         self.retry_ms
     }
-    fn lie(_: &[u8], _: &dyn Read, _: Timestamp, _: &mut Dice) -> Vec<crate::sim::malice::Lie> {
-        Vec::new()
+    fn malice(_: &[u8], _: &dyn Read) -> Option<crate::sim::malice::Malice> {
+        None
     }
     fn weaken(&mut self, _weakness: weft_agent_core::setup::Weakness) {}
     fn checkpoint_every(&mut self, _envelopes: u64) {}

@@ -6,8 +6,9 @@
 mod agents;
 mod deeds;
 mod faults;
+mod former;
 mod lies;
-mod malice;
+pub mod malice;
 mod network;
 mod shell;
 
@@ -29,6 +30,7 @@ use super::plan::Case;
 use super::sabotage::Sabotage;
 use super::witness::Witness;
 
+pub use lies::{FAULTS, Fault};
 pub use network::{Conn, ConnId};
 
 /// Steps in one run that mean it will not end.
@@ -63,6 +65,8 @@ enum Step {
     Invite { joiner: usize, pick: u64 },
     AskAgain { joiner: usize },
     Answer { host: usize, boot: u64, command: Command },
+    Lie { host: usize, pick: u64 },
+    Expel { pick: u64 },
 }
 
 /// Frames that agents sent, by rank.
@@ -115,8 +119,10 @@ pub struct World<M> {
     /// Who asked for whose removal.
     removals: BTreeMap<(usize, RequestId), usize>,
     spare_links: Vec<String>,
-    /// What relays delivered, for those that say it again.
-    heard: Vec<lies::Delivery>,
+    /// What relays that lie keep.
+    lying: lies::Lying,
+    /// Who was removed and goes on.
+    former: Option<former::Seat>,
     network: Dice,
     disks: Dice,
     keys: Dice,
@@ -157,7 +163,8 @@ impl<M: Machine> World<M> {
             invites: BTreeMap::new(),
             removals: BTreeMap::new(),
             spare_links: Vec::new(),
-            heard: Vec::new(),
+            lying: lies::Lying::default(),
+            former: None,
             network: Dice::new(seed, "network", 0),
             disks: Dice::new(seed, "disk", 0),
             keys,
@@ -224,6 +231,8 @@ impl<M: Machine> World<M> {
             Step::Start(host) => self.start(host),
             Step::Invite { joiner, pick } => self.invite(joiner, pick),
             Step::AskAgain { joiner } => self.ask_again(joiner),
+            Step::Lie { host, pick } => self.lie(host, pick),
+            Step::Expel { pick } => self.expel(pick),
             Step::Answer { host, boot, command } => {
                 if self.runs(host, boot) {
                     self.ask(host, command);
@@ -250,6 +259,13 @@ impl<M: Machine> World<M> {
             }
             self.start(host);
         }
+        self.end_former();
+    }
+
+    /// How often relays lied, each way; the order is that of [`lies::FAULTS`].
+    #[must_use]
+    pub fn lied(&self) -> [u64; lies::FAULTS.len()] {
+        self.lying.count
     }
 
     /// The digest of everything that happened so far.

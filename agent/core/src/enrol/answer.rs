@@ -178,10 +178,15 @@ impl EnrolOpener {
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Enrolled>, EnrolError> {
         let opened = open_scoped(&scope(&self.pass.workspace, &self.door), self.reply.secret(), bytes);
         let (kind, message) = opened.map_err(|_| EnrolError::NotForUs)?;
-        if kind != DirectKind::Answer {
-            return Err(EnrolError::NotForUs);
-        }
-        match self.answers.push(&message).map_err(|_| EnrolError::Malformed)? {
+        if kind == DirectKind::Answer { self.take(&message) } else { Err(EnrolError::NotForUs) }
+    }
+
+    /// Takes in what was sealed in a part: anybody who has the pass can say anything there. `Ok(None)`: more are needed.
+    ///
+    /// # Errors
+    /// As [`EnrolOpener::push`].
+    pub fn take(&mut self, message: &[u8]) -> Result<Option<Enrolled>, EnrolError> {
+        match self.answers.push(message).map_err(|_| EnrolError::Malformed)? {
             Some(whole) => self.finish(&whole).map(Some),
             None => Ok(None),
         }

@@ -48,6 +48,8 @@ pub(super) struct Packets {
     /// Until when not again, and how often since it stated the epoch that we seal under.
     offered: BTreeMap<DeviceId, (u64, u32)>,
     mint_mono: Option<u64>,
+    /// Whether those who were removed get keys like anybody; only tests say so.
+    excludes_nobody: bool,
 }
 
 impl Packets {
@@ -89,6 +91,10 @@ impl Packets {
 }
 
 impl Packets {
+    pub(super) fn exclude_nobody(&mut self) {
+        self.excludes_nobody = true;
+    }
+
     fn forget(&mut self, id: &EpochId, tx: &Tx<'_>) {
         self.order.retain(|known| known != id);
         if self.packets.remove(id).is_some() {
@@ -151,7 +157,7 @@ impl Workspace {
     pub(super) fn mint(&mut self, now: Timestamp, tx: &Tx<'_>) {
         let (epoch, grant) = self.next_epoch(|_| true);
         let Some(op) = self.sign_op(now, OpBody::Epoch(grant)) else { return };
-        let recipients = recipients(&self.membership);
+        let recipients = self.recipients();
         if !self.hand_out(now, epoch, &op, &recipients, tx) {
             self.problem("This device cannot make a new key: it holds no content key itself.".into());
         }
@@ -278,7 +284,17 @@ impl Workspace {
     pub(super) fn rewrap(&mut self, id: &EpochId) -> Option<Bytes> {
         let epoch = self.vault.keyring.get(id).cloned()?;
         let op = self.ops.as_ref()?.get(&self.membership.epochs.get(id)?.op)?;
-        KeyPacket::make(&epoch, &recipients(&self.membership), op, &mut self.rng).map(|packet| packet.to_bytes())
+        KeyPacket::make(&epoch, &self.recipients(), op, &mut self.rng).map(|packet| packet.to_bytes())
+    }
+
+    /// The keys that an epoch goes to: of everybody who is active now.
+    fn recipients(&self) -> Vec<([u8; 32], Role)> {
+        let mut keys = recipients(&self.membership);
+        if self.packets.excludes_nobody {
+            let former = self.membership.devices.values().filter(|device| !device.active);
+            keys.extend(former.map(|device| (device.public.kem, Role::Writer)));
+        }
+        keys
     }
 
     /// A device states another epoch than ours, or lacks envelopes while there are epochs beside the one it states: hand

@@ -108,6 +108,15 @@ impl Workspace {
         lobby.peers.len() > met
     }
 
+    /// Whether a device is met in the room of the epoch that we seal under.
+    fn is_among_others(&self) -> bool {
+        let ours = self.sealing_epoch();
+        let rooms = self.links.0.values().flat_map(|link| link.rooms.values());
+        rooms.filter(|room| matches!(room.purpose, Purpose::Epoch(epoch) if Some(epoch) == ours)).any(|room| {
+            room.peers.values().any(|device| device.is_some_and(|device| self.membership.role_of(&device).is_some()))
+        })
+    }
+
     pub(super) fn run_lobbies(&mut self, now: Timestamp) {
         let due = |asks: &BTreeMap<Door, (u32, u64)>| -> Vec<(Door, u32)> {
             asks.iter().filter(|(_, (_, at))| *at <= now.mono_ms).map(|(door, (tries, _))| (*door, *tries)).collect()
@@ -159,9 +168,11 @@ impl Workspace {
                 self.lobbies.owed.retain(|(_, (_, room))| *room != door.1);
                 self.lobbies.answered.insert(door.1, now.after_ms(ANSWER_AGAIN_MS));
                 let asked = self.lobbies.asks.get(&door).is_some_and(|(tries, _)| *tries > 0);
-                if !self.key_packet(now, &packet, None, tx) && asked && self.is_apart(&door) {
+                // Where others use the key that we use it is somebody else's, who was removed perhaps: nothing to tell.
+                let alone = !self.is_among_others();
+                if !self.key_packet(now, &packet, None, tx) && asked && alone && self.is_apart(&door) {
                     self.problem(
-                        "The others use a key that this device did not get; it may have been removed. Ask one of them."
+                        "Somebody uses a key that this device did not get: either it was removed, or they were. Ask a member."
                             .into(),
                     );
                 }

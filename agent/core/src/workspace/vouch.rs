@@ -7,9 +7,9 @@
 //!   then nobody but us knows the invite. To such a one we are a stranger, whom nobody answers: so it is told directly, by a
 //!   notice, whose ops prove themselves.
 //! - What came with a key or in a notice its author usually says in an envelope as well; whoever never does, because it
-//!   lies or was put back to a backup, has it said by us after a while.
+//!   lies or was put back to a backup, has it said by us after a while, and before anything else that we seal meanwhile.
 //!
-//! Spec: docs/sync.md#joining and docs/sync.md#keys.
+//! Spec: docs/sync.md#joining and docs/sync.md#epochs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -152,10 +152,24 @@ impl Workspace {
         }
         if self.vouch.say_mono.is_some_and(|due| due <= now.mono_ms) {
             self.vouch.say_mono = None;
+            self.say_aside(tx);
             // What still waits for its parents proves nothing, and is forgotten.
-            let ops = std::mem::take(&mut self.vouch.aside);
-            self.say_ops(&ops, tx);
+            self.vouch.aside.clear();
+            self.keep_vouch(tx);
         }
+    }
+
+    /// Whether an op came beside the chains and is in none yet.
+    pub(super) fn is_aside(&self, op: &OpId) -> bool {
+        self.vouch.aside.contains(op)
+    }
+
+    /// Puts what came beside the chains into our own, before an envelope of ours names it: who does not know an op that an
+    /// envelope names waits for it, and it would wait behind that envelope for ever.
+    pub(super) fn say_aside(&mut self, tx: &Tx<'_>) {
+        let known: Vec<OpId> = self.vouch.aside.iter().copied().filter(|op| self.knows(op)).collect();
+        let known: BTreeSet<OpId> = known.into_iter().filter(|op| self.vouch.aside.remove(op)).collect();
+        self.say_ops(&known, tx);
     }
 
     /// Tells those who are there who we are, if nobody answers us for a while.

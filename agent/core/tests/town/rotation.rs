@@ -216,3 +216,89 @@ fn made_up_keys_in_a_lobby_are_bounded() {
     town.run(120_000);
     assert_eq!(town.text(d, "log.md"), "after all\n", "{:#?}", town.status(d));
 }
+
+/// Keys for nobody, said in a lobby that whoever was removed can still enter, tell people who meet one another nothing; who
+/// meets nobody is told that it may have been removed, or that somebody was.
+#[test]
+fn keys_for_nobody_frighten_only_those_who_are_alone() {
+    use weft_agent_core::envelope::seal_lobby;
+    use weft_agent_core::epoch::Epoch;
+    use weft_agent_core::key_packet::KeyPacket;
+    use weft_agent_core::lobby_message::LobbyMessage;
+    use weft_agent_core::op::{OpSigner, ops};
+    use weft_protocol::cbor::to_bytes;
+    use weft_protocol::frame::{Peer, PeerId};
+    use weft_protocol::id::RelayDevice;
+
+    for alone in [false, true] {
+        let (mut town, hosts) = Town::team(3);
+        let [a, b, c] = hosts[..] else { panic!("three") };
+        assert_eq!(town.command(a, Command::RemoveMember(town.root(c))), Reply::Done);
+        town.run(10_000);
+        town.disconnect(c);
+        if alone {
+            town.disconnect(b);
+        }
+        town.run(1_000);
+        let workspace = town.hosts[c].machine.id();
+        let row = weft_agent_core::store::Read::scan(&town.hosts[c].store, Table::Epochs, &[], None, 1)[0].1.clone();
+        let lobby = Epoch::from_bytes(&workspace, &row).unwrap().lobby();
+        let thief = identity(c as u8 + 2);
+        let mut rng = ChaCha20Rng::from_seed([43; 32]);
+        // More than there are in any epoch's room: so `a` asks in the lobby.
+        for number in 0..4 {
+            let peer = Peer { peer: PeerId([100 + number; 16]), device: RelayDevice([100 + number; 16]) };
+            town.frame(a, ServerFrame::PeerJoined { room: lobby.room.id, peer });
+        }
+        town.run(20_000);
+        let parents = town.op_set(a).heads();
+        let author = ops::Author { workspace, parents, signer: OpSigner::Device(&thief.device), wall_ms: 1 };
+        let state = weft_agent_core::membership::evaluate(&town.op_set(a));
+        let parent = Epoch::from_bytes(&workspace, &row).unwrap();
+        let (op, epoch) = ops::epoch(&author, &state, &[&parent], &mut rng).unwrap();
+        let packet = KeyPacket::make(&epoch, &[], &op, &mut rng).unwrap().to_bytes();
+        let message = to_bytes(&LobbyMessage::Keys(packet));
+        let payload = seal_lobby(&workspace, &lobby, &message, &mut rng).unwrap().into_bytes();
+        town.frame(a, ServerFrame::Deliver { room: lobby.room.id, from: PeerId([100; 16]), payload });
+        town.run(1_000);
+        assert_eq!(town.problems(a).contains("either it was removed, or they were"), alone, "{}", town.problems(a));
+    }
+}
+
+/// Whoever was removed hands one member a key that it says to nobody else: what that member writes right after names an op that
+/// the others do not know, and still reaches them.
+#[test]
+fn an_op_that_one_alone_was_told_holds_nothing_up() {
+    use weft_agent_core::envelope::{DirectKind, seal_direct};
+    use weft_agent_core::epoch::Epoch;
+    use weft_agent_core::key_packet::KeyPacket;
+    use weft_agent_core::op::{OpSigner, ops};
+
+    let (mut town, hosts) = Town::team(3);
+    let [a, b, c] = hosts[..] else { panic!("three") };
+    let before = town.op_set(c);
+    let workspace = town.hosts[c].machine.id();
+    let row = weft_agent_core::store::Read::scan(&town.hosts[c].store, Table::Epochs, &[], None, 1)[0].1.clone();
+    let held = Epoch::from_bytes(&workspace, &row).unwrap();
+    assert_eq!(town.command(a, Command::RemoveMember(town.root(c))), Reply::Done);
+    town.run(10_000);
+    let (thief, one) = (identity(c as u8 + 2), identity(a as u8 + 2));
+    let mut rng = ChaCha20Rng::from_seed([44; 32]);
+    let signer = OpSigner::Device(&thief.device);
+    let author = ops::Author { workspace, parents: before.heads(), signer, wall_ms: 1 };
+    let state = weft_agent_core::membership::evaluate(&before);
+    let (op, epoch) = ops::epoch(&author, &state, &[&held], &mut rng).unwrap();
+    let to = [(one.device.public().kem, Role::Writer)];
+    let packet = KeyPacket::make(&epoch, &to, &op, &mut rng).unwrap().to_bytes();
+    let slot = seal_direct(&workspace, DirectKind::Slot, &one.device.public().kem, &packet, &mut rng).unwrap();
+    let (room, payload) = (held.room().id, slot.into_bytes());
+    town.frame(a, ServerFrame::Deliver { room, from: peer_id(c), payload });
+    town.run(100);
+    assert!(town.op_set(a).contains(&op.id()), "it was taken in");
+    town.write(a, "after.md", "written right after\n");
+    town.run(20_000);
+    assert_eq!(town.text(b, "after.md"), "written right after\n", "{:#?}", town.status(b));
+    for host in [a, b] {
+        assert!(town.status(host).settled, "{:#?}", town.status(host));
+    }
+}

@@ -84,6 +84,9 @@ impl<M: Machine> World<M> {
 
     /// One input to a machine that runs, and everything it asks for.
     pub(super) fn feed(&mut self, index: usize, input: Input) {
+        if self.is_former(index) {
+            return self.former_hears(index, input);
+        }
         let now = self.timestamp(index);
         if self.trace {
             let line = summary(&format!("{input:?}"));
@@ -161,7 +164,7 @@ impl<M: Machine> World<M> {
                         && let (Some(now), Some(before)) = (&write.value, host.disk.store.get(Table::Meta, &write.key))
                         && now.get(..8) < before.get(..8)
                         // A proven fork ends the liar's chain before it.
-                        && self.case.profile.malice == 0
+                        && !self.case.profile.has_liar()
                     {
                         self.witness.fail("backwards", || format!("host {index} holds less of a chain than before"));
                     }
@@ -170,6 +173,7 @@ impl<M: Machine> World<M> {
                 if host.disk.pending() > BATCHES_MAX {
                     self.witness.fail("limits", || format!("host {index}: more than {BATCHES_MAX} batches under way"));
                 }
+                self.former_learnt(index, &batch);
                 if self.sabotage.early_persisted {
                     self.after(0, Step::Flushed { host: index, boot, token: Token(u64::MAX) });
                 }

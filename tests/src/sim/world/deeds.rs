@@ -23,6 +23,12 @@ impl<M: Machine> World<M> {
     /// A user does something; nothing, if there is nothing to do it to.
     pub(super) fn deed(&mut self, index: usize, deed: Deed, pick: u64) {
         let mut dice = Dice::new(pick, "deed", 0);
+        // Who writes a whole file anew, or under another name, has made what is in it their own.
+        let anew = matches!(deed, Deed::SlowSave | Deed::Rename | Deed::RenameFolder);
+        let deed = if anew && self.shows_forged(index) { Deed::Insert } else { deed };
+        // Whoever lies is gone in the end, and the others would wait for the pieces for ever.
+        let lost = self.case.profile.malice > 0 && index == self.case.profile.liar();
+        let deed = if lost && deed == Deed::Blob { Deed::Binary } else { deed };
         let changed = match deed {
             Deed::Create => self.create(index, &mut dice),
             Deed::Insert | Deed::DropLine | Deed::Replace => self.edit(index, deed, &mut dice),

@@ -25,7 +25,9 @@ impl<M: Machine> World<M> {
             What::Join => self.invite(host, event.pick),
             What::Leave => self.leave(host),
             What::Remove => self.remove_member(host, event.pick),
+            What::Lie if self.case.profile.former > 0 => self.haunt(event.pick),
             What::Lie => self.lie(host, event.pick),
+            What::Expel => self.expel(event.pick),
             What::Crash { down_ms } => {
                 self.crash(host, event.pick);
                 self.after(down_ms * 1000, Step::Start(host));
@@ -108,6 +110,7 @@ impl<M: Machine> World<M> {
         host.halt();
         host.mono_base_ms = mono_base_ms;
         self.lost_batches += lost as u64;
+        self.former_forgotten(index);
         self.invites.retain(|(asked, _), _| *asked != index);
         self.note(|| format!("h{index} dies; {lost} batches are lost"));
     }
@@ -160,7 +163,7 @@ impl<M: Machine> World<M> {
 
     /// Whether a large file is nowhere but here: its pieces have not travelled yet, and if they are lost now, everybody who
     /// heard of it waits for ever.
-    fn has_large_files_alone(&self, index: usize) -> bool {
+    pub(super) fn has_large_files_alone(&self, index: usize) -> bool {
         let Some(host) = self.hosts.get(index) else { return false };
         let large = |node: &Node| matches!(node, Node::File { bytes, .. } if bytes.len() > INLINE_BYTES_MAX);
         let same = |one: &Node, other: &Node| match (one, other) {
@@ -214,8 +217,7 @@ impl<M: Machine> World<M> {
             return;
         }
         let Some(root) = self.hosts.get(whom).and_then(|host| M::root(&host.identity)) else { return };
-        let mine: Vec<usize> = self.hosts.get(whom).map(|host| content(&host.folder)).unwrap_or_default();
-        self.excuse_unless_elsewhere(whom, &mine);
+        self.excuse_content_of(whom);
         self.links_may_be_void();
         // A crash may hide whether it was done: from here on it counts as gone, unless the answer says that it is not.
         if let Some(host) = self.hosts.get_mut(whom) {
@@ -238,7 +240,7 @@ impl<M: Machine> World<M> {
 
     /// Links made by who left, or since a backup that was put back, let nobody in: whoever still waits in a while throws
     /// theirs away and asks for another.
-    fn links_may_be_void(&mut self) {
+    pub(super) fn links_may_be_void(&mut self) {
         self.spare_links.clear();
         let joining =
             |(index, host): (usize, &crate::sim::host::Host<M>)| (host.phase == Phase::Joining).then_some(index);
@@ -262,6 +264,12 @@ impl<M: Machine> World<M> {
         host.phase = Phase::Outside;
         self.note(|| format!("h{joiner} asks for another link"));
         self.after(1_000, Step::Invite { joiner, pick: 1 });
+    }
+
+    /// What nobody else has of a host's is its own to lose.
+    pub(super) fn excuse_content_of(&mut self, index: usize) {
+        let mine: Vec<usize> = self.hosts.get(index).map(|host| content(&host.folder)).unwrap_or_default();
+        self.excuse_unless_elsewhere(index, &mine);
     }
 
     fn excuse_unless_elsewhere(&mut self, index: usize, numbers: &[usize]) {

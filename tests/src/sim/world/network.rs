@@ -255,6 +255,9 @@ impl<M: Machine> World<M> {
     fn take_in(&mut self, id: ConnId, frame: Bytes) {
         self.digest.update(&frame);
         self.witness.relayed(&frame);
+        if let Some(by) = self.conns.get(&id).map(|conn| conn.host) {
+            self.overheard(by, &frame);
+        }
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let relay = conn.relay;
         let Some(frame) = conn.proofs.as_mut().map(|proofs| proofs.check(frame)) else { return };
@@ -322,7 +325,7 @@ impl<M: Machine> World<M> {
             }
             ServerFrame::Error { code, ref message, .. } => {
                 // The first two are races that nobody can prevent; the others say that an honest agent erred.
-                if !matches!(code, Code::Replaced | Code::NoSuchPeer | Code::NotInRoom) {
+                if !matches!(code, Code::Replaced | Code::NoSuchPeer | Code::NotInRoom) && !self.is_former(host) {
                     let detail = format!("a relay refused host {host}: {code:?} {message}");
                     self.witness.fail("relay", || detail);
                 }
@@ -332,9 +335,15 @@ impl<M: Machine> World<M> {
             ServerFrame::Deliver { room, from, payload } if self.case.profile.lies > 0 && !self.healed => {
                 self.deliver_or_lie(id, Delivery { room, from, payload });
             }
-            ServerFrame::Joined { .. }
-            | ServerFrame::PeerJoined { .. }
-            | ServerFrame::PeerLeft { .. }
+            ServerFrame::Joined { .. } => {
+                self.lying.remember(id, &frame);
+                self.feed(host, Input::Frame { link, frame });
+            }
+            ServerFrame::PeerJoined { .. } => {
+                self.poison_soon(host);
+                self.feed(host, Input::Frame { link, frame });
+            }
+            ServerFrame::PeerLeft { .. }
             | ServerFrame::Deliver { .. }
             | ServerFrame::Resync { .. }
             | ServerFrame::Restarting { .. } => self.feed(host, Input::Frame { link, frame }),

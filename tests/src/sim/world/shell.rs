@@ -45,7 +45,7 @@ impl<M: Machine> World<M> {
         while host.unflushed.front().is_some_and(|(front, _, _)| *front <= token) {
             if let Some((_, place, hash)) = host.unflushed.pop_front() {
                 // Where a member lies, a place of its chain may be held in several ways for a while.
-                if self.case.profile.malice == 0 {
+                if !self.case.profile.has_liar() {
                     self.witness.held(index, &place, hash);
                 }
             }
@@ -210,6 +210,11 @@ impl<M: Machine> World<M> {
             }
         }
         self.note(|| format!("h{index} did {action:?}: {}", brief(what)));
+        if self.shows_forged(index)
+            && let Some(host) = self.hosts.get_mut(index)
+        {
+            host.was_shown_forged = true;
+        }
         let outcome = match acted {
             crate::sim::folder::Acted::Done(stat) => Outcome::Done(stat),
             crate::sim::folder::Acted::Failed(why) => Outcome::Failed(why),
