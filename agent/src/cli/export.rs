@@ -10,7 +10,7 @@ use super::status::{list, number, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, share, words};
 use crate::daemon::wire::{Failure, Hidden, Request};
-use crate::export::unpack;
+use crate::export::unpack::{self, Unpacked};
 
 /// A passphrase shorter than this is guessed.
 const PASSPHRASE_BYTES_MIN: usize = 8;
@@ -79,22 +79,10 @@ pub(crate) fn import(context: &Context, file: &Path, folder: &Path, files_only: 
     let done = client.ask(&Request::Import { file, dir, passphrase: Hidden::new(passphrase), words });
     spinner.finish_and_clear();
     let done = done?;
-    let left_out = list(&done, "left_out");
-    let code = if left_out.is_empty() { 0 } else { 3 };
-    if context.json {
-        term::say(&done.to_string());
-        return Ok(code);
-    }
-    term::say(&format!(
-        "'{}' is in {} ({}), on a device of its own.",
-        paint(Style::Bold, text(&done, "name")),
-        text(&done, "path"),
-        term::count(number(&done, "files"), "file", "files")
-    ));
-    for path in left_out.iter().filter_map(Value::as_str) {
-        term::note(&format!("not put in place: {path}"));
-    }
-    Ok(code)
+    Ok(show(context, &done, |files| {
+        let (name, path) = (paint(Style::Bold, text(&done, "name")), text(&done, "path"));
+        format!("'{name}' is in {path} ({files}), on a device of its own.")
+    }))
 }
 
 /// `weft import --files-only`.
@@ -102,21 +90,24 @@ fn take_out(context: &Context, file: &Path, folder: &Path, passphrase: &str) -> 
     let spinner = term::spinner("Taking the files out");
     let done = unpack::files_only(file, folder, passphrase);
     spinner.finish_and_clear();
-    let done = done?;
-    let code = if done.left_out.is_empty() { 0 } else { 3 };
+    let Unpacked { name, files, left_out } = done?;
+    let done = json!({"name": name, "path": folder, "files": files, "left_out": left_out});
+    Ok(show(context, &done, |files| {
+        let name = paint(Style::Bold, &name);
+        format!("{files} of '{name}' in {}. This is no workspace: nothing syncs.", folder.display())
+    }))
+}
+
+/// Says where the files are now, in a sentence made of how many, and which could not be put there; the exit code.
+fn show(context: &Context, done: &Value, sentence: impl Fn(&str) -> String) -> u8 {
+    let left_out = list(done, "left_out");
     if context.json {
-        let left_out = &done.left_out;
-        term::say(&json!({"name": done.name, "path": folder, "files": done.files, "left_out": left_out}).to_string());
-        return Ok(code);
+        term::say(&done.to_string());
+    } else {
+        term::say(&sentence(&term::count(number(done, "files"), "file", "files")));
+        for path in left_out.iter().filter_map(Value::as_str) {
+            term::note(&format!("not put in place: {path}"));
+        }
     }
-    term::say(&format!(
-        "{} of '{}' in {}. This is no workspace: nothing syncs.",
-        term::count(done.files, "file", "files"),
-        paint(Style::Bold, &done.name),
-        folder.display()
-    ));
-    for path in &done.left_out {
-        term::note(&format!("not put in place: {path}"));
-    }
-    Ok(code)
+    if left_out.is_empty() { 0 } else { 3 }
 }

@@ -26,7 +26,7 @@ use super::space::Shared;
 use super::wire::{Failure, Hidden};
 use crate::engine::{self, Machine};
 use crate::export::age::Sealing;
-use crate::export::unpack::{Source, open_whole, write_back};
+use crate::export::unpack::{Source, open_whole, read_header, write_back};
 use crate::export::{FileHead, Header, read_record, write_record};
 use crate::folder::at;
 use crate::folder::ignore::Rules;
@@ -151,12 +151,7 @@ fn write_files(out: &mut dyn Write, folder: &Path) -> anyhow::Result<u64> {
 
 /// What stands at the beginning of an export, and the first record behind it.
 fn read_beginning(from: &mut Source) -> anyhow::Result<(Header, Beginning, (Kind, Vec<u8>))> {
-    let (kind, bytes) = read_record(from)?;
-    let header: Header =
-        serde_json::from_slice(&bytes).map_err(|_| anyhow::anyhow!("the export is damaged: no header"))?;
-    if kind != Kind::Header || header.format != FORMAT {
-        anyhow::bail!("the export is of another version of weft");
-    }
+    let header = read_header(from)?;
     let (kind, bytes) = read_record(from)?;
     let mut beginning = Beginning::new(kind, &bytes)?;
     loop {

@@ -10,10 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use weft_agent_core::disk::RelPath;
-
-use super::age::Opening;
 use weft_agent_core::export::{FORMAT, Kind};
 
+use super::age::Opening;
 use super::{FileHead, Header, read_record};
 use crate::folder::{at, ignore, marker};
 
@@ -26,6 +25,17 @@ pub(crate) fn open_whole(file: &Path, passphrase: &str) -> anyhow::Result<Source
     let mut whole = open()?;
     while read_record(&mut whole)?.0 != Kind::End {}
     Ok(open()?)
+}
+
+/// The first record.
+pub(crate) fn read_header(from: &mut Source) -> anyhow::Result<Header> {
+    let (kind, bytes) = read_record(from)?;
+    let header: Header =
+        serde_json::from_slice(&bytes).map_err(|_| anyhow::anyhow!("the export is damaged: no header"))?;
+    if kind != Kind::Header || header.format != FORMAT {
+        anyhow::bail!("the export is of another version of weft");
+    }
+    Ok(header)
 }
 
 /// What came of taking the files out.
@@ -45,12 +55,7 @@ pub(crate) fn files_only(file: &Path, dir: &Path, passphrase: &str) -> anyhow::R
         anyhow::bail!("{} is not empty; name another folder", dir.display());
     }
     let mut from = open_whole(file, passphrase)?;
-    let (kind, bytes) = read_record(&mut from)?;
-    let header: Option<Header> = serde_json::from_slice(&bytes).ok().filter(|_| kind == Kind::Header);
-    let header = header.ok_or_else(|| anyhow::anyhow!("the export is damaged: no header"))?;
-    if header.format != FORMAT {
-        anyhow::bail!("the export is of another version of weft");
-    }
+    let header = read_header(&mut from)?;
     let mut next = read_record(&mut from)?;
     while !matches!(next.0, Kind::File | Kind::End) {
         next = read_record(&mut from)?;

@@ -136,9 +136,14 @@ impl Workspace {
         [self.vouch.tell_mono, self.vouch.say_mono].into_iter().flatten().min()
     }
 
-    /// How many ops came beside the chains and are in none yet.
+    /// What came beside the chains and is in none yet; without what still waits for its parents.
+    fn unsaid_ops(&self) -> impl Iterator<Item = OpId> {
+        self.vouch.aside.iter().copied().filter(|op| self.knows(op))
+    }
+
+    /// How many there are.
     pub(super) fn unsaid(&self) -> usize {
-        self.vouch.aside.iter().filter(|op| self.knows(op)).count()
+        self.unsaid_ops().count()
     }
 
     /// Says what came beside the chains and that nobody else said in time.
@@ -167,9 +172,9 @@ impl Workspace {
     /// Puts what came beside the chains into our own, before an envelope of ours names it: who does not know an op that an
     /// envelope names waits for it, and it would wait behind that envelope for ever.
     pub(super) fn say_aside(&mut self, tx: &Tx<'_>) {
-        let known: Vec<OpId> = self.vouch.aside.iter().copied().filter(|op| self.knows(op)).collect();
-        let known: BTreeSet<OpId> = known.into_iter().filter(|op| self.vouch.aside.remove(op)).collect();
-        self.say_ops(&known, tx);
+        let unsaid: BTreeSet<OpId> = self.unsaid_ops().collect();
+        self.vouch.aside.retain(|op| !unsaid.contains(op));
+        self.say_ops(&unsaid, tx);
     }
 
     /// Tells those who are there who we are, if nobody answers us for a while.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use weft_agent_core::id::{OpId, RootKey};
 use weft_agent_core::store::Write;
 use weft_agent_core::workspace::command::{Command, RequestId};
-use weft_agent_core::workspace::input::{Input, LinkId, LinkUp};
+use weft_agent_core::workspace::input::{Input, LinkUp};
 use weft_agent_core::workspace::output::Rank;
 use weft_protocol::admission::Audience;
 use weft_protocol::admission::proof::sign_room;
@@ -116,16 +116,7 @@ impl<M: Machine> World<M> {
         let now = self.timestamp(index);
         let mut dice = Dice::new(self.case.seed, "former", pick);
         let said = self.former.as_ref().map(|seat| seat.former.says(now, &mut dice)).unwrap_or_default();
-        for (room, payload) in said {
-            self.note(|| format!("h{index}, who was removed, says {} bytes", payload.len()));
-            self.witness.forged(&payload);
-            for conn in self.linked(index) {
-                if dice.chance(800) {
-                    let frame = ClientFrame::Publish { room, payload: payload.clone() };
-                    self.send(index, LinkId(conn), Rank::Live, frame);
-                }
-            }
-        }
+        self.say_lies(index, said, &mut dice);
     }
 
     /// Somebody else said something: what would it tell them?

@@ -1,7 +1,7 @@
 //! A member who lies: its agent is an honest one, and beside it somebody says things with the same keys.
 //!
-//! In a poisoned world what it says are checkpoints. Until the world is healed; then it is gone, and those who stay must agree on everything, have lost nothing of their own,
-//! and blame nobody else. Spec: docs/simulation.md#hostile.
+//! In a poisoned world what it says are checkpoints. Until the world is healed; then it is gone, and those who stay must
+//! agree on everything, have lost nothing of their own, and blame nobody else. Spec: docs/simulation.md#hostile.
 
 use weft_agent_core::disk::RelPath;
 use weft_agent_core::workspace::input::LinkId;
@@ -13,6 +13,7 @@ use crate::sim::dice::Dice;
 use crate::sim::folder::Node;
 use crate::sim::host::Phase;
 use crate::sim::machine::Machine;
+use crate::sim::malice::Lie;
 use crate::sim::malice::poison::FORGED;
 
 impl<M: Machine> World<M> {
@@ -37,6 +38,11 @@ impl<M: Machine> World<M> {
         } else {
             malice.lie(now, &mut dice)
         };
+        self.say_lies(index, lies, &mut dice);
+    }
+
+    /// Somebody says what is no honest agent's, on most of its connections.
+    pub(super) fn say_lies(&mut self, index: usize, lies: Vec<Lie>, dice: &mut Dice) {
         for (room, payload) in lies {
             self.note(|| format!("h{index} lies, {} bytes", payload.len()));
             self.witness.forged(&payload);
