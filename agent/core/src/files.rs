@@ -321,6 +321,18 @@ impl Files {
         files.work.start(files.records.keys());
         files
     }
+    /// Opens it anew after rows of documents were dropped, with `identity` from now on. What is under way in the folder
+    /// still is, but for `unsent`: its outcomes are awaited, and its paths are nobody else's until then. Why: what we
+    /// removed or moved would be missing at the next look, and be taken for what a person did.
+    pub(crate) fn reopen(&mut self, identity: Identity, unsent: &BTreeSet<ActionId>, read: &dyn Read) {
+        let mut files = Files::open(identity, read);
+        files.set_folding(self.fold);
+        files.ignores_base = self.ignores_base;
+        files.work.go_on_from(&self.work, unsent);
+        files.asked = std::mem::take(&mut self.asked);
+        files.deferred = std::mem::take(&mut self.deferred);
+        *self = files;
+    }
     /// Says that this computer's file system does not tell letter case and Unicode forms apart (macOS, Windows). Names
     /// that differ only so then get clash names here. Call it right after [`Files::open`].
     pub fn set_folding(&mut self, fold: bool) {

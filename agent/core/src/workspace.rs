@@ -127,7 +127,8 @@ pub struct Workspace {
     frontier: Frontier,
     outbox: outbox::Outbox,
     files: Files,
-    actions: incarnation::Actions,
+    /// How often documents were built anew since this machine was opened: what was read of them before is void.
+    lives: u64,
     links: Links,
     peers: BTreeMap<DeviceId, PeerState>,
     owed: Owed,
@@ -258,7 +259,7 @@ impl Workspace {
             Input::RootLost { why } => self.files.handle_root(now, Some(why), &mut self.vault, tx),
             Input::RootBack => self.files.handle_root(now, None, &mut self.vault, tx),
             Input::Acted { action, outcome } => {
-                self.acted(now, action, outcome, tx);
+                self.files.handle_acted(now, action, outcome, &mut self.vault, tx);
             }
             Input::Command(request, command) => self.command(now, request, command, tx),
         }
@@ -286,7 +287,6 @@ impl Workspace {
             match output {
                 FilesOutput::Publish(content) => self.enqueue_content(content, tx),
                 FilesOutput::Act(action, what) => {
-                    let action = self.actions.outer(action);
                     self.effects.push(Output::Act(action, what));
                 }
                 FilesOutput::Fetch { hash, manifest } => self.fetch(now, hash, manifest, tx),

@@ -14,7 +14,7 @@ use crate::files::entry::{Kind, ROOT_ID};
 use crate::files::names::{Document, version_hash};
 use crate::files::record::{Key, OnDisk, Record};
 use crate::files::work::{InFlight, LEAVINGS_MAX, What, is_under};
-use crate::files::{ActionId, Cx, Files, FilesOutput, Versions, text};
+use crate::files::{ActionId, Cx, Files, FilesOutput, Halt, Versions, text};
 use crate::id::VersionHash;
 use crate::store::Tx;
 use crate::time::Timestamp;
@@ -288,7 +288,6 @@ impl Files {
                 return Step::Done;
             }
             let action = FolderAction::MakeFolder { path: path.clone() };
-            self.work.folders_making.insert(path.clone());
             self.act(key, path, What::MakeFolder, 0, action);
             return Step::Acting;
         }
@@ -350,7 +349,7 @@ impl Files {
             NewContent::Blob(_) | NewContent::Symlink(_) => 0,
         };
         let action = FolderAction::Write { path: path.clone(), expect, content, hash, executable };
-        self.act(key, path, What::Write, bytes, action);
+        self.act(key, path, What::Write { leaves: hash }, bytes, action);
         Step::Acting
     }
 
@@ -368,21 +367,15 @@ impl Files {
 
     fn act_move(&mut self, key: Key, record: &Record, to: RelPath) {
         let from = record.path.clone();
-        if record.kind == Kind::Folder {
-            self.work.folders_moving += 1;
-        }
-        self.work.busy_paths.insert(to.clone());
+        let folder = record.kind == Kind::Folder;
         let action = FolderAction::Move { from: from.clone(), to: to.clone(), expect: record.expect() };
-        self.act(key, from, What::Move { to }, 0, action);
+        self.act(key, from, What::Move { to, folder }, 0, action);
     }
 
     fn act(&mut self, key: Key, path: RelPath, what: What, bytes: usize, action: FolderAction) {
         self.work.next += 1;
         let id = ActionId(self.work.next);
-        self.work.busy_keys.insert(key);
-        self.work.busy_paths.insert(path.clone());
-        self.work.bytes += bytes;
-        self.work.in_flight.insert(id, InFlight { key, path, what, bytes });
+        self.work.enter(id, InFlight { key, path, what, bytes });
         self.outputs.push_back(FilesOutput::Act(id, action));
     }
 
@@ -396,18 +389,8 @@ impl Files {
         tx: &Tx<'_>,
     ) {
         let mut cx = Cx { now, versions, tx };
-        let Some(done) = self.work.in_flight.remove(&action) else { return };
-        self.work.busy_keys.remove(&done.key);
-        self.work.busy_paths.remove(&done.path);
-        self.work.folders_making.remove(&done.path);
-        self.work.bytes = self.work.bytes.saturating_sub(done.bytes);
-        if let What::Move { to } = &done.what {
-            self.work.busy_paths.remove(to);
-            if self.records.brief(done.key).is_some_and(|known| known.kind == Kind::Folder) {
-                self.work.folders_moving = self.work.folders_moving.saturating_sub(1);
-            }
-        }
-        if let (What::Move { to }, Outcome::Done(_)) = (&done.what, &outcome) {
+        let Some(done) = self.work.leave(action) else { return };
+        if let (What::Move { to, .. }, Outcome::Done(_)) = (&done.what, &outcome) {
             self.defer_moved(&done.path, to);
         }
         // The folder it is in may have been moved by a person since: then what is gone from there is elsewhere now, and is to
@@ -422,12 +405,14 @@ impl Files {
             Outcome::Differs(seen) if done.what == What::Remove && seen.found == Found::Absent => {
                 self.acted_done(&done, Stat::default(), &cx);
             }
+            // While the folder stands still nothing is taken in: what is there is seen by the scan that follows.
+            Outcome::Differs(_) if matches!(self.halt, Some(Halt::Root(_))) => {}
             Outcome::Differs(seen) => self.acted_differs(&done, seen, &mut cx),
             Outcome::Failed(_) => {
                 self.work.back_off(done.key, now);
                 // The folders above as well: one that is gone and that nobody told of would let it fail for ever.
                 let mut look: BTreeSet<RelPath> = BTreeSet::new();
-                let to = if let What::Move { to } = &done.what { Some(to) } else { None };
+                let to = if let What::Move { to, .. } = &done.what { Some(to) } else { None };
                 for path in std::iter::once(&done.path).chain(to) {
                     look.extend(std::iter::successors(Some(path.clone()), RelPath::parent));
                 }
@@ -477,11 +462,17 @@ impl Files {
                 };
                 self.records.put(done.key, &record, cx.tx);
             }
-            What::Write => {
-                if let Some(mut record) = self.records.whole(done.key, cx.tx) {
-                    record.arrive(cx.now.wall_ms);
-                    record.stat = stat;
-                    self.records.put(done.key, &record, cx.tx);
+            What::Write { leaves } => {
+                let record = self.records.whole(done.key, cx.tx);
+                let arrives = |record: &Record| record.pending.as_ref().is_some_and(|pending| pending.hash == *leaves);
+                match record.filter(arrives) {
+                    Some(mut record) => {
+                        record.arrive(cx.now.wall_ms);
+                        record.stat = stat;
+                        self.records.put(done.key, &record, cx.tx);
+                    }
+                    // The documents were built anew meanwhile, and something else is expected there: it is looked at.
+                    None => self.look_at(vec![done.path.clone()]),
                 }
             }
             What::SetExecutable(executable) => {
@@ -493,9 +484,8 @@ impl Files {
                     self.records.put(done.key, &record, cx.tx);
                 }
             }
-            What::Move { to } => {
-                let is_folder = self.records.brief(done.key).is_some_and(|known| known.kind == Kind::Folder);
-                if is_folder {
+            What::Move { to, folder } => {
+                if *folder {
                     self.carry(done.key, &done.path, to, cx);
                 } else if let Some(mut record) = self.records.whole(done.key, cx.tx) {
                     record.path = to.clone();
@@ -524,7 +514,7 @@ impl Files {
     /// Something else was there: a person's edit, most likely. It is taken in; then we look again.
     fn acted_differs(&mut self, done: &InFlight, seen: Seen, cx: &mut Cx<'_, '_>) {
         let before = self.records.whole(done.key, cx.tx);
-        if done.what == What::Write
+        if matches!(done.what, What::Write { .. })
             && let Some(mut record) = before.clone()
         {
             let arrived = match &seen.found {
@@ -540,7 +530,7 @@ impl Files {
             }
         }
         let path = seen.path.clone();
-        if let (What::Move { to }, Found::Absent) = (&done.what, &seen.found) {
+        if let (What::Move { to, .. }, Found::Absent) = (&done.what, &seen.found) {
             // A person may have moved it there, and nobody told us: found in time, it is no deletion.
             self.look_at(vec![to.clone()]);
         }
@@ -554,7 +544,7 @@ impl Files {
         {
             // Nothing was learnt: what is in the way is elsewhere.
             self.work.back_off(done.key, cx.now);
-            if let What::Move { to } = &done.what {
+            if let What::Move { to, .. } = &done.what {
                 self.look_at(vec![to.clone()]);
             }
         } else if self.work.attempts.get(&done.key).is_some_and(|attempts| *attempts > 0) {

@@ -5,4 +5,5 @@ mod crashes;
 mod merging;
 mod places;
 mod safety;
+mod voided;
 mod world;

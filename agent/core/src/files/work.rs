@@ -26,13 +26,21 @@ const RETRY_MAX_MS: u64 = 60_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     MakeFolder,
-    Write,
-    Move { to: RelPath },
+    /// `leaves`: the hash of what will be there.
+    Write {
+        leaves: VersionHash,
+    },
+    /// `folder`: what moves is one.
+    Move {
+        to: RelPath,
+        folder: bool,
+    },
     Remove,
     SetExecutable(bool),
 }
 
 /// An action under way.
+#[derive(Debug, Clone)]
 pub(super) struct InFlight {
     pub(super) key: Key,
     pub(super) path: RelPath,
@@ -69,6 +77,48 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// What is under way in the folder from an earlier life of the files still is, but for what never left.
+    pub(super) fn go_on_from(&mut self, earlier: &Work, unsent: &BTreeSet<ActionId>) {
+        self.next = earlier.next;
+        for (id, one) in earlier.in_flight.iter().filter(|(id, _)| !unsent.contains(id)) {
+            self.enter(*id, one.clone());
+        }
+    }
+    /// An action is under way from now on.
+    pub(super) fn enter(&mut self, id: ActionId, one: InFlight) {
+        self.busy_keys.insert(one.key);
+        self.busy_paths.insert(one.path.clone());
+        self.bytes += one.bytes;
+        match &one.what {
+            What::MakeFolder => {
+                self.folders_making.insert(one.path.clone());
+            }
+            What::Move { to, folder } => {
+                self.busy_paths.insert(to.clone());
+                self.folders_moving += usize::from(*folder);
+            }
+            What::Write { .. } | What::Remove | What::SetExecutable(_) => {}
+        }
+        self.in_flight.insert(id, one);
+    }
+    /// An action is not under way any more; `None`: it never was.
+    pub(super) fn leave(&mut self, id: ActionId) -> Option<InFlight> {
+        let one = self.in_flight.remove(&id)?;
+        self.busy_keys.remove(&one.key);
+        self.busy_paths.remove(&one.path);
+        self.bytes = self.bytes.saturating_sub(one.bytes);
+        match &one.what {
+            What::MakeFolder => {
+                self.folders_making.remove(&one.path);
+            }
+            What::Move { to, folder } => {
+                self.busy_paths.remove(to);
+                self.folders_moving = self.folders_moving.saturating_sub(usize::from(*folder));
+            }
+            What::Write { .. } | What::Remove | What::SetExecutable(_) => {}
+        }
+        Some(one)
+    }
     pub(crate) fn start(&mut self, keys: impl Iterator<Item = Key>) {
         self.todo.extend(keys);
     }
@@ -96,8 +146,8 @@ impl Work {
         }
         self.folders_moving > 0
             && self.in_flight.values().any(|one| match &one.what {
-                What::Move { to } => is_under(path, &one.path) || is_under(path, to),
-                What::MakeFolder | What::Write | What::Remove | What::SetExecutable(_) => false,
+                What::Move { to, .. } => is_under(path, &one.path) || is_under(path, to),
+                What::MakeFolder | What::Write { .. } | What::Remove | What::SetExecutable(_) => false,
             })
     }
     pub(crate) fn due(&self) -> Option<u64> {

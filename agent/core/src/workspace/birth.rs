@@ -152,7 +152,7 @@ impl Workspace {
             vault: Vault::new(parts.id, parts.keyring),
             own,
             reborn: read.get(Table::Meta, REBORN).is_some(),
-            actions: super::incarnation::Actions::default(),
+            lives: 0,
             stuck: false,
             frontier: parts.frontier,
             outbox: Outbox::open(read),

@@ -6,10 +6,11 @@
 //! what stands in the folder must never be more than what we remember.
 //! Spec: docs/sync.md#stored-before-sent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use weft_protocol::frame::ClientFrame;
 
+use crate::files::ActionId;
 use crate::setup::Watermark;
 use crate::store::{Tx, Write};
 use crate::workspace::input::Token;
@@ -80,11 +81,19 @@ impl Effects {
         }
     }
 
-    /// Drops the actions in the folder that have not left yet: what they were based on is void.
-    pub(super) fn forget_actions(&mut self) {
-        self.made.retain(|output| !matches!(output, Output::Act(..)));
-        self.gated.retain(|(_, output)| !matches!(output, Output::Act(..)));
-        self.ready.retain(|output| !matches!(output, Output::Act(..)));
+    /// Drops the actions in the folder that have not left yet, and names them: what they were based on is void.
+    pub(super) fn forget_actions(&mut self) -> BTreeSet<ActionId> {
+        let mut dropped = BTreeSet::new();
+        let mut stays = |output: &Output| {
+            if let Output::Act(action, _) = output {
+                dropped.insert(*action);
+            }
+            !matches!(output, Output::Act(..))
+        };
+        self.made.retain(&mut stays);
+        self.gated.retain(|(_, output)| stays(output));
+        self.ready.retain(&mut stays);
+        dropped
     }
 
     /// Everything up to `token` is durable.

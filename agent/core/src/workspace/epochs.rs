@@ -221,7 +221,10 @@ impl Workspace {
         kems.extend(self.identity.root.as_ref().map(RootSecret::kem_secret));
         let opened = match KeyPacket::parse(packet).and_then(|packet| packet.open(&self.id, &kems)) {
             Ok(opened) => opened,
-            Err(KeyPacketError::NotForUs) => return false,
+            Err(KeyPacketError::NotForUs) => {
+                self.left_out(now, from, packet);
+                return false;
+            }
             Err(KeyPacketError::WrongSecrets) => {
                 self.wrong_secrets(now, from, packet);
                 return false;
@@ -326,7 +329,7 @@ impl Workspace {
                 self.send_message(route, &Message::KeyPacket(packet));
             }
             // What leads to their ops may be sealed under others that it was left out of.
-            self.send_ops_since(route, &device, &stated);
+            self.send_ops_since(route, &device, Some(&stated));
             return;
         }
         let without_slot = |head: &EpochId| *head != stated && self.membership.without_slot(head).contains(&device);
@@ -344,7 +347,7 @@ impl Workspace {
             // The packets in between would only lead from one to the next: the newest, and the ops, lead back to all.
             if let Some(packet) = self.rewrap(&ours) {
                 self.send_message(route, &Message::KeyPacket(packet));
-                self.send_ops_since(route, &device, &stated);
+                self.send_ops_since(route, &device, Some(&stated));
             }
             return;
         }

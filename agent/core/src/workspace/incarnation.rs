@@ -15,8 +15,7 @@ use super::outbox::{Batch, Outbox};
 use super::output::Output;
 use super::{Own, Workspace};
 use crate::content::DocumentName;
-use crate::disk::{Outcome, Stat};
-use crate::files::{self, ActionId, Author, Files, Identity};
+use crate::files::{self, Author, Identity};
 use crate::frontier::{Frontier, Range};
 use crate::id::{ChainId, DeviceId, Place};
 use crate::message::Message;
@@ -48,31 +47,6 @@ pub(super) struct Claims {
     answered: bool,
     /// How often each was waited for.
     waits: BTreeMap<DeviceId, u32>,
-}
-
-/// Numbers the folder's actions over the lives of [`Files`], so that a late outcome is never taken for another's.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Actions {
-    base: u64,
-    highest: u64,
-}
-
-impl Actions {
-    pub(super) fn outer(&mut self, action: ActionId) -> ActionId {
-        let outer = self.base + action.0;
-        self.highest = self.highest.max(outer);
-        ActionId(outer)
-    }
-    pub(super) fn inner(&self, action: ActionId) -> Option<ActionId> {
-        action.0.checked_sub(self.base).map(ActionId)
-    }
-    /// Another number for each life of the files.
-    pub(super) fn life(&self) -> u64 {
-        self.base
-    }
-    fn begin_anew(&mut self) {
-        self.base = self.highest + 1;
-    }
 }
 
 impl Workspace {
@@ -150,6 +124,7 @@ impl Workspace {
             );
             return;
         }
+        self.drain_files(now, tx);
         let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
         self.drop_outbox(&mut documents, tx);
         self.begin_incarnation(next, tx);
@@ -187,13 +162,12 @@ impl Workspace {
         tx.put(Table::Meta, INCARNATION, next.to_be_bytes().to_vec());
     }
 
-    /// Forgets these documents, and opens the files anew from what is left. Outcomes of what the machine before asked for are
-    /// none of the new one's business.
+    /// Forgets these documents, and opens the files anew from what is left.
     pub(super) fn reopen_files(&mut self, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
         files::forget(documents, tx);
-        self.files = Files::open(Identity { workspace: self.id, chain: self.own.chain }, tx);
-        self.actions.begin_anew();
-        self.effects.forget_actions();
+        let unsent = self.effects.forget_actions();
+        self.files.reopen(Identity { workspace: self.id, chain: self.own.chain }, &unsent, tx);
+        self.lives += 1;
     }
 
     /// Lets the folder stand still until a peer was heard and nothing it holds is missing.
@@ -221,15 +195,6 @@ impl Workspace {
         self.files.handle_root(now, None, &mut self.vault, tx);
         self.effects.push(Output::Halted(None));
         self.effects.push(Output::Look(Vec::new()));
-    }
-
-    /// An action in the folder ended; one of an earlier life of the files is none of the present one's.
-    pub(super) fn acted(&mut self, now: Timestamp, action: ActionId, outcome: Outcome, tx: &Tx<'_>) {
-        if let Some(action) = self.actions.inner(action) {
-            self.files.handle_acted(now, action, outcome, &mut self.vault, tx);
-        } else if matches!(outcome, Outcome::Done(stat) if stat != Stat::default()) {
-            self.effects.push(Output::Look(Vec::new()));
-        }
     }
 
     /// Gives the accepted content of some documents to the files again.

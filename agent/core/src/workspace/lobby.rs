@@ -214,17 +214,17 @@ impl Workspace {
     }
 
     /// Sends a device that stated an epoch long gone all ops that it cannot know: only they tell it how the newest epoch
-    /// leads back to the one it holds.
-    pub(super) fn send_ops_since(&mut self, route: Route, device: &DeviceId, stated: &EpochId) {
+    /// leads back to the one it holds. `None`: all there are.
+    pub(super) fn send_ops_since(&mut self, route: Route, device: &DeviceId, stated: Option<&EpochId>) {
         let Some(kem) = self.membership.devices.get(device).map(|device| device.public.kem) else { return };
         let parts = self.ops_since(stated);
         self.send_notices(route, &kem, &parts);
     }
 
     /// All ops but those that an epoch's own descends from (all, if it is not known here), parents first.
-    fn ops_since(&self, stated: &EpochId) -> Vec<Vec<u8>> {
+    fn ops_since(&self, stated: Option<&EpochId>) -> Vec<Vec<u8>> {
         let Some(ops) = &self.ops else { return Vec::new() };
-        let stated = self.membership.epochs.get(stated).map(|facts| facts.op);
+        let stated = stated.and_then(|stated| self.membership.epochs.get(stated)).map(|facts| facts.op);
         let known = stated.and_then(|op| ops.history(&[op])).unwrap_or_default();
         let known: BTreeSet<_> = known.into_iter().map(SignedOp::id).collect();
         in_parts(ops.ops().filter(|op| !known.contains(&op.id())).collect())

@@ -1,8 +1,9 @@
-//! Keys that are not what was promised: refused, complained of, and given anew.
+//! Keys that are not what was promised, or not there: refused, complained of, and given anew.
 //!
-//! Invariant: secrets that do not match what their op commits to are never held; whoever got such a slot tells up to three
-//! members, signed, and each gives it the epoch anew, as often as a bound allows. Why members: the one packet that everybody
-//! hands on is its maker's, who alone chose what stands in each slot. Spec: docs/sealing.md#nack.
+//! Invariant: secrets that do not match what their op commits to are never held; whoever got such a slot, or none, tells up to
+//! three members, signed, and each gives it the epoch anew, with all ops, as often as a bound allows. Why members: the one
+//! packet that everybody hands on is its maker's, who alone chose what stands in each slot. Why the ops: the one that made
+//! the epoch may stand in envelopes under it alone. Spec: docs/sealing.md#nack.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,20 @@ impl Workspace {
             "{who} handed this device a key that is not what the workspace was promised. It was refused, and other members \
              were asked for the right one."
         ));
+        if let Ok(epoch) = KeyPacket::parse(packet).map(|packet| packet.epoch) {
+            self.complain(now, epoch, from, packet);
+        }
+    }
+
+    /// There is no slot for us: we came in when the epoch was made, or its maker left us out.
+    pub(super) fn left_out(&mut self, now: Timestamp, from: Option<DeviceId>, packet: &Bytes) {
         let Ok(epoch) = KeyPacket::parse(packet).map(|packet| packet.epoch) else { return };
+        if from.is_some() && self.is_active() && self.vault.keyring.get(&epoch).is_none() {
+            self.complain(now, epoch, from, packet);
+        }
+    }
+
+    fn complain(&mut self, now: Timestamp, epoch: EpochId, from: Option<DeviceId>, packet: &Bytes) {
         if !self.nacks_sent || !bounded(&mut self.nacks.sent, epoch, now, COMPLAIN_AGAIN_MS) {
             return;
         }
@@ -88,6 +102,11 @@ impl Workspace {
         }
         let Some(packet) = self.rewrap(&nack.epoch()) else { return };
         self.send_direct(route, DirectKind::Slot, &facts.public.kem, &packet);
+        self.send_ops_since(route, &device, None);
+        if self.membership.without_slot(&nack.epoch()).contains(&device) {
+            // It came in at the same time: nobody is to blame.
+            return;
+        }
         let maker = self.maker_of(&nack.epoch());
         let handed = self.device_name(&nack.from());
         self.problem(format!(

@@ -165,7 +165,7 @@ impl Workspace {
         built.then_some(Refused::BuiltOnRefused)
     }
 
-    /// An envelope is held, and does not count for now.
+    /// An envelope is held, and does not count unless a later judgement says so.
     pub(super) fn suspend(&mut self, now: Timestamp, place: Place, why: Refused, content: &Content, tx: &Tx<'_>) {
         self.set_void(place, why.to_string(), content, tx);
         self.judge_soon(now);
@@ -353,6 +353,7 @@ impl Workspace {
         mut leaving: Vec<Content>,
         tx: &Tx<'_>,
     ) {
+        self.drain_files(now, tx);
         for order in self.outbox.orders() {
             let Some(Batch::Content(content)) = Outbox::batch(order, tx) else { continue };
             // Versions stay: what is entered again names them.

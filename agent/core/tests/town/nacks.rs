@@ -63,9 +63,16 @@ fn said(town: &Town, who: &LocalIdentity, under: &Epoch, set: &OpSet, packet: By
     seal(draft, &town.hosts[0].machine.id(), &who.device, rng).unwrap().sealed.into_bytes()
 }
 
-/// Ada, Ben and Cid: Cid makes a key that opens for Ada, and gives Ben something else in the same packet. Whether Ben holds
-/// the key in the end, what Ada's and Ben's status say, and what Ben reads of what is written under it.
-fn equivocation(weakness: Option<Weakness>) -> (bool, String, String, String) {
+/// What Cid has for Ben in a packet.
+#[derive(Clone, Copy, PartialEq)]
+enum Given {
+    Another,
+    Nothing,
+}
+
+/// Ada, Ben and Cid: Cid makes a key that opens for Ada, and gives Ben something else in the same packet, or nothing. Whether
+/// Ben holds the key in the end, what Ada's and Ben's status say, and what Ben reads of what is written under it.
+fn equivocation(given: Given, weakness: Option<Weakness>) -> (bool, String, String, String) {
     let (mut town, hosts) = Town::team(3);
     let [a, b, c] = hosts[..] else { panic!("three") };
     for host in [a, b, c] {
@@ -90,6 +97,7 @@ fn equivocation(weakness: Option<Weakness>) -> (bool, String, String, String) {
     let sealed_op = reader.bytes_up_to(1 << 20, "op").unwrap();
     let mut slots: Vec<[u8; SLOT_LEN]> = recipients(&state)
         .iter()
+        .filter(|(kem, _)| given == Given::Another || !bens.contains(kem))
         .map(|(kem, role)| {
             if bens.contains(kem) {
                 wrong_slot(&town, new.id(), kem, &mut rng)
@@ -122,14 +130,26 @@ fn equivocation(weakness: Option<Weakness>) -> (bool, String, String, String) {
 /// complaint they would stay outside: everybody hands on the one packet that its maker made.
 #[test]
 fn a_wrong_slot_is_refused_and_replaced() {
-    let (held, ada, ben, read) = equivocation(None);
+    let (held, ada, ben, read) = equivocation(Given::Another, None);
     assert!(held, "{ada} {ben}");
     assert_eq!(read, "under the new key\n");
     assert!(ben.contains("member-4 (box-4) handed this device a key"), "{ben}");
     assert!(ada.contains("member-3 (box-3) says that the key that member-4 made"), "{ada}");
 
-    let (held, _, ben, read) = equivocation(Some(Weakness::NoNack));
+    let (held, _, ben, read) = equivocation(Given::Another, Some(Weakness::NoNack));
     assert!(!held && read.is_empty() && ben.contains("It was refused"), "{ben}");
+}
+
+/// Whoever was left out of a key says so as well, and is given it at once, not when the next peers meet.
+#[test]
+fn a_slot_that_is_missing_is_given() {
+    let (held, ada, ben, read) = equivocation(Given::Nothing, None);
+    assert!(held, "{ada} {ben}");
+    assert_eq!(read, "under the new key\n");
+    assert!(ada.contains("member-3 (box-3) says that the key that member-4 made"), "{ada}");
+
+    let (held, _, _, read) = equivocation(Given::Nothing, Some(Weakness::NoNack));
+    assert!(!held && read.is_empty());
 }
 
 /// Cid makes a key that nobody will use, says its op with the key to Ben alone, and never in an envelope: Ben says it to all,

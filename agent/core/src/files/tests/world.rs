@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::content::{Content, INLINE_BYTES_MAX, Item, Manifest, PieceRef, VersionBytes};
+use crate::content::{Content, DocumentName, INLINE_BYTES_MAX, Item, Manifest, PieceRef, VersionBytes};
 use crate::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
 use crate::files::{
-    ActionId, Author, Cx, Files, FilesOutput, Halt, Identity, LogEvent, Refusal, Resume, Versions, known_files,
+    ActionId, Author, Cx, Files, FilesOutput, Halt, Identity, LogEvent, Refusal, Resume, Versions, forget, known_files,
     known_folders, version_hash,
 };
 use crate::id::{ChainId, DeviceId, PieceId, VersionHash, WorkspaceId};
-use crate::store::{MemoryStore, Read, Tx};
+use crate::store::{MemoryStore, Read, Table, Tx};
 use crate::time::Timestamp;
 
 pub(super) const WORKSPACE: WorkspaceId = WorkspaceId([5; 32]);
@@ -208,6 +208,11 @@ impl Replica {
         self.trace(format_args!("person writes {at} {:?}", String::from_utf8_lossy(bytes.as_ref())));
         self.folder.insert(at, Node::File { bytes: bytes.as_ref().to_vec(), executable, inode });
     }
+    pub(super) fn make_executable(&mut self, at: &str) {
+        if let Some(Node::File { executable, .. }) = self.folder.get_mut(&path(at)) {
+            *executable = true;
+        }
+    }
     pub(super) fn edit(&mut self, at: &str, old: &str, new: &str) {
         let text = self.text(at).replace(old, new);
         self.write(at, text);
@@ -241,6 +246,18 @@ impl Replica {
     }
     pub(super) fn paths(&self) -> Vec<String> {
         self.folder.keys().map(ToString::to_string).collect()
+    }
+    /// The folder, to be read and compared.
+    pub(super) fn picture(&self) -> BTreeMap<String, String> {
+        let show = |node: &Node| match node {
+            Node::Folder => "folder".to_owned(),
+            Node::Link(target) => format!("-> {target}"),
+            Node::File { bytes, executable, .. } if bytes.len() < 4096 => {
+                format!("{}{:?}", if *executable { "x " } else { "" }, String::from_utf8_lossy(bytes))
+            }
+            Node::File { bytes, .. } => format!("{} bytes {}", bytes.len(), blake3::hash(bytes)),
+        };
+        self.folder.iter().map(|(path, node)| (path.to_string(), show(node))).collect()
     }
     // The shell.
     pub(super) fn look(&mut self, at: &RelPath) -> Seen {
@@ -373,12 +390,22 @@ impl Replica {
         }
         Outcome::Done(stat)
     }
+    /// Does the next action; what came of it is not heard of yet.
+    pub(super) fn act_unheard(&mut self) -> Option<(ActionId, Outcome)> {
+        let (id, action) = self.acts.pop_front()?;
+        let outcome = self.perform(&action);
+        self.trace(format_args!("did {id:?} {outcome:?}"));
+        Some((id, outcome))
+    }
+    /// It is heard of.
+    pub(super) fn hear(&mut self, (id, outcome): (ActionId, Outcome)) {
+        self.trace(format_args!("heard {id:?}"));
+        self.call(|files, now, held, tx| files.handle_acted(now, id, outcome, held, tx));
+    }
     /// Does the next action, or another piece of the shell's work; whether there was one.
     pub(super) fn act(&mut self) -> bool {
-        if let Some((id, action)) = self.acts.pop_front() {
-            let outcome = self.perform(&action);
-            self.trace(format_args!("acted {id:?} {outcome:?}"));
-            self.call(|files, now, held, tx| files.handle_acted(now, id, outcome, held, tx));
+        if let Some(done) = self.act_unheard() {
+            self.hear(done);
             return true;
         }
         if let Some(hash) = self.fetches.pop_front() {
@@ -394,10 +421,7 @@ impl Replica {
     }
     /// Does the next action, then crashes before anybody hears of it.
     pub(super) fn act_and_crash(&mut self) {
-        if let Some((id, action)) = self.acts.pop_front() {
-            let outcome = self.perform(&action);
-            self.trace(format_args!("acted, unheard of: {id:?} {outcome:?}"));
-        }
+        self.act_unheard();
         self.restart();
     }
     /// Time passes until the next deadline, if there is one soon.
@@ -423,6 +447,24 @@ impl Replica {
         let author = Author { chain: author, wall_ms: self.now.wall_ms };
         self.call(|files, now, held, tx| files.handle_content(now, author, content, held, tx))
     }
+    /// Builds all documents anew from what counts of this; of what is under way in the folder, all but `unsent` goes on.
+    pub(super) fn rebuild(&mut self, counts: &[(ChainId, Content)], unsent: &[ActionId]) {
+        let documents: BTreeSet<DocumentName> =
+            self.store.scan(Table::Documents, &[], None, 10_000).iter().map(|(key, _)| document_of(key)).collect();
+        self.acts.retain(|(id, _)| !unsent.contains(id));
+        self.trace(format_args!("builds anew"));
+        let (identity, unsent) = (self.identity, unsent.iter().copied().collect());
+        self.call(|files, now, held, tx| {
+            let carried = files.take_along(now, &documents, &[], held, tx);
+            forget(&documents, tx);
+            files.reopen(identity, &unsent, tx);
+            files.build();
+            for (chain, content) in counts {
+                files.handle_content(now, Author { chain: *chain, wall_ms: now.wall_ms }, content, held, tx);
+            }
+            files.enter_again(now, carried, held, tx);
+        });
+    }
     /// What its tree says, whatever the disk holds.
     pub(super) fn resume(&mut self, answer: Resume) -> bool {
         self.call(|files, now, held, tx| files.handle_resume(now, answer, held, tx))
@@ -431,6 +473,12 @@ impl Replica {
 
 #[allow(dead_code, reason = "names the type that tests reach through `call`")]
 type Context<'a, 'b> = Cx<'a, 'b>;
+
+/// The name of the document that a row belongs to.
+fn document_of(row: &[u8]) -> DocumentName {
+    let name = row.split(|byte| *byte == 0).next().unwrap();
+    DocumentName::new(std::str::from_utf8(name).unwrap()).unwrap()
+}
 
 /// Several replicas and what they published.
 pub(super) struct World {
@@ -498,21 +546,10 @@ impl World {
         }
         panic!("the replicas never stop talking");
     }
-    fn picture(&self, of: usize) -> BTreeMap<String, String> {
-        let show = |node: &Node| match node {
-            Node::Folder => "folder".to_owned(),
-            Node::Link(target) => format!("-> {target}"),
-            Node::File { bytes, executable, .. } if bytes.len() < 4096 => {
-                format!("{}{:?}", if *executable { "x " } else { "" }, String::from_utf8_lossy(bytes))
-            }
-            Node::File { bytes, .. } => format!("{} bytes {}", bytes.len(), blake3::hash(bytes)),
-        };
-        self.replicas[of].folder.iter().map(|(path, node)| (path.to_string(), show(node))).collect()
-    }
     /// All folders are the same, and nothing waits.
     pub(super) fn assert_equal(&self) {
         for other in 1..self.replicas.len() {
-            let (one, two) = (self.picture(0), self.picture(other));
+            let (one, two) = (self.replicas[0].picture(), self.replicas[other].picture());
             let differing: Vec<_> = one.keys().chain(two.keys()).filter(|at| one.get(*at) != two.get(*at)).collect();
             assert!(differing.is_empty(), "replica 0 and {other}: {differing:?} in {one:?} and {two:?}");
         }

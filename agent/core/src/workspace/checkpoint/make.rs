@@ -112,7 +112,7 @@ impl Workspace {
             return;
         }
         self.checkpoints.making = Some(Making {
-            life: self.actions.life(),
+            life: self.lives,
             todo: self.files.savable().into(),
             pack: Pack::default(),
             pack_bytes: 0,
@@ -125,7 +125,7 @@ impl Workspace {
     fn step_making(&mut self, now: Timestamp, tx: &Tx<'_>) {
         let Some(mut making) = self.checkpoints.making.take() else { return };
         self.checkpoints.outgrown = making.plain_bytes() > CHECKPOINT_BYTES_MAX - ROOM_BYTES;
-        if making.life != self.actions.life() || self.checkpoints.outgrown {
+        if making.life != self.lives || self.checkpoints.outgrown {
             self.checkpoints.making = Some(making);
             return self.abandon_making(tx);
         }
