@@ -57,14 +57,25 @@ impl Files {
         new: &(text::Style, String),
         cx: &mut Cx<'_, '_>,
     ) -> Option<(VersionHash, Vec<ChangeHash>)> {
-        let hash = self.alternative(key).filter(|shown| shown.version.text)?.hash();
-        let (version, heads) = self.current(key)?;
-        let base = OnDisk { hash, executable: false, version, heads, target: String::new(), void: None };
-        let now = self.text_at(key.id, &base, cx)?;
+        let (version, heads) = self.alternative(key).filter(|shown| shown.version.text).and(self.current(key))?;
+        self.enter_into(key.id, (version, heads), old, new, cx)
+    }
+
+    /// Enters an edit of a text that was made elsewhere into the text of this version, as it is at these heads.
+    pub(crate) fn enter_into(
+        &mut self,
+        id: FileId,
+        (version, heads): (VersionHash, Vec<ChangeHash>),
+        old: &(text::Style, String),
+        new: &(text::Style, String),
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<(VersionHash, Vec<ChangeHash>)> {
+        let base = OnDisk { hash: version, executable: false, version, heads, target: String::new(), void: None };
+        let now = self.text_at(id, &base, cx)?;
         let merged = text::merge(&old.1, &new.1, &now.1)?;
         let style = if old.0 == new.0 { now.0 } else { new.0 };
         let edit = text::Edit { hunks: diff(&now.1, &merged), style: (now.0, style) };
-        self.enter_at(key.id, &base, &edit, cx)
+        self.enter_at(id, &base, &edit, cx)
     }
 
     /// Enters an edit of a text at `base`; the version and its new heads.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::change::parse_change;
 use super::documents::{has, theirs};
 use super::entry::{Field, Kind, field_of_key};
-use super::names::{Document, actor_prefix, bucket, is_actor_of};
+use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
 use super::record::{Key, OnDisk};
 use super::tree::Tree;
 use super::{Cx, Files, Identity, Moved, Versions, text};
@@ -131,10 +131,9 @@ impl Files {
         self.publish(&mut cx);
         let mut adrift: BTreeSet<FileId> = BTreeSet::new();
         for edit in &carried.edits {
-            let entry = self.tree.entries.get(&edit.id);
-            let shown = entry.and_then(|entry| entry.alternatives.first()).map(|shown| shown.version.hash);
-            let entered = shown == Some(edit.version)
-                && self.enter_beside(Key::main(edit.id), &edit.before, &edit.after, &mut cx).is_some();
+            let place = self.place_of(edit, &cx);
+            let entered =
+                place.and_then(|place| self.enter_into(edit.id, place, &edit.before, &edit.after, &mut cx)).is_some();
             if !entered {
                 adrift.insert(edit.id);
             }
@@ -150,6 +149,22 @@ impl Files {
         self.moved = Some(Moved::default());
         self.building = false;
         self.settle(&mut cx);
+    }
+
+    /// Where an edit made here is entered again: in the text it was made on, if that is what is shown, or if nothing is, because
+    /// others deleted it without having seen the edit, which then keeps it.
+    fn place_of(&mut self, edit: &OwnEdit, cx: &Cx<'_, '_>) -> Option<(VersionHash, Vec<ChangeHash>)> {
+        let shown = self.tree.entries.get(&edit.id)?.alternatives.first();
+        match shown {
+            Some(shown) if shown.version.hash == edit.version => self.current(Key::main(edit.id)),
+            Some(_) => None,
+            None => {
+                let registers = Tree::registers(&edit.id, &mut self.documents, cx.tx)?;
+                let named = registers.versions().iter().any(|version| version.hash == edit.version && version.text);
+                let text = self.tree.texts.get(&(edit.id, start_of(&edit.version)));
+                named.then(|| (edit.version, text.map(|text| text.heads.clone()).unwrap_or_default()))
+            }
+        }
     }
 
     /// Whether this device made any change of this file's texts.

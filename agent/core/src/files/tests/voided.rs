@@ -34,11 +34,7 @@ fn what_is_under_way_is_no_persons_deed() {
                 world.replicas[0].write("stays.md", "stays\n");
                 world.settle();
                 world.collect();
-                let counts: Vec<_> = world
-                    .sent
-                    .iter()
-                    .map(|(from, content)| (world.replicas[*from].identity.chain, content.clone()))
-                    .collect();
+                let counts = world.said();
                 let before = world.replicas[1].picture();
                 deed(&mut world.replicas[0]);
                 world.replicas[0].scan();
@@ -72,5 +68,54 @@ fn what_is_under_way_is_no_persons_deed() {
                 assert!(one.halts.is_empty() && one.files.settled(), "{told}");
             }
         }
+    }
+}
+
+/// An edit made here keeps a file that others deleted without having seen it, also when it is entered again because something
+/// else in the file does not count: that is taken out, and the edit stays.
+#[test]
+fn an_edit_keeps_a_deleted_file_without_what_does_not_count() {
+    for edited_before in [false, true] {
+        let mut world = World::new(3);
+        world.replicas[0].write("a.md", "one\ntwo\nthree\n");
+        world.settle();
+        if edited_before {
+            world.replicas[1].edit("a.md", "two", "TWO");
+            world.settle();
+        }
+        // It is edited by one, deleted by another, and a third adds what does not count.
+        world.replicas[1].edit("a.md", "three\n", "three\nmine\n");
+        world.replicas[1].scan();
+        let mine: Vec<_> = world.replicas[1].published.iter().cloned().collect();
+        world.replicas[2].edit("a.md", "one\n", "forged\none\n");
+        world.replicas[2].scan();
+        world.replicas[0].remove("a.md");
+        world.replicas[0].scan();
+        world.replicas[0].run();
+        let deleted: Vec<_> = world.replicas[0].published.iter().cloned().collect();
+        let mut counts = world.said();
+        counts.extend(deleted.into_iter().map(|content| (world.replicas[0].identity.chain, content)));
+        let forged: Vec<_> = world.replicas[2].published.drain(..).collect();
+        world.deliver_all(1);
+        let chain = world.replicas[2].identity.chain;
+        let one = &mut world.replicas[1];
+        for content in &forged {
+            assert!(one.receive(chain, content).is_empty());
+        }
+        one.run();
+        assert!(one.text("a.md").contains("forged") && one.text("a.md").contains("mine"));
+        one.rebuild(&counts, &mine);
+        one.scan();
+        one.run();
+        let two = if edited_before { "TWO" } else { "two" };
+        assert_eq!(one.text("a.md"), format!("one\n{two}\nthree\nmine\n"));
+        // Others come to have the same.
+        let again: Vec<_> = one.published.drain(..).collect();
+        let mine_chain = one.identity.chain;
+        for content in &again {
+            assert!(world.replicas[0].receive(mine_chain, content).is_empty());
+        }
+        world.replicas[0].run();
+        assert_eq!(world.replicas[0].text("a.md"), world.replicas[1].text("a.md"));
     }
 }

@@ -447,17 +447,16 @@ impl Replica {
         let author = Author { chain: author, wall_ms: self.now.wall_ms };
         self.call(|files, now, held, tx| files.handle_content(now, author, content, held, tx))
     }
-    /// Builds all documents anew from what counts of this; of what is under way in the folder, all but `unsent` goes on.
-    pub(super) fn rebuild(&mut self, counts: &[(ChainId, Content)], unsent: &[ActionId]) {
+    /// Builds all documents anew from what counts; what is `leaving` was made here, is not among it, and is entered again.
+    pub(super) fn rebuild(&mut self, counts: &[(ChainId, Content)], leaving: &[Content]) {
         let documents: BTreeSet<DocumentName> =
             self.store.scan(Table::Documents, &[], None, 10_000).iter().map(|(key, _)| document_of(key)).collect();
-        self.acts.retain(|(id, _)| !unsent.contains(id));
         self.trace(format_args!("builds anew"));
-        let (identity, unsent) = (self.identity, unsent.iter().copied().collect());
+        let identity = self.identity;
         self.call(|files, now, held, tx| {
-            let carried = files.take_along(now, &documents, &[], held, tx);
+            let carried = files.take_along(now, &documents, leaving, held, tx);
             forget(&documents, tx);
-            files.reopen(identity, &unsent, tx);
+            files.reopen(identity, &BTreeSet::new(), tx);
             files.build();
             for (chain, content) in counts {
                 files.handle_content(now, Author { chain: *chain, wall_ms: now.wall_ms }, content, held, tx);
@@ -502,6 +501,11 @@ impl World {
         for replica in &mut self.replicas {
             replica.pieces.extend(pieces.clone());
         }
+    }
+    /// Everything that was said so far, as it is taken in again.
+    pub(super) fn said(&self) -> Vec<(ChainId, Content)> {
+        let chain = |from: usize| self.replicas[from].identity.chain;
+        self.sent.iter().map(|(from, content)| (chain(*from), content.clone())).collect()
     }
     /// What this replica has not received.
     pub(super) fn missing(&self, to: usize) -> Vec<usize> {
