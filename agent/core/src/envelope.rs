@@ -15,7 +15,7 @@ mod sealed;
 
 pub use direct::{DirectError, DirectKind, open_direct, seal_direct};
 pub(crate) use direct::{DirectScope, open_byte, open_scoped, seal_scoped};
-pub use header::{Header, OP_HEADS_MAX};
+pub use header::{Header, OP_HEADS_MAX, spoken_by};
 pub use kind::Kind;
 pub use lobby::{open_lobby, seal_lobby};
 pub use open::{OpenError, OpenHead, VerifiedHead, open_head, verify_signed_header};

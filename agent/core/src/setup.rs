@@ -26,6 +26,8 @@ pub enum Weakness {
     NoNack,
     /// What a checkpoint says is taken for true.
     NoProof,
+    /// A message counts whoever says it again.
+    NoSpeaker,
     /// Keys are wrapped for those who were removed, too.
     NoExclusion,
 }

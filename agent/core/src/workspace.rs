@@ -151,6 +151,8 @@ pub struct Workspace {
     nacks: nacks::Nacks,
     /// Whether wrong keys are complained of; only tests say no.
     nacks_sent: bool,
+    /// Whether a message must come from whom it says it does; only tests say no.
+    speakers_checked: bool,
     relays: RelayList,
     lan: Vec<String>,
     flushes: Vec<report::Flush>,
@@ -181,6 +183,7 @@ impl Workspace {
             Weakness::NoBase => self.files.ignore_base(),
             Weakness::NoNack => self.nacks_sent = false,
             Weakness::NoProof => self.checkpoints.prove_nothing(),
+            Weakness::NoSpeaker => self.speakers_checked = false,
             Weakness::NoExclusion => self.packets.exclude_nobody(),
         }
     }
@@ -267,7 +270,7 @@ impl Workspace {
 
     fn frame(&mut self, now: Timestamp, link: input::LinkId, frame: ServerFrame, tx: &Tx<'_>) {
         match frame {
-            ServerFrame::Joined { room, peers, .. } => self.room_joined(now, link, room, &peers),
+            ServerFrame::Joined { room, you, peers } => self.room_joined(now, link, room, you, &peers),
             ServerFrame::PeerJoined { room, peer } => self.peer_joined(now, link, room, peer.peer),
             ServerFrame::PeerLeft { room, peer } => self.peer_left(now, link, room, peer),
             ServerFrame::Deliver { room, from, payload } => self.deliver(now, link, room, from, payload, tx),

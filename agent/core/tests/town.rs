@@ -590,3 +590,5 @@ mod people;
 mod removal;
 #[path = "town/rotation.rs"]
 mod rotation;
+#[path = "town/speakers.rs"]
+mod speakers;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_agent_core::content::{Content, Item};
-use weft_agent_core::envelope::{Draft, Kind, OpenHead, open_head, seal};
+use weft_agent_core::envelope::{Draft, Kind, OpenHead, open_head, seal, spoken_by};
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::files::inspect_change;
 use weft_agent_core::frontier::{Frontier, Tip};
@@ -24,6 +24,7 @@ use weft_agent_core::op::{Cut, Genesis, OpBody, SignedOp, ops};
 use weft_agent_core::store::{Read, Table};
 use weft_agent_core::time::Timestamp;
 use weft_protocol::cbor::{Writer, from_bytes};
+use weft_protocol::frame::PeerId;
 use weft_protocol::id::RoomId;
 
 use super::dice::Dice;
@@ -45,7 +46,16 @@ pub struct Malice {
 }
 
 /// A lie, and the room it is told in.
-pub type Lie = (RoomId, Bytes);
+pub type Lie = (RoomId, Said);
+
+/// What is said in a room.
+#[derive(Debug, Clone)]
+pub enum Said {
+    /// As it is.
+    Sealed(Bytes),
+    /// To be signed and sealed under this epoch for whoever says it: a message names its speaker.
+    Message(Box<Epoch>, Message),
+}
 
 impl Malice {
     /// From an identity file and a store; `None` before its owner is in.
@@ -75,19 +85,19 @@ impl Malice {
     /// One lie, or none if it has nothing to lie with yet.
     #[must_use]
     pub fn lie(&self, now: Timestamp, dice: &mut Dice) -> Vec<Lie> {
-        let told = match dice.below(10) {
+        let sealed = match dice.below(10) {
             0 | 1 => self.twice(dice),
             2 => self.again(dice),
             3 => self.backdated(dice),
             4 => self.powers(now, dice),
             5 => self.nonsense(dice),
-            6 => self.boasts(dice),
-            7 => self.wrong_keys(now, dice),
+            6 => return self.boasts(dice).into_iter().collect(),
+            7 => return self.wrong_keys(now, dice).into_iter().collect(),
             8 => self.damaged(dice),
             _ => self.slander(now, dice),
         };
         let room = self.epoch.room().id;
-        told.into_iter().map(|payload| (room, payload)).collect()
+        sealed.into_iter().map(|payload| (room, Said::Sealed(payload))).collect()
     }
 
     fn tip(&self) -> Option<&(OpenHead, Bytes)> {
@@ -187,7 +197,7 @@ impl Malice {
     }
 
     /// Says that it holds what nobody ever sealed, of its own chain or of others'.
-    fn boasts(&self, dice: &mut Dice) -> Option<Bytes> {
+    fn boasts(&self, dice: &mut Dice) -> Option<Lie> {
         let mut frontier = Frontier::default();
         let held: Vec<ChainId> = self.own.iter().chain(&self.others).map(|(head, _)| head.header.chain).collect();
         for _ in 0..=dice.below(6) {
@@ -200,11 +210,11 @@ impl Malice {
             frontier.advance(chain, Tip { seq: 1 + dice.below(1 << 40), link: Link(dice.bytes32()) });
         }
         let statement = Statement { epoch: self.epoch.id(), digest: frontier.digest(), frontier: Some(frontier) };
-        self.said(&Message::Beacon { statement, lan: Vec::new(), relays: Vec::new() }, dice)
+        Some(self.said(Message::Beacon { statement, lan: Vec::new(), relays: Vec::new() }))
     }
 
     /// A key for everybody whose slots hold something else, or that leaves people out.
-    fn wrong_keys(&self, now: Timestamp, dice: &mut Dice) -> Option<Bytes> {
+    fn wrong_keys(&self, now: Timestamp, dice: &mut Dice) -> Option<Lie> {
         let state = &self.state;
         let by = self.author(now);
         let (op, epoch) = ops::epoch(&by, state, &[&self.epoch], dice.rng())?;
@@ -213,7 +223,7 @@ impl Malice {
         let wrapped = if dice.chance(500) { &other } else { &epoch };
         keys.truncate(dice.index(keys.len() + 1));
         let packet = KeyPacket::make(wrapped, &keys, &op, dice.rng())?;
-        self.said(&Message::KeyPacket(packet.to_bytes()), dice)
+        Some(self.said(Message::KeyPacket(packet.to_bytes())))
     }
 
     /// Something that it holds, with a byte changed.
@@ -248,10 +258,24 @@ impl Malice {
         }
     }
 
-    fn said(&self, message: &Message, dice: &mut Dice) -> Option<Bytes> {
+    /// In the room of the epoch that is sealed under.
+    fn said(&self, message: Message) -> Lie {
+        (self.epoch.room().id, Said::Message(Box::new(self.epoch.clone()), message))
+    }
+
+    /// What is said, as whoever has this name in the room says it.
+    #[must_use]
+    pub fn says_as(&self, peer: PeerId, said: &Said, dice: &mut Dice) -> Option<Bytes> {
+        let (epoch, message) = match said {
+            Said::Sealed(bytes) => return Some(bytes.clone()),
+            Said::Message(epoch, message) => (epoch, message),
+        };
         let chain = ChainId { device: self.identity.device.id(), incarnation: 1 };
-        let kind = Kind::from_byte(message.kind());
-        self.sealed(kind, (chain, 0, Link([0; 32])), self.heads(), &message.to_body(), dice)
+        let (body, prev) = (message.to_body(), spoken_by(peer));
+        let (kind, op_heads) = (Kind::from_byte(message.kind()), self.heads());
+        let draft = Draft { kind, epoch, chain, seq: 0, prev, op_heads, body: &body, leaf_changes: &[] };
+        let sealed = seal(draft, &self.set.workspace(), &self.identity.device, dice.rng()).ok()?;
+        Some(sealed.sealed.bytes().clone())
     }
 }
 

@@ -21,11 +21,21 @@ pub struct Sabotage {
     pub no_proof: bool,
     /// Whoever was removed gets keys like anybody.
     pub no_exclusion: bool,
+    /// A message counts whoever says it again.
+    pub no_speaker: bool,
 }
 
 /// The names `--sabotage` takes.
-pub const NAMES: [&str; 7] =
-    ["early-persisted", "no-watermark", "blind-writes", "no-dedupe", "no-base", "no-proof", "no-exclusion"];
+pub const NAMES: [&str; 8] = [
+    "early-persisted",
+    "no-watermark",
+    "blind-writes",
+    "no-dedupe",
+    "no-base",
+    "no-proof",
+    "no-exclusion",
+    "no-speaker",
+];
 
 impl Sabotage {
     /// The switches by name, for `--sabotage`.
@@ -40,6 +50,7 @@ impl Sabotage {
             "no-base" => Some(Self { no_base: true, ..none }),
             "no-proof" => Some(Self { no_proof: true, ..none }),
             "no-exclusion" => Some(Self { no_exclusion: true, ..none }),
+            "no-speaker" => Some(Self { no_speaker: true, ..none }),
             _ => None,
         }
     }
@@ -50,7 +61,8 @@ impl Sabotage {
         let base = self.no_base.then_some(Weakness::NoBase);
         let proof = self.no_proof.then_some(Weakness::NoProof);
         let exclusion = self.no_exclusion.then_some(Weakness::NoExclusion);
-        dedupe.into_iter().chain(base).chain(proof).chain(exclusion)
+        let speaker = self.no_speaker.then_some(Weakness::NoSpeaker);
+        dedupe.into_iter().chain(base).chain(proof).chain(exclusion).chain(speaker)
     }
 
     /// The profile in which the missing defence shows soonest.
@@ -62,7 +74,7 @@ impl Sabotage {
             "crashy"
         } else if self.no_proof {
             "poison"
-        } else if self.no_exclusion {
+        } else if self.no_exclusion || self.no_speaker {
             "former"
         } else if self.no_dedupe {
             "flaky"

@@ -21,6 +21,8 @@ use weft_agent_core::time::Timestamp;
 use weft_agent_core::workspace::command::{Command, RequestId};
 use weft_agent_core::workspace::input::Token;
 use weft_agent_core::workspace::output::Rank;
+use weft_protocol::frame::PeerId;
+use weft_protocol::id::RoomId;
 use weft_relay_core::{Relay, Settings};
 
 use super::dice::Dice;
@@ -123,6 +125,8 @@ pub struct World<M> {
     lying: lies::Lying,
     /// Who was removed and goes on.
     former: Option<former::Seat>,
+    /// What each connection is called in each room it entered.
+    names: BTreeMap<(ConnId, RoomId), PeerId>,
     network: Dice,
     disks: Dice,
     keys: Dice,
@@ -165,6 +169,7 @@ impl<M: Machine> World<M> {
             spare_links: Vec::new(),
             lying: lies::Lying::default(),
             former: None,
+            names: BTreeMap::new(),
             network: Dice::new(seed, "network", 0),
             disks: Dice::new(seed, "disk", 0),
             keys,

@@ -2,6 +2,7 @@
 //! Spec: docs/sealing.md#header.
 
 use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
+use weft_protocol::frame::PeerId;
 
 use super::Class;
 use super::kind::Kind;
@@ -27,7 +28,8 @@ pub struct Header {
     pub chain: ChainId,
     /// Its number on the chain, from 1; 0 for ephemeral kinds.
     pub seq: u64,
-    /// The link of the envelope before it; zeros for the first of a device's first incarnation, and for ephemeral kinds.
+    /// The link of the envelope before it; zeros for the first of a device's first incarnation. Of ephemeral kinds who speaks:
+    /// [`spoken_by`].
     pub prev: Link,
     /// The membership the author knew, ascending, 1 to 8.
     pub op_heads: Vec<OpId>,
@@ -73,15 +75,23 @@ impl Header {
     pub(crate) fn shaped(&self) -> bool {
         match self.kind.class() {
             Class::Stored => self.seq > 0,
-            Class::Ephemeral | Class::Direct | Class::Lobby | Class::Piece => {
-                self.seq == 0 && self.prev == Link([0; 32])
-            }
+            Class::Ephemeral => self.seq == 0 && self.prev.0.get(16..) == Some(&[0; 16]),
+            Class::Direct | Class::Lobby | Class::Piece => self.seq == 0 && self.prev == Link([0; 32]),
         }
     }
     /// H(link, workspace ‖ nonce ‖ header): what the next envelope names.
     pub(crate) fn link(workspace: &WorkspaceId, nonce: &[u8; 24], header: &[u8]) -> Link {
         Link(hash::h("link", &[&workspace.0, nonce, header]))
     }
+}
+
+/// What stands in place of a link in an ephemeral message: the name that the speaker has in the room where it is said, and
+/// zeros. Why: said again by somebody else, or elsewhere, it would make them out to be the speaker.
+#[must_use]
+pub fn spoken_by(peer: PeerId) -> Link {
+    let mut link = [0; 32];
+    link.iter_mut().zip(peer.0).for_each(|(to, from)| *to = from);
+    Link(link)
 }
 
 /// header ‖ signature ‖ zeros, taken apart; accepts one encoding only.

@@ -30,7 +30,7 @@ pub struct Draft<'a> {
     pub chain: ChainId,
     /// The next number on it; 0 for ephemeral kinds.
     pub seq: u64,
-    /// The link before it; zeros for ephemeral kinds.
+    /// The link before it; for ephemeral kinds [`super::spoken_by`].
     pub prev: Link,
     /// The membership we know, 1 to 8, in any order.
     pub op_heads: Vec<OpId>,

@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use weft_protocol::cbor::{from_bytes, to_bytes};
+use weft_protocol::frame::PeerId;
 
 use super::script::Cast;
 use super::world::{World, author};
 use crate::checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint, Data, Pack, Record};
 use crate::content::{DocumentName, Manifest, PieceRef};
 use crate::enrol::{Pass, Way, pairing_words};
-use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct};
+use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct, spoken_by};
 use crate::epoch::{Commitments, Epoch};
 use crate::frontier::{Frontier, Tip};
 use crate::hash;
@@ -509,7 +510,7 @@ fn cases() -> Vec<Case> {
         epoch: &world.epoch,
         chain: ChainId { device: founder.device.id(), incarnation: 1 },
         seq: 0,
-        prev: Link([0; 32]),
+        prev: spoken_by(PeerId([9; 16])),
         op_heads: world.set.heads(),
         body: &Message::Offer(bytes::Bytes::from_static(b"a checkpoint's envelope")).to_body(),
         leaf_changes: &[],

@@ -178,6 +178,7 @@ impl Workspace {
             lobbies: super::lobby::Lobbies::default(),
             nacks: super::nacks::Nacks::default(),
             nacks_sent: true,
+            speakers_checked: true,
             relays: RelayList::open(read),
             lan: Vec::new(),
             flushes: Vec::new(),

@@ -4,7 +4,7 @@
 //! it, the first writer with something to send mints one at once, the others after a random while, in case nobody does.
 //! Spec: docs/sealing.md#epochs, docs/sync.md#epochs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,10 +21,11 @@ use crate::keyring::Sealing;
 use crate::membership::Role;
 use crate::message::Message;
 use crate::op::{EpochGrant, OpBody, SignedOp, Signer};
-use crate::store::{Read, Table, Tx};
+use crate::store::{self, Read, Table, Tx};
 use crate::time::Timestamp;
 
 const PACKET: &[u8] = b"packet/";
+const USED: &[u8] = b"used/";
 /// Key packets kept to be handed on: one a rotation; older ones are reached through back links of later ones.
 const PACKETS_MAX: usize = 64;
 /// Epochs held whose ops are not here yet: a rotation or two at a time, and a margin.
@@ -48,6 +49,8 @@ pub(super) struct Packets {
     /// Until when not again, and how often since it stated the epoch that we seal under.
     offered: BTreeMap<DeviceId, (u64, u32)>,
     mint_mono: Option<u64>,
+    /// The epochs that something held is sealed under, whether their ops count or not: never forgotten.
+    used: BTreeSet<EpochId>,
     /// Whether those who were removed get keys like anybody; only tests say so.
     excludes_nobody: bool,
 }
@@ -69,7 +72,16 @@ impl Packets {
             packets.order.push(id);
             packets.packets.insert(id, packet);
         }
+        let used = store::rows(read, Table::Meta, USED, 512);
+        packets.used = used.filter_map(|(key, _)| EpochId::from_slice(key.get(USED.len()..)?)).collect();
         packets
+    }
+
+    /// Something sealed under this epoch is held.
+    pub(super) fn note_use(&mut self, epoch: EpochId, tx: &Tx<'_>) {
+        if self.used.insert(epoch) {
+            tx.put(Table::Meta, [USED, &epoch.0].concat(), Vec::new());
+        }
     }
 
     fn keep(&mut self, wall_ms: u64, id: EpochId, packet: Bytes, tx: &Tx<'_>) -> bool {
@@ -262,8 +274,9 @@ impl Workspace {
     /// Of epochs whose ops do not come, keeps the newest few: whoever knows our device's public key can make such packets.
     fn forget_unproven(&mut self, newest: &EpochId, tx: &Tx<'_>) {
         let held: Vec<EpochId> = self.vault.keyring.epochs().map(|epoch| epoch.id()).collect();
-        let unproven: Vec<EpochId> =
+        let mut unproven: Vec<EpochId> =
             held.into_iter().filter(|id| !self.membership.epochs.contains_key(id) && id != newest).collect();
+        unproven.retain(|id| !self.packets.used.contains(id));
         let order = |id: &EpochId| self.packets.order.iter().position(|known| known == id);
         let mut unproven: Vec<(Option<usize>, EpochId)> = unproven.into_iter().map(|id| (order(&id), id)).collect();
         unproven.sort();
@@ -286,8 +299,27 @@ impl Workspace {
     /// A key packet of an epoch for everybody who is active now.
     pub(super) fn rewrap(&mut self, id: &EpochId) -> Option<Bytes> {
         let epoch = self.vault.keyring.get(id).cloned()?;
-        let op = self.ops.as_ref()?.get(&self.membership.epochs.get(id)?.op)?;
-        KeyPacket::make(&epoch, &self.recipients(), op, &mut self.rng).map(|packet| packet.to_bytes())
+        let op = self.op_of(id)?.clone();
+        KeyPacket::make(&epoch, &self.recipients(), &op, &mut self.rng).map(|packet| packet.to_bytes())
+    }
+
+    /// The op that made an epoch, whether it counts or not.
+    pub(super) fn op_of(&self, id: &EpochId) -> Option<&SignedOp> {
+        let ops = self.ops.as_ref()?;
+        if let Some(facts) = self.membership.epochs.get(id) {
+            return ops.get(&facts.op);
+        }
+        ops.ops().find(|op| op.body().epoch().is_some_and(|grant| grant.id(&self.id) == *id))
+    }
+
+    /// The epochs that something held is sealed under and whose ops do not count: whoever sealed did not know that yet. No
+    /// later key leads back to them, so who lacks what is sealed under them is given them, a few at a time.
+    fn stray_epochs(&self) -> Vec<EpochId> {
+        let stray = |id: &&EpochId| {
+            !self.membership.epochs.contains_key(*id)
+                && self.vault.keyring.get(id).is_some_and(|held| held.has_content())
+        };
+        self.packets.used.iter().filter(stray).copied().collect()
     }
 
     /// The keys that an epoch goes to: of everybody who is active now.
@@ -312,7 +344,8 @@ impl Workspace {
         lacks: bool,
     ) {
         let Some(ours) = self.sealing_epoch() else { return };
-        let beside = lacks && self.membership.epoch_heads().iter().any(|head| *head != stated);
+        let strays = if lacks { self.stray_epochs() } else { Vec::new() };
+        let beside = lacks && self.membership.epoch_heads().iter().any(|head| *head != stated) || !strays.is_empty();
         let (until, times) = self.packets.offered.get(&device).copied().unwrap_or_default();
         if stated == ours && !beside {
             self.packets.offered.remove(&device);
@@ -322,6 +355,12 @@ impl Workspace {
             return;
         }
         self.packets.offered.insert(device, (now.after_ms(OFFER_AGAIN_MS), times + 1));
+        let turn = strays.iter().cycle().skip((times as usize).saturating_mul(OFFER_MAX) % strays.len().max(1));
+        for id in turn.take(OFFER_MAX.min(strays.len())).copied().collect::<Vec<_>>() {
+            let packet = self.rewrap(&id).or_else(|| self.packets.packets.get(&id).cloned());
+            let Some(packet) = packet else { continue };
+            self.send_message(route, &Message::KeyPacket(packet));
+        }
         if times >= OFFERS_BEFORE_REWRAP {
             let heads = self.membership.epoch_heads();
             let lacking = heads.iter().filter(|head| **head != stated).take(OFFER_MAX);

@@ -45,6 +45,8 @@ pub(super) struct Route {
 pub(super) struct Room {
     pub(super) purpose: Purpose,
     pub(super) joined: bool,
+    /// Our own name in it, as the relay gave it; every message says it.
+    pub(super) you: PeerId,
     /// Peers, and their device once an envelope of theirs was verified.
     pub(super) peers: BTreeMap<PeerId, Option<DeviceId>>,
     /// Since when the question who holds what is open here, and how often it was asked.

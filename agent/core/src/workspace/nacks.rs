@@ -103,11 +103,14 @@ impl Workspace {
         let Some(packet) = self.rewrap(&nack.epoch()) else { return };
         self.send_direct(route, DirectKind::Slot, &facts.public.kem, &packet);
         self.send_ops_since(route, &device, None);
-        if self.membership.without_slot(&nack.epoch()).contains(&device) {
-            // It came in at the same time: nobody is to blame.
+        let op = self.op_of(&nack.epoch());
+        let promised = |op: &&SignedOp| op.body().epoch().is_some_and(|grant| grant.recipients.contains(&device));
+        let Some(op) = op.filter(promised).map(SignedOp::id) else {
+            // It came in at the same time as the key was made, or was to be kept out of a key that does not count: nobody is to
+            // blame.
             return;
-        }
-        let maker = self.maker_of(&nack.epoch());
+        };
+        let maker = self.because(&op).map_or_else(|| "somebody".to_owned(), |because| because.by);
         let handed = self.device_name(&nack.from());
         self.problem(format!(
             "{} says that the key that {maker} made and {handed} handed on is not what {maker} promised. It was given it \
@@ -121,12 +124,6 @@ impl Workspace {
             let frame = ClientFrame::Send { room: route.room, to: route.peer, payload: sealed.into_bytes() };
             self.send(route.link, Rank::Control, frame);
         }
-    }
-
-    fn maker_of(&self, epoch: &EpochId) -> String {
-        let op = self.membership.epochs.get(epoch).map(|facts| facts.op);
-        let op = op.and_then(|op| self.ops.as_ref()?.get(&op)).map(SignedOp::id);
-        op.and_then(|op| self.because(&op)).map_or_else(|| "somebody".to_owned(), |because| because.by)
     }
 
     /// A device as people know it: whose, and which.

@@ -17,9 +17,9 @@ use super::Workspace;
 use super::input::{LinkId, LinkUp};
 use super::links::{PEERS_MAX, Purpose, Room, Route};
 use super::output::{Output, Rank};
-use crate::envelope::{self, Draft, Kind};
+use crate::envelope::{self, Draft, Kind, spoken_by};
 use crate::epoch::{Epoch, RoomKey};
-use crate::id::{EpochId, Link};
+use crate::id::EpochId;
 use crate::message::Message;
 use crate::store::Tx;
 use crate::time::Timestamp;
@@ -127,8 +127,14 @@ impl Workspace {
                 };
                 if due {
                     let proof = sign_room(key.signing_key(), &state.audience, &state.up.nonce, &state.up.connection);
-                    let room =
-                        Room { purpose: *purpose, joined: false, peers: BTreeMap::new(), ask: None, retry_mono: None };
+                    let room = Room {
+                        purpose: *purpose,
+                        joined: false,
+                        you: PeerId([0; 16]),
+                        peers: BTreeMap::new(),
+                        ask: None,
+                        retry_mono: None,
+                    };
                     state.rooms.insert(*id, room);
                     frames.push((*link, Rank::Control, ClientFrame::Join { room: *id, key: key.public(), proof }));
                 }
@@ -139,9 +145,10 @@ impl Workspace {
         }
     }
 
-    pub(super) fn room_joined(&mut self, now: Timestamp, link: LinkId, room: RoomId, peers: &[Peer]) {
+    pub(super) fn room_joined(&mut self, now: Timestamp, link: LinkId, room: RoomId, you: PeerId, peers: &[Peer]) {
         let Some(state) = self.links.room_mut(link, &room) else { return };
         state.joined = true;
+        state.you = you;
         state.peers = peers.iter().take(PEERS_MAX).map(|peer| (peer.peer, None)).collect();
         let purpose = state.purpose;
         match purpose {
@@ -242,6 +249,9 @@ impl Workspace {
             Ok(head) => head,
             Err(error) => return self.reject(error.reason()),
         };
+        if self.speakers_checked && head.header.prev != spoken_by(route.peer) {
+            return self.reject("somebody else's message said again");
+        }
         let device = head.header.chain.device;
         let Some(known) = self.membership.devices.get(&device) else {
             // It holds the epoch's key, and what it holds besides may tell who it is.
@@ -279,8 +289,9 @@ impl Workspace {
         }
     }
 
-    /// Seals an ephemeral message under the epoch of a room.
-    fn seal_message(&mut self, epoch: EpochId, message: &Message) -> Option<Bytes> {
+    /// Seals an ephemeral message under the epoch of a room, to be said there and by us alone.
+    fn seal_message(&mut self, link: LinkId, room: &RoomId, epoch: EpochId, message: &Message) -> Option<Bytes> {
+        let you = self.links.room(link, room)?.you;
         let epoch = Arc::clone(self.vault.keyring.get(&epoch)?);
         let body = message.to_body();
         let draft = Draft {
@@ -288,7 +299,7 @@ impl Workspace {
             epoch: &epoch,
             chain: self.own.chain,
             seq: 0,
-            prev: Link([0; 32]),
+            prev: spoken_by(you),
             op_heads: self.named_heads(),
             body: &body,
             leaf_changes: &[],
@@ -309,7 +320,7 @@ impl Workspace {
         if self.is_left_behind(&epoch) && !matches!(message, Message::KeyPacket(_)) {
             return;
         }
-        if let Some(payload) = self.seal_message(epoch, message) {
+        if let Some(payload) = self.seal_message(link, &room, epoch, message) {
             self.send(link, Rank::Control, ClientFrame::Publish { room, payload });
         }
     }
@@ -319,7 +330,7 @@ impl Workspace {
         let Some(Purpose::Epoch(epoch)) = self.links.room(route.link, &route.room).map(|room| room.purpose) else {
             return;
         };
-        if let Some(payload) = self.seal_message(epoch, message) {
+        if let Some(payload) = self.seal_message(route.link, &route.room, epoch, message) {
             self.send(route.link, Rank::Control, ClientFrame::Send { room: route.room, to: route.peer, payload });
         }
     }

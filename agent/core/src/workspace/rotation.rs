@@ -88,6 +88,7 @@ impl Workspace {
 
     /// An envelope under this epoch is held, by whomever.
     pub(super) fn count_use(&mut self, epoch: EpochId, tx: &Tx<'_>) {
+        self.packets.note_use(epoch, tx);
         let Some(usage) = self.rotation.usage.as_mut().filter(|usage| usage.epoch == epoch) else { return };
         usage.envelopes = usage.envelopes.saturating_add(1);
         if usage.envelopes.is_multiple_of(COUNT_STORED_EVERY) {

@@ -4,7 +4,7 @@ use automerge::ReadDoc;
 use automerge::transaction::Transactable;
 use weft_agent_core::checkpoint::{Checkpoint, Data, Pack, Record};
 use weft_agent_core::content::{DocumentName, Manifest};
-use weft_agent_core::envelope::{Draft, Kind, seal};
+use weft_agent_core::envelope::{Draft, Kind, seal, spoken_by};
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::files::{actor_prefix, version_hash};
 use weft_agent_core::frontier::Tip;
@@ -462,7 +462,7 @@ fn forge(town: &mut Town, by: usize, victim: usize, lie: Lie) -> (RoomId, Bytes)
     };
     let envelope = sealed(Kind::Checkpoint, tip.seq + 1, tip.link, &body);
     let message = Message::Offer(envelope);
-    (epoch.room().id, sealed(Kind::Offer, 0, Link([0; 32]), &message.to_body()))
+    (epoch.room().id, sealed(Kind::Offer, 0, spoken_by(peer_id(by)), &message.to_body()))
 }
 
 /// Ben offers a newcomer a checkpoint with a lie in it. What the newcomer's folder shows meanwhile, they edit.

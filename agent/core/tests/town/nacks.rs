@@ -1,9 +1,8 @@
 //! A key's maker who gives different people different keys.
 
 use rand_core::Rng;
-use weft_agent_core::envelope::{Draft, Kind, seal};
 use weft_agent_core::epoch::Epoch;
-use weft_agent_core::id::{ChainId, EpochId, Link};
+use weft_agent_core::id::EpochId;
 use weft_agent_core::key_packet::{KeyPacket, SLOT_LEN, SLOT_MULTIPLE, recipients, wrap_slot};
 use weft_agent_core::membership::{OpSet, evaluate};
 use weft_agent_core::message::Message;
@@ -12,6 +11,7 @@ use weft_agent_core::setup::Weakness;
 use weft_agent_core::store::Read;
 use weft_protocol::cbor::{Reader, Writer};
 
+use super::speakers::said;
 use super::*;
 
 impl Town {
@@ -44,23 +44,6 @@ fn wrong_slot(town: &Town, epoch: EpochId, kem: &[u8; 32], rng: &mut ChaCha20Rng
     )
     .unwrap();
     [enc.to_bytes().as_slice(), &sealed].concat().try_into().unwrap()
-}
-
-/// A key packet as somebody with these keys says it to everybody, under an epoch.
-fn said(town: &Town, who: &LocalIdentity, under: &Epoch, set: &OpSet, packet: Bytes, rng: &mut ChaCha20Rng) -> Bytes {
-    let message = Message::KeyPacket(packet);
-    let body = message.to_body();
-    let draft = Draft {
-        kind: Kind::from_byte(message.kind()),
-        epoch: under,
-        chain: ChainId { device: who.device.id(), incarnation: 1 },
-        seq: 0,
-        prev: Link([0; 32]),
-        op_heads: set.heads(),
-        body: &body,
-        leaf_changes: &[],
-    };
-    seal(draft, &town.hosts[0].machine.id(), &who.device, rng).unwrap().sealed.into_bytes()
 }
 
 /// What Cid has for Ben in a packet.
@@ -114,7 +97,7 @@ fn equivocation(given: Given, weakness: Option<Weakness>) -> (bool, String, Stri
     let mut writer = Writer::new();
     writer.array(3).item(&new.id()).list(&slots).bytes(sealed_op);
     let packet = Bytes::from(writer.into_bytes());
-    let payload = said(&town, &cid, &old, &set, packet, &mut rng);
+    let payload = said(&town, &cid, peer_id(c), &old, &set, &Message::KeyPacket(packet), &mut rng);
     for host in [a, b] {
         let (room, payload) = (old.room().id, payload.clone());
         town.frame(host, ServerFrame::Deliver { room, from: peer_id(c), payload });
@@ -175,7 +158,7 @@ fn an_op_that_came_with_a_key_alone_is_said() {
     let state = evaluate(&before);
     let (op, new) = ops::epoch(&author, &state, &[&old[0]], &mut rng).unwrap();
     let packet = KeyPacket::make(&new, &recipients(&state), &op, &mut rng).unwrap().to_bytes();
-    let payload = said(&town, &cid, &sealing, &set, packet, &mut rng);
+    let payload = said(&town, &cid, peer_id(c), &sealing, &set, &Message::KeyPacket(packet), &mut rng);
     town.frame(b, ServerFrame::Deliver { room: sealing.room().id, from: peer_id(c), payload });
     town.run(5_000);
     let knows = |town: &Town| [a, b, c].map(|host| town.op_set(host).contains(&op.id()));

@@ -146,3 +146,41 @@ fn what_a_demoted_writer_wrote_beyond_the_cut_stays_with_them() {
         assert!(town.status(host).settled, "host {host}");
     }
 }
+
+/// An admin is removed while they remove somebody, and a third seals under the key that this made before they hear of it: what
+/// that one wrote reaches everybody, also who was not to get the key, a newcomer among them, and after a restart.
+#[test]
+fn what_was_sealed_under_a_key_that_does_not_count_is_read_by_all() {
+    let (mut town, people) = Town::team(4);
+    let (ada, ben, cleo, dan) = (people[0], people[1], people[2], people[3]);
+    let promote = Command::SetRole(town.root(ben), Role::Admin);
+    assert_eq!(town.command(ada, promote), Reply::Done);
+    town.write(ada, "notes.md", "one\ntwo\n");
+    town.run(10_000);
+    town.disconnect(ada);
+    town.disconnect(dan);
+    town.run(1_000);
+    town.remove(ben, dan);
+    town.run(10_000);
+    town.edit(cleo, "notes.md", "two", "TWO by Cleo");
+    town.run(10_000);
+    town.disconnect(ben);
+    town.disconnect(cleo);
+    town.remove(ada, ben);
+    town.connect(ada);
+    town.connect(dan);
+    town.run(10_000);
+    town.connect(cleo);
+    town.run(60_000);
+    for host in [ada, cleo, dan] {
+        assert_eq!(town.text(host, "notes.md"), "one\nTWO by Cleo\n", "host {host}");
+        assert!(town.status(host).settled, "host {host}");
+    }
+    let link = town.invite(ada);
+    town.disconnect(cleo);
+    let eve = town.join(&link);
+    town.connect(eve);
+    town.run(60_000);
+    assert_eq!(town.text(eve, "notes.md"), "one\nTWO by Cleo\n");
+    assert!(town.status(eve).settled);
+}

@@ -18,7 +18,7 @@ use weft_agent_core::store::{Read, Table, Write};
 use weft_agent_core::time::Timestamp;
 use weft_protocol::cbor::{from_bytes, to_bytes};
 
-use super::{Lie, Malice};
+use super::{Lie, Malice, Said};
 use crate::sim::dice::Dice;
 use crate::sim::witness::markers;
 
@@ -48,6 +48,12 @@ impl Former {
     #[must_use]
     pub fn new(identity: &[u8], read: &dyn Read) -> Option<Self> {
         Some(Self { malice: Malice::new(identity, read)?, heard: Vec::new(), packets: Vec::new() })
+    }
+
+    /// Their means.
+    #[must_use]
+    pub fn malice(&self) -> &Malice {
+        &self.malice
     }
 
     /// The rooms and lobbies that they can enter.
@@ -158,7 +164,7 @@ impl Former {
     fn in_lobby(&self, message: &LobbyMessage, dice: &mut Dice) -> Option<Lie> {
         let lobby = self.epoch(dice)?.lobby();
         let sealed = seal_lobby(&self.malice.set.workspace(), &lobby, &to_bytes(message), dice.rng())?;
-        Some((lobby.room.id, sealed.into_bytes()))
+        Some((lobby.room.id, Said::Sealed(sealed.into_bytes())))
     }
 
     /// Asks for keys.
@@ -199,21 +205,21 @@ impl Former {
         if dice.chance(600) {
             return self.in_lobby(&LobbyMessage::Keys(packet), dice);
         }
-        Some((self.malice.epoch.room().id, self.malice.said(&Message::KeyPacket(packet), dice)?))
+        Some(self.malice.said(Message::KeyPacket(packet)))
     }
 
     /// What was heard, where it was said or elsewhere.
     fn again(&self, dice: &mut Dice) -> Option<Lie> {
         let payload = self.heard.get(dice.index(self.heard.len()))?.clone();
         let rooms = self.rooms();
-        Some((rooms.get(dice.index(rooms.len()))?.id, payload))
+        Some((rooms.get(dice.index(rooms.len()))?.id, Said::Sealed(payload)))
     }
 
     fn direct(&self, kind: DirectKind, message: &[u8], dice: &mut Dice) -> Option<Lie> {
         let devices: Vec<_> = self.malice.state.devices.values().collect();
         let kem = devices.get(dice.index(devices.len()))?.public.kem;
         let sealed = seal_direct(&self.malice.set.workspace(), kind, &kem, message, dice.rng())?;
-        Some((self.malice.epoch.room().id, sealed.into_bytes()))
+        Some((self.malice.epoch.room().id, Said::Sealed(sealed.into_bytes())))
     }
 
     /// Tells somebody of ops: true ones, made-up ones, or none.

@@ -112,8 +112,7 @@ impl Malice {
         let manifest = Manifest { len: refs.iter().map(|piece| u64::from(piece.len)).sum(), depth: 0, pieces: refs };
         let checkpoint = Checkpoint { frontier: self.covered(lie, dice), manifest };
         let envelope = self.sealed(Kind::Checkpoint, self.next(), self.heads(), &to_bytes(&checkpoint), dice)?;
-        let offer = self.said(&Message::Offer(envelope), dice)?;
-        Some(Poison { offer: (self.epoch.room().id, offer), pieces, lie })
+        Some(Poison { offer: self.said(Message::Offer(envelope)), pieces, lie })
     }
 
     /// The bytes of every version that was told of.

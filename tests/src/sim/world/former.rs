@@ -115,8 +115,10 @@ impl<M: Machine> World<M> {
         let Some(index) = self.former.as_ref().map(|seat| seat.index).filter(|_| !self.healed) else { return };
         let now = self.timestamp(index);
         let mut dice = Dice::new(self.case.seed, "former", pick);
-        let said = self.former.as_ref().map(|seat| seat.former.says(now, &mut dice)).unwrap_or_default();
-        self.say_lies(index, said, &mut dice);
+        let Some(seat) = self.former.take() else { return };
+        let said = seat.former.says(now, &mut dice);
+        self.say_lies(index, seat.former.malice(), said, &mut dice);
+        self.former = Some(seat);
     }
 
     /// Somebody else said something: what would it tell them?

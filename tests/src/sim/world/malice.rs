@@ -6,15 +6,15 @@
 use weft_agent_core::disk::RelPath;
 use weft_agent_core::workspace::input::LinkId;
 use weft_agent_core::workspace::output::Rank;
-use weft_protocol::frame::ClientFrame;
+use weft_protocol::frame::{ClientFrame, PeerId};
 
 use super::{ConnId, Step, World};
 use crate::sim::dice::Dice;
 use crate::sim::folder::Node;
 use crate::sim::host::Phase;
 use crate::sim::machine::Machine;
-use crate::sim::malice::Lie;
 use crate::sim::malice::poison::FORGED;
+use crate::sim::malice::{Lie, Malice};
 
 impl<M: Machine> World<M> {
     /// The host's member says what is not so, on one of its connections or on all.
@@ -38,17 +38,19 @@ impl<M: Machine> World<M> {
         } else {
             malice.lie(now, &mut dice)
         };
-        self.say_lies(index, lies, &mut dice);
+        self.say_lies(index, &malice, lies, &mut dice);
     }
 
     /// Somebody says what is no honest agent's, on most of its connections.
-    pub(super) fn say_lies(&mut self, index: usize, lies: Vec<Lie>, dice: &mut Dice) {
-        for (room, payload) in lies {
-            self.note(|| format!("h{index} lies, {} bytes", payload.len()));
-            self.witness.forged(&payload);
+    pub(super) fn say_lies(&mut self, index: usize, malice: &Malice, lies: Vec<Lie>, dice: &mut Dice) {
+        for (room, said) in lies {
             for conn in self.linked(index) {
                 if dice.chance(800) {
-                    let frame = ClientFrame::Publish { room, payload: payload.clone() };
+                    let name = self.names.get(&(conn, room)).copied().unwrap_or(PeerId([0; 16]));
+                    let Some(payload) = malice.says_as(name, &said, dice) else { continue };
+                    self.note(|| format!("h{index} lies, {} bytes", payload.len()));
+                    self.witness.forged(&payload);
+                    let frame = ClientFrame::Publish { room, payload };
                     self.send(index, LinkId(conn), Rank::Live, frame);
                 }
             }

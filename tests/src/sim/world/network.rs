@@ -335,7 +335,8 @@ impl<M: Machine> World<M> {
             ServerFrame::Deliver { room, from, payload } if self.case.profile.lies > 0 && !self.healed => {
                 self.deliver_or_lie(id, Delivery { room, from, payload });
             }
-            ServerFrame::Joined { .. } => {
+            ServerFrame::Joined { room, you, .. } => {
+                self.names.insert((id, room), you);
                 self.lying.remember(id, &frame);
                 self.feed(host, Input::Frame { link, frame });
             }
