@@ -151,7 +151,55 @@ impl Collector {
 }
 
 /// The hunks that make `new` out of `old`, in ascending order, not overlapping.
+///
+/// A last line is the same line whether it ends or not: if only one of the texts ends its last line, that end is a hunk of its
+/// own, or the line would be looked into together with those before it.
 pub(crate) fn diff(old: &str, new: &str) -> Vec<Hunk> {
+    match (old.ends_with('\n'), new.ends_with('\n')) {
+        (false, true) if !old.is_empty() => {
+            let mut hunks = diff_lines(&format!("{old}\n"), new);
+            take_end_from_old(&mut hunks, old.chars().count());
+            hunks
+        }
+        (true, false) if !new.is_empty() => {
+            let mut hunks = diff_lines(old, &format!("{new}\n"));
+            take_end_from_new(&mut hunks, old.chars().count());
+            hunks
+        }
+        _ => diff_lines(old, new),
+    }
+}
+
+/// The hunks were made for an old text that ends a line more, at `end`.
+fn take_end_from_old(hunks: &mut Vec<Hunk>, end: usize) {
+    match hunks.last_mut() {
+        Some(last) if last.at > end => {
+            last.at = end;
+            last.inserted.insert(0, '\n');
+        }
+        Some(last) if last.at + last.removed > end => last.removed -= 1,
+        Some(_) | None => hunks.push(Hunk { at: end, removed: 0, inserted: "\n".to_owned() }),
+    }
+}
+
+/// The hunks were made for a new text that ends a line more than it does; the old one has `end` characters.
+fn take_end_from_new(hunks: &mut Vec<Hunk>, mut end: usize) {
+    for at in (0..hunks.len()).rev() {
+        let Some(hunk) = hunks.get_mut(at).filter(|hunk| hunk.at + hunk.removed == end) else { break };
+        if hunk.inserted.pop().is_some() {
+            return;
+        }
+        end = hunk.at;
+    }
+    // It is one that was there before.
+    let after = hunks.partition_point(|hunk| hunk.at < end);
+    match hunks.get_mut(after) {
+        Some(next) if next.at == end => (next.at, next.removed) = (end.saturating_sub(1), next.removed + 1),
+        _ => hunks.insert(after, Hunk { at: end.saturating_sub(1), removed: 1, inserted: String::new() }),
+    }
+}
+
+fn diff_lines(old: &str, new: &str) -> Vec<Hunk> {
     let (start, end) = common_edges(old, new);
     let mut collector = Collector { at: 0, hunks: Vec::new() };
     // Back to line starts, so that the line diff sees whole lines.
@@ -212,6 +260,18 @@ mod tests {
         let hunks = diff("keep this line as it is\nfirst second\n", "keep this line as it was\nother words\n");
         assert_eq!(hunks.len(), 2);
         assert_eq!(hunks[1], Hunk { at: 24, removed: 13, inserted: "other words\n".into() });
+    }
+
+    /// A last line that nobody touched but for its end is the same line; what stands before it is judged by itself.
+    #[test]
+    fn the_end_of_the_last_line_is_a_hunk_of_its_own() {
+        let (old, new) = ("first old words\nlast line\n", "quite another thing\nand more\nlast line");
+        let replaced = Hunk { at: 0, removed: 16, inserted: "quite another thing\nand more\n".into() };
+        let ended = Hunk { at: 25, removed: 1, inserted: String::new() };
+        assert_eq!(diff(old, new), vec![replaced, ended]);
+        let ended = Hunk { at: 37, removed: 0, inserted: "\n".into() };
+        let replaced = Hunk { at: 0, removed: 29, inserted: "first old words\n".into() };
+        assert_eq!(diff(new, old), vec![replaced, Hunk { at: 38, ..ended }]);
     }
 
     proptest! {

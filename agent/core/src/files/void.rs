@@ -13,7 +13,8 @@ use automerge::legacy::{Key as OpKey, OpType};
 use bytes::Bytes;
 
 use super::change::parse_change;
-use super::documents::{has, theirs};
+use super::diff::diff;
+use super::documents::{has, ours, theirs};
 use super::entry::{Field, Kind, field_of_key};
 use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
 use super::record::{Key, OnDisk};
@@ -29,6 +30,9 @@ use crate::time::Timestamp;
 struct OwnEdit {
     id: FileId,
     version: VersionHash,
+    /// The heads that it was made on, and its last change.
+    made_on: Vec<automerge::ChangeHash>,
+    last: automerge::ChangeHash,
     before: (text::Style, String),
     after: (text::Style, String),
 }
@@ -116,6 +120,8 @@ impl Files {
             id,
             version,
             before: text::read(doc, Some(&deps)),
+            made_on: deps,
+            last,
             after: text::read(doc, Some(&[last])),
         };
         runs.into_iter().map(edit).collect()
@@ -130,13 +136,15 @@ impl Files {
         }
         self.publish(&mut cx);
         let mut adrift: BTreeSet<FileId> = BTreeSet::new();
+        let mut again: BTreeMap<automerge::ChangeHash, Vec<automerge::ChangeHash>> = BTreeMap::new();
         for edit in &carried.edits {
-            let place = self.place_of(edit, &cx);
-            let entered =
-                place.and_then(|place| self.enter_into(edit.id, place, &edit.before, &edit.after, &mut cx)).is_some();
-            if !entered {
-                adrift.insert(edit.id);
-            }
+            match self.enter_own(edit, &again, &mut cx) {
+                Some(heads) => again.insert(edit.last, heads),
+                None => {
+                    adrift.insert(edit.id);
+                    None
+                }
+            };
         }
         self.publish(&mut cx);
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
@@ -149,6 +157,29 @@ impl Files {
         self.moved = Some(Moved::default());
         self.building = false;
         self.settle(&mut cx);
+    }
+
+    /// Enters an edit made here once more, at what it was made on, if that still counts; else into what is there now. Its new
+    /// heads; `again`: those of the edits before it.
+    fn enter_own(
+        &mut self,
+        edit: &OwnEdit,
+        again: &BTreeMap<automerge::ChangeHash, Vec<automerge::ChangeHash>>,
+        cx: &mut Cx<'_, '_>,
+    ) -> Option<Vec<automerge::ChangeHash>> {
+        let (version, heads) = self.place_of(edit, cx)?;
+        let made_on: BTreeSet<automerge::ChangeHash> =
+            edit.made_on.iter().flat_map(|dep| again.get(dep).cloned().unwrap_or_else(|| vec![*dep])).collect();
+        let doc = &self.documents.open(Document::text(edit.id, &version), cx.tx).doc;
+        let (_, heads) = if !made_on.is_empty() && made_on.iter().all(|dep| has(doc, dep)) {
+            let heads = ours(&made_on.into_iter().collect::<Vec<_>>());
+            let base = OnDisk { hash: version, executable: false, version, heads, target: String::new(), void: None };
+            let style = (edit.before.0, edit.after.0);
+            self.enter_at(edit.id, &base, &text::Edit { hunks: diff(&edit.before.1, &edit.after.1), style }, cx)
+        } else {
+            self.enter_into(edit.id, (version, heads), &edit.before, &edit.after, cx)
+        }?;
+        Some(theirs(&heads))
     }
 
     /// Where an edit made here is entered again: in the text it was made on, if that is what is shown, or if nothing is, because

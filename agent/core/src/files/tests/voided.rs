@@ -119,3 +119,39 @@ fn an_edit_keeps_a_deleted_file_without_what_does_not_count() {
         assert_eq!(world.replicas[0].text("a.md"), world.replicas[1].text("a.md"));
     }
 }
+
+/// An edit made here on what counts is entered again at just that, as if nothing had been built anew: two people who drop the
+/// same line still leave what a third put in its place whole.
+#[test]
+fn an_edit_is_entered_again_where_it_was_made() {
+    let dropped = "0f923b0d78514ed5 one Qzw7_kV000016 a6667d9392691c9d\n";
+    let second = "72ea57b82167b58c two Qzw7_kV000034 6704a512f1f294a0\n";
+    let third = "775ef126217bfc54  Qzw7_kV000035 89db278115398e82\n";
+    let last = "8de003ffdf4c4368 \u{65e5} Qzw7_kV000017 5bab599b5bbfbb03\n";
+    let unended = last.trim_end();
+    let mut world = World::new(3);
+    world.replicas[0].write("a.md", format!("{dropped}{last}"));
+    world.settle();
+    world.replicas[1].write("a.md", last);
+    world.replicas[1].scan();
+    let mine: Vec<_> = world.replicas[1].published.drain(..).collect();
+    world.replicas[0].write("a.md", format!("{dropped}{second}{last}"));
+    world.replicas[0].scan();
+    world.replicas[0].write("a.md", format!("{second}{unended}"));
+    world.replicas[0].scan();
+    world.replicas[0].write("a.md", format!("{second}{third}{unended}"));
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    let counts = world.said();
+    world.replicas[2].edit("a.md", dropped, &format!("forged\n{dropped}"));
+    world.replicas[2].scan();
+    let (chain, forged) = (world.replicas[2].identity.chain, world.replicas[2].published.pop_back().unwrap());
+    let one = &mut world.replicas[1];
+    assert!(one.receive(chain, &forged).is_empty());
+    one.run();
+    assert!(one.text("a.md").contains("forged"));
+    one.rebuild(&counts, &mine);
+    one.scan();
+    one.run();
+    assert_eq!(one.text("a.md"), format!("{second}{third}{unended}"));
+}
