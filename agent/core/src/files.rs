@@ -50,7 +50,7 @@ mod work;
 pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, inspect_change};
 pub use journal::{decode_log, encode_log};
 pub use names::{VersionHasher, actor_prefix, is_actor_of, version_hash};
-pub(crate) use names::{file_of, is_of_versions};
+pub(crate) use names::{file_of, founded_on, is_of_versions};
 pub(crate) use rebase::forget;
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};

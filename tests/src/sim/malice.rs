@@ -62,13 +62,9 @@ impl Malice {
     #[must_use]
     pub fn new(identity: &[u8], read: &dyn Read) -> Option<Self> {
         let identity = LocalIdentity::from_bytes(identity).ok()?;
-        let genesis = Genesis::parse(&read.get(Table::Meta, b"genesis")?).ok()?;
-        let workspace = genesis.workspace();
+        let set = ops_in(read)?;
+        let workspace = set.workspace();
         let rows = |table| read.scan(table, &[], None, ROWS_MAX).into_iter().map(|(_, row)| row);
-        let mut set = OpSet::new(genesis);
-        for row in rows(Table::Ops) {
-            set.insert(SignedOp::parse(&workspace, &row).ok()?).ok()?;
-        }
         let mut keyring = Keyring::new();
         for row in rows(Table::Epochs) {
             keyring.insert(Epoch::from_bytes(&workspace, &row).ok()?);
@@ -277,6 +273,21 @@ impl Malice {
         let sealed = seal(draft, &self.set.workspace(), &self.identity.device, dice.rng()).ok()?;
         Some(sealed.sealed.bytes().clone())
     }
+}
+
+/// What a store says of the membership.
+fn ops_in(read: &dyn Read) -> Option<OpSet> {
+    let mut set = OpSet::new(Genesis::parse(&read.get(Table::Meta, b"genesis")?).ok()?);
+    for (_, row) in read.scan(Table::Ops, &[], None, ROWS_MAX) {
+        set.insert(SignedOp::parse(&set.workspace(), &row).ok()?).ok()?;
+    }
+    Some(set)
+}
+
+/// Whether somebody is a member, as a store has it.
+#[must_use]
+pub fn is_member_in(root: &RootKey, read: &dyn Read) -> bool {
+    ops_in(read).is_some_and(|set| evaluate(&set).members.contains_key(root))
 }
 
 /// The changes in a body, if it is content.

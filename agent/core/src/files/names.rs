@@ -124,6 +124,14 @@ pub(crate) fn file_of(name: &DocumentName) -> Option<FileId> {
     }
 }
 
+/// The start of the hash of the version that a text is founded on, if the document is a text.
+pub(crate) fn founded_on(name: &DocumentName) -> Option<[u8; 8]> {
+    match Document::parse(name)? {
+        Document::Text(_, start) => Some(start),
+        Document::Tree(_) | Document::Versions(_) => None,
+    }
+}
+
 /// The start of a version's hash, which names the text founded on it.
 pub(crate) fn start_of(version: &VersionHash) -> [u8; 8] {
     let [a, b, c, d, e, f, g, h, ..] = version.0;

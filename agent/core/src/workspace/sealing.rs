@@ -105,9 +105,8 @@ impl Workspace {
         };
         // What is sealed names them. But who lacks the key that we seal under could not read its op there: that comes with the
         // key's packet.
-        if self.membership.epochs.get(&epoch).is_none_or(|facts| !self.is_aside(&facts.op)) {
-            self.say_aside(tx);
-        }
+        let op = self.membership.epochs.get(&epoch).map(|facts| facts.op);
+        self.say_aside(op, tx);
         let heads = self.ops.as_ref().map(OpSet::heads).unwrap_or_default();
         if heads.len() > OP_HEADS_MAX {
             // An envelope names at most so many heads: one op on top of all of them makes them one.

@@ -7,6 +7,7 @@
 //! Spec: docs/sealing.md#acceptance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use weft_protocol::cbor::{Decoded, Reader, Wire, Writer, from_bytes, to_bytes};
@@ -110,8 +111,10 @@ impl Verdicts {
     pub(super) fn is_settled(&self) -> bool {
         self.due_mono.is_none()
     }
-    fn holds(&self, hash: &[u8; 32]) -> bool {
-        self.held.contains_key(hash)
+    /// Whether what a content builds on, or starts from, is in something that does not count.
+    fn hold_what_is_below(&self, facts: &Facts) -> bool {
+        facts.deps.iter().any(|hash| self.held.contains_key(hash))
+            || facts.starts.iter().any(|start| self.held.range(starting(start)).next().is_some())
     }
 }
 
@@ -120,11 +123,23 @@ impl Verdicts {
 struct Facts {
     holds: Vec<[u8; 32]>,
     deps: Vec<[u8; 32]>,
-    starts: Vec<[u8; 32]>,
+    /// The versions that the changed texts are founded on, by the starts of their hashes. The founding itself is in no
+    /// envelope, and only the first change after it may say which it is: so the document's name tells.
+    starts: BTreeSet<[u8; 8]>,
+}
+
+/// The hashes that start so.
+fn starting(start: &[u8; 8]) -> RangeInclusive<[u8; 32]> {
+    let [mut from, mut to] = [[0; 32], [0xff; 32]];
+    for edge in [&mut from, &mut to] {
+        edge.iter_mut().zip(start).for_each(|(to, from)| *to = *from);
+    }
+    from..=to
 }
 
 fn facts_of(content: &Content) -> Facts {
     let mut facts = Facts::default();
+    facts.starts.extend(content.documents.iter().filter_map(|(name, _)| files::founded_on(name)));
     for item in content.documents.iter().flat_map(|(_, items)| items) {
         match item {
             Item::Change(bytes) => {
@@ -134,7 +149,7 @@ fn facts_of(content: &Content) -> Facts {
                 }
             }
             Item::Version { hash, .. } => facts.holds.push(hash.0),
-            Item::Founded { version, .. } => facts.starts.push(version.0),
+            Item::Founded { .. } => {}
         }
     }
     facts
@@ -160,9 +175,7 @@ impl Workspace {
         if self.verdicts.void.is_empty() {
             return None;
         }
-        let facts = facts_of(content);
-        let built = facts.deps.iter().chain(&facts.starts).any(|hash| self.verdicts.holds(hash));
-        built.then_some(Refused::BuiltOnRefused)
+        self.verdicts.hold_what_is_below(&facts_of(content)).then_some(Refused::BuiltOnRefused)
     }
 
     /// An envelope is held, and does not count unless a later judgement says so.
@@ -338,7 +351,9 @@ impl Workspace {
             let own = |hash: &[u8; 32]| holders.get(hash).is_some_and(|holders| holders.contains(&link));
             let deps: BTreeSet<Vec<Link>> = found.deps.iter().filter(|hash| !own(hash)).map(held_by).collect();
             envelope.built_on = deps.into_iter().filter(|holders| !holders.is_empty()).collect();
-            let starts: BTreeSet<Link> = found.starts.iter().flat_map(held_by).collect();
+            let starts =
+                found.starts.iter().flat_map(|start| holders.range(starting(start))).flat_map(|(_, links)| links);
+            let starts: BTreeSet<Link> = starts.copied().filter(|other| *other != link).collect();
             envelope.started_from = starts.into_iter().collect();
         }
         docket

@@ -157,22 +157,17 @@ impl Workspace {
         }
         if self.vouch.say_mono.is_some_and(|due| due <= now.mono_ms) {
             self.vouch.say_mono = None;
-            self.say_aside(tx);
+            self.say_aside(None, tx);
             // What still waits for its parents proves nothing, and is forgotten.
             self.vouch.aside.clear();
             self.keep_vouch(tx);
         }
     }
 
-    /// Whether an op came beside the chains and is in none yet.
-    pub(super) fn is_aside(&self, op: &OpId) -> bool {
-        self.vouch.aside.contains(op)
-    }
-
     /// Puts what came beside the chains into our own, before an envelope of ours names it: who does not know an op that an
-    /// envelope names waits for it, and it would wait behind that envelope for ever.
-    pub(super) fn say_aside(&mut self, tx: &Tx<'_>) {
-        let unsaid: BTreeSet<OpId> = self.unsaid_ops().collect();
+    /// envelope names waits for it, and it would wait behind that envelope for ever. All `but` one, which they have otherwise.
+    pub(super) fn say_aside(&mut self, but: Option<OpId>, tx: &Tx<'_>) {
+        let unsaid: BTreeSet<OpId> = self.unsaid_ops().filter(|op| Some(*op) != but).collect();
         self.vouch.aside.retain(|op| !unsaid.contains(op));
         self.say_ops(&unsaid, tx);
     }

@@ -196,3 +196,38 @@ fn a_branch_that_parts_again_is_sorted_out() {
     assert!(one != five, "{met}");
     assert_eq!(islands.branches(ada), 4);
 }
+
+/// Ben's two copies sign twice; on one branch is a new file that Ada edits, after Ben wrote into it once more, so that nothing
+/// of hers says what her text started from. The file stays, with what she wrote.
+#[test]
+fn a_file_that_somebody_wrote_into_stays_with_its_branch() {
+    for again in [false, true] {
+        let mut islands = Islands::new();
+        let (ada, ben, cleo, dora, copy) = (islands.ada, islands.ben, islands.cleo, islands.dora, islands.copy);
+        let text = "from Ben one\nfrom Ben two\nfrom Ben three\n";
+        islands.together([ada, ben], |here| {
+            here.town.write(ben, "new.md", text);
+            here.town.run(3_000);
+        });
+        // Both write into it, apart; Ada's editor shows what was there before she heard of Ben's.
+        let hers = text.replace("three", "three and Ada");
+        if again {
+            islands.town.write(ben, "new.md", &text.replace("one", "one and more"));
+            islands.town.run(3_000);
+            islands.together([ada, ben], |_| {});
+            let all = islands.town.text(ada, "new.md");
+            assert!(all.contains("and more"));
+            islands.town.write(ada, "new.md", &hers);
+        } else {
+            islands.town.write(ada, "new.md", &hers);
+        }
+        islands.town.run(3_000);
+        islands.together([ada, dora], |_| {});
+        islands.together([cleo, copy], |here| here.edit(copy, "four", "four by the copy"));
+        islands.meet();
+        for host in [ada, ben, cleo, dora] {
+            let all = if again { hers.replace("one", "one and more") } else { hers.clone() };
+            assert_eq!(islands.town.text(host, "new.md"), all, "host {host}, again {again}");
+        }
+    }
+}

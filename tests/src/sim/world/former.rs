@@ -21,6 +21,7 @@ use crate::sim::dice::Dice;
 use crate::sim::host::Phase;
 use crate::sim::machine::Machine;
 use crate::sim::malice::former::{Former, Learnt, stands_on};
+use crate::sim::malice::is_member_in;
 
 /// Who could not be removed yet is tried again after this, in virtual microseconds.
 const AGAIN_US: u64 = 1_000_000;
@@ -57,7 +58,9 @@ impl<M: Machine> World<M> {
         let host = self.hosts.get(index).filter(|_| both && !self.has_large_files_alone(index));
         let seat = host.and_then(|host| {
             let (former, root) = (Former::new(&host.identity, &host.disk.store)?, M::root(&host.identity)?);
-            let (removals, knew_us) = (Vec::new(), BTreeMap::new());
+            // Somebody else may have let them in, while the founder was away.
+            let founder = self.hosts.first().filter(|founder| is_member_in(&root, &founder.disk.store));
+            let (removals, knew_us) = founder.map(|_| (Vec::new(), BTreeMap::new()))?;
             Some(Seat { index, root, former, stays: pick.is_multiple_of(2), removals, knew_us })
         });
         let Some(seat) = seat else { return self.after(AGAIN_US, Step::Expel { pick }) };
