@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{ActorId, ROOT, ScalarValue};
+use automerge::{ActorId, PatchLog, ROOT, ScalarValue};
 use bytes::Bytes;
 use weft_protocol::cbor::{self, Wire};
 
@@ -25,7 +25,7 @@ const BATCH_ENTRIES: usize = 512;
 const ENTRY_BYTES: usize = 200;
 
 /// The registers of one entry that are set.
-type Puts = (FileId, BTreeMap<Field, ScalarValue>);
+pub(super) type Puts = (FileId, BTreeMap<Field, ScalarValue>);
 
 /// What one entry publishes.
 #[derive(Default)]
@@ -71,12 +71,6 @@ impl Draft {
     /// Sets the execute bit.
     pub(crate) fn put_mode(&mut self, id: FileId, executable: bool) {
         self.entry(id).puts.insert(Field::Mode, ScalarValue::Boolean(executable));
-    }
-    /// Sets a register as it was set before.
-    pub(crate) fn put_again(&mut self, id: FileId, field: Field, value: ScalarValue) {
-        let entry = self.entry(id);
-        entry.folder |= field == Field::Kind && value.as_u64() == Some(1);
-        entry.puts.insert(field, value);
     }
     /// Publishes a version.
     pub(crate) fn version(&mut self, id: FileId, item: Item) {
@@ -130,7 +124,7 @@ impl Files {
         }
         content.documents.extend(texts);
         for (bucket, puts) in buckets {
-            if let Some(bytes) = self.enter_bucket(bucket, puts, cx) {
+            if let Some((_, bytes)) = self.enter_bucket(bucket, puts, None, cx) {
                 content.documents.push((Document::Tree(bucket).name(), vec![Item::Change(bytes)]));
             }
         }
@@ -140,12 +134,21 @@ impl Files {
         }
     }
 
-    /// One change with these registers in a bucket's document; its bytes.
-    fn enter_bucket(&mut self, bucket: u8, puts: Vec<Puts>, cx: &Cx<'_, '_>) -> Option<Bytes> {
+    /// One change with these registers in a bucket's document, at these heads (now, if `None`); its hash and its bytes.
+    pub(super) fn enter_bucket(
+        &mut self,
+        bucket: u8,
+        puts: Vec<Puts>,
+        heads: Option<&[automerge::ChangeHash]>,
+        cx: &Cx<'_, '_>,
+    ) -> Option<(automerge::ChangeHash, Bytes)> {
         let document = Document::Tree(bucket);
         let doc = &mut self.documents.open(document, cx.tx).doc;
         doc.set_actor(ActorId::from(self.actor));
-        let mut tx = doc.transaction();
+        let mut tx = match heads.filter(|heads| doc.get_heads() != **heads) {
+            Some(heads) => doc.transaction_at(PatchLog::inactive(), heads).ok()?,
+            None => doc.transaction(),
+        };
         let mut written = Ok(());
         for (id, fields) in puts {
             for (field, value) in fields {
@@ -162,6 +165,6 @@ impl Files {
         let bytes = Bytes::copy_from_slice(change.raw_bytes());
         self.documents.append(document, &[change], cx.tx);
         self.changes += 1;
-        Some(bytes)
+        Some((hash, bytes))
     }
 }

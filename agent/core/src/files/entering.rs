@@ -72,14 +72,14 @@ impl Files {
     ) -> Option<(VersionHash, Vec<ChangeHash>)> {
         let base = OnDisk { hash: version, executable: false, version, heads, target: String::new(), void: None };
         let now = self.text_at(id, &base, cx)?;
-        let merged = text::merge(&old.1, &new.1, &now.1)?;
+        let merged = if now.1 == old.1 { new.1.clone() } else { text::merge(&old.1, &new.1, &now.1)? };
         let style = if old.0 == new.0 { now.0 } else { new.0 };
         let edit = text::Edit { hunks: diff(&now.1, &merged), style: (now.0, style) };
         self.enter_at(id, &base, &edit, cx)
     }
 
     /// Enters an edit of a text at `base`; the version and its new heads.
-    pub(super) fn enter_at(
+    fn enter_at(
         &mut self,
         id: FileId,
         base: &OnDisk,

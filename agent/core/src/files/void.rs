@@ -8,31 +8,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::ScalarValue;
 use automerge::legacy::{Key as OpKey, OpType};
+use automerge::{Automerge, Change, ChangeHash as Hash, ScalarValue};
 use bytes::Bytes;
 
 use super::change::parse_change;
-use super::diff::diff;
 use super::documents::{has, ours, theirs};
+use super::draft::Puts;
 use super::entry::{Field, Kind, field_of_key};
 use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
 use super::record::{Key, OnDisk};
 use super::tree::Tree;
-use super::{Cx, Files, Identity, Moved, Versions, text};
+use super::{Cx, Files, FilesOutput, Identity, Moved, Versions, text};
 use crate::content::{Content, DocumentName, Item};
 use crate::disk::Stat;
 use crate::id::{ChainId, ChangeHash, FileId, VersionHash};
 use crate::store::Tx;
 use crate::time::Timestamp;
 
+/// The dependencies of changes.
+type Graph = BTreeMap<Hash, Vec<Hash>>;
+
+/// What was set here in a bucket of the tree in one change.
+struct OwnPuts {
+    bucket: u8,
+    made_on: Vec<Hash>,
+    change: Hash,
+    puts: Vec<Puts>,
+}
+
 /// What was made here in one text in one go, and leaves it: the text before it, and after it.
 struct OwnEdit {
     id: FileId,
     version: VersionHash,
-    /// The heads that it was made on, and its last change.
-    made_on: Vec<automerge::ChangeHash>,
-    last: automerge::ChangeHash,
+    made_on: Vec<Hash>,
+    last: Hash,
     before: (text::Style, String),
     after: (text::Style, String),
 }
@@ -41,9 +51,56 @@ struct OwnEdit {
 pub(crate) struct Carried {
     documents: BTreeSet<Document>,
     edits: Vec<OwnEdit>,
-    registers: BTreeMap<(FileId, Field), ScalarValue>,
+    puts: Vec<OwnPuts>,
+    /// What everything stood on in the documents that something of ours leaves.
+    graph: Graph,
+    /// Files with something in them that was written here.
+    written: BTreeSet<FileId>,
     /// What was on disk, or was about to be, of the texts concerned.
     bases: BTreeMap<(Key, VersionHash), Bytes>,
+}
+
+/// What a change of a bucket sets.
+fn puts_of(change: &Change) -> Vec<Puts> {
+    let mut puts: BTreeMap<FileId, BTreeMap<Field, ScalarValue>> = BTreeMap::new();
+    for operation in change.decode().operations {
+        if let (OpKey::Map(key), OpType::Put(value)) = (&operation.key, &operation.action)
+            && let Some((id, field)) = field_of_key(key)
+        {
+            puts.entry(id).or_default().insert(field, value.clone());
+        }
+    }
+    puts.into_iter().collect()
+}
+
+/// The heads of what still counts below these changes: themselves, as they are or were entered again, or what they stood on.
+/// What is entered at those meets what others did meanwhile as it did before.
+fn counting(doc: &Automerge, changes: &[Hash], graph: &Graph, again: &Graph) -> Vec<Hash> {
+    let (mut found, mut seen, mut ready) = (BTreeSet::new(), BTreeSet::new(), changes.to_vec());
+    while let Some(next) = ready.pop() {
+        if !seen.insert(next) {
+            continue;
+        }
+        match again.get(&next) {
+            Some(heads) => found.extend(heads.iter().copied()),
+            None if has(doc, &next) => {
+                found.insert(next);
+            }
+            None => ready.extend(graph.get(&next).into_iter().flatten()),
+        }
+    }
+    if found.len() > 1 {
+        // What another of them stands on says nothing.
+        let below = |hash: &Hash| doc.get_change_meta_by_hash(hash).map(|meta| meta.deps).unwrap_or_default();
+        let (mut under, mut ready) = (BTreeSet::new(), found.iter().flat_map(below).collect::<Vec<_>>());
+        while let Some(next) = ready.pop() {
+            if under.insert(next) {
+                ready.extend(below(&next));
+            }
+        }
+        found.retain(|hash| !under.contains(hash));
+    }
+    found.into_iter().collect()
 }
 
 impl Carried {
@@ -68,7 +125,7 @@ impl Files {
         let mut cx = Cx { now, versions, tx };
         let documents: BTreeSet<Document> = documents.iter().filter_map(Document::parse).collect();
         let mut own: BTreeMap<Document, BTreeSet<ChangeHash>> = BTreeMap::new();
-        let mut registers = BTreeMap::new();
+        let mut puts = Vec::new();
         for (name, items) in leaving.iter().flat_map(|content| &content.documents) {
             let Some(document) = Document::parse(name).filter(|document| documents.contains(document)) else {
                 continue;
@@ -77,20 +134,27 @@ impl Files {
                 let Item::Change(bytes) = item else { continue };
                 let Ok(change) = parse_change(bytes) else { continue };
                 own.entry(document).or_default().insert(ChangeHash(change.hash().0));
-                if matches!(document, Document::Tree(_)) {
-                    for operation in change.decode().operations {
-                        if let (OpKey::Map(key), OpType::Put(value)) = (&operation.key, &operation.action)
-                            && let Some((id, field)) = field_of_key(key)
-                        {
-                            registers.insert((id, field), value.clone());
-                        }
-                    }
+                if let Document::Tree(bucket) = document {
+                    puts.push(OwnPuts {
+                        bucket,
+                        made_on: change.deps().to_vec(),
+                        change: change.hash(),
+                        puts: puts_of(&change),
+                    });
                 }
             }
         }
         let edits = own.iter().flat_map(|(document, changes)| self.own_edits(*document, changes, &cx)).collect();
-        let mut carried = Carried { documents, edits, registers, bases: BTreeMap::new() };
+        let (mut graph, written) = (Graph::new(), BTreeSet::new());
+        for document in own.keys() {
+            let doc = &self.documents.open(*document, cx.tx).doc;
+            graph.extend(doc.get_changes_meta(&[]).into_iter().map(|meta| (meta.hash, meta.deps)));
+        }
+        let mut carried = Carried { documents, edits, puts, graph, written, bases: BTreeMap::new() };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
+            if self.is_written_here(&key.id, &cx) {
+                carried.written.insert(key.id);
+            }
             let Some(record) = self.records.whole(key, cx.tx) else { continue };
             for base in record.now.iter().chain(&record.pending) {
                 let bytes = self.text_at(key.id, base, &mut cx).map(|(style, text)| text::render(style, &text));
@@ -105,7 +169,7 @@ impl Files {
         let Document::Text(id, start) = document else { return Vec::new() };
         let Some(version) = self.tree.texts.get(&(id, start)).map(|text| text.version) else { return Vec::new() };
         let doc = &self.documents.open(document, cx.tx).doc;
-        let mut runs: Vec<(Vec<automerge::ChangeHash>, automerge::ChangeHash)> = Vec::new();
+        let mut runs: Vec<(Vec<Hash>, Hash)> = Vec::new();
         // Those that others build on come first.
         for meta in doc.get_changes_meta(&[]) {
             if !own.contains(&ChangeHash(meta.hash.0)) {
@@ -131,14 +195,22 @@ impl Files {
     /// that the documents can answer for. The shell looks at everything afterwards.
     pub(crate) fn enter_again(&mut self, now: Timestamp, carried: Carried, versions: &mut dyn Versions, tx: &Tx<'_>) {
         let mut cx = Cx { now, versions, tx };
-        for ((id, field), value) in &carried.registers {
-            self.draft.put_again(*id, *field, value.clone());
+        let mut again: Graph = BTreeMap::new();
+        for own in &carried.puts {
+            let doc = &self.documents.open(Document::Tree(own.bucket), cx.tx).doc;
+            let heads = counting(doc, &own.made_on, &carried.graph, &again);
+            let entered = self.enter_bucket(own.bucket, own.puts.clone(), Some(&heads), &cx);
+            let Some((change, bytes)) = entered else { continue };
+            again.insert(own.change, vec![change]);
+            let documents = vec![(Document::Tree(own.bucket).name(), vec![Item::Change(bytes)])];
+            self.outputs.push_back(FilesOutput::Publish(Content { documents }));
+            for (id, _) in &own.puts {
+                self.refresh(id, &cx);
+            }
         }
-        self.publish(&mut cx);
         let mut adrift: BTreeSet<FileId> = BTreeSet::new();
-        let mut again: BTreeMap<automerge::ChangeHash, Vec<automerge::ChangeHash>> = BTreeMap::new();
         for edit in &carried.edits {
-            match self.enter_own(edit, &again, &mut cx) {
+            match self.enter_own(edit, &carried.graph, &again, &mut cx) {
                 Some(heads) => again.insert(edit.last, heads),
                 None => {
                     adrift.insert(edit.id);
@@ -149,7 +221,7 @@ impl Files {
         self.publish(&mut cx);
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
             // What a person here wrote into a file that does not count any more counts: it is met as a file of theirs.
-            if !self.tree.entries.contains_key(&key.id) && self.is_written_here(&key.id, &cx) {
+            if !self.tree.entries.contains_key(&key.id) && carried.written.contains(&key.id) {
                 adrift.insert(key.id);
             }
             self.void_record(key, &carried, &adrift, &mut cx);
@@ -159,26 +231,13 @@ impl Files {
         self.settle(&mut cx);
     }
 
-    /// Enters an edit made here once more, at what it was made on, if that still counts; else into what is there now. Its new
-    /// heads; `again`: those of the edits before it.
-    fn enter_own(
-        &mut self,
-        edit: &OwnEdit,
-        again: &BTreeMap<automerge::ChangeHash, Vec<automerge::ChangeHash>>,
-        cx: &mut Cx<'_, '_>,
-    ) -> Option<Vec<automerge::ChangeHash>> {
-        let (version, heads) = self.place_of(edit, cx)?;
-        let made_on: BTreeSet<automerge::ChangeHash> =
-            edit.made_on.iter().flat_map(|dep| again.get(dep).cloned().unwrap_or_else(|| vec![*dep])).collect();
+    /// Enters an edit made here once more, at what it was made on, as far as that counts. Its new heads.
+    fn enter_own(&mut self, edit: &OwnEdit, graph: &Graph, again: &Graph, cx: &mut Cx<'_, '_>) -> Option<Vec<Hash>> {
+        let (version, now) = self.place_of(edit, cx)?;
         let doc = &self.documents.open(Document::text(edit.id, &version), cx.tx).doc;
-        let (_, heads) = if !made_on.is_empty() && made_on.iter().all(|dep| has(doc, dep)) {
-            let heads = ours(&made_on.into_iter().collect::<Vec<_>>());
-            let base = OnDisk { hash: version, executable: false, version, heads, target: String::new(), void: None };
-            let style = (edit.before.0, edit.after.0);
-            self.enter_at(edit.id, &base, &text::Edit { hunks: diff(&edit.before.1, &edit.after.1), style }, cx)
-        } else {
-            self.enter_into(edit.id, (version, heads), &edit.before, &edit.after, cx)
-        }?;
+        let made_on = ours(&counting(doc, &edit.made_on, graph, again));
+        let heads = if made_on.is_empty() { now } else { made_on };
+        let (_, heads) = self.enter_into(edit.id, (version, heads), &edit.before, &edit.after, cx)?;
         Some(theirs(&heads))
     }
 

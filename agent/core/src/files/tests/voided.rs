@@ -1,6 +1,8 @@
 //! Documents built anew while something is under way in the folder.
 
 use super::world::{Replica, World};
+use crate::content::Content;
+use crate::files::is_of_versions;
 
 /// What somebody does, and it does not count in the end.
 const DEEDS: [fn(&mut Replica); 7] = [
@@ -154,4 +156,47 @@ fn an_edit_is_entered_again_where_it_was_made() {
     one.scan();
     one.run();
     assert_eq!(one.text("a.md"), format!("{second}{third}{unended}"));
+}
+
+/// Two people write other versions of one file apart; when one's is entered again, it still stands beside the other's, also
+/// where it was made on something that does not count.
+#[test]
+fn a_version_is_entered_again_beside_those_it_was_made_beside() {
+    for on_forged in [false, true] {
+        let mut world = World::new(3);
+        world.replicas[0].write("b.bin", [0, 1, 2]);
+        world.settle();
+        world.replicas[2].make_executable("b.bin");
+        world.replicas[2].scan();
+        let (chain, forged) = (world.replicas[2].identity.chain, world.replicas[2].published.pop_back().unwrap());
+        if on_forged {
+            assert!(world.replicas[1].receive(chain, &forged).is_empty());
+            world.replicas[1].run();
+        }
+        world.replicas[1].write("b.bin", [0, 1, 1, 1]);
+        world.replicas[1].scan();
+        let mine: Vec<_> = world.replicas[1].published.drain(..).collect();
+        world.replicas[0].write("b.bin", [0, 2, 2, 2]);
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        let counts = world.said();
+        let one = &mut world.replicas[1];
+        one.run();
+        assert_eq!(one.folder.len(), 2);
+        one.rebuild(&counts, &mine);
+        one.scan();
+        one.run();
+        let all = one.picture();
+        assert_eq!(all.len(), 2, "on forged: {on_forged}: {all:?}");
+        let (chain, mut again) = (one.identity.chain, one.published.drain(..).collect::<Vec<_>>());
+        // The bytes of the version were published before, and stay.
+        let bytes = mine.iter().flat_map(|content| &content.documents).filter(|(name, _)| is_of_versions(name));
+        again.insert(0, Content { documents: bytes.cloned().collect() });
+        for content in &again {
+            assert!(world.replicas[0].receive(chain, content).is_empty());
+        }
+        world.replicas[0].run();
+        let plain = |world: &World, of: usize| world.replicas[of].picture().values().cloned().collect::<Vec<_>>();
+        assert_eq!(plain(&world, 0), plain(&world, 1));
+    }
 }
