@@ -152,34 +152,43 @@ impl Collector {
 
 /// The hunks that make `new` out of `old`, in ascending order, not overlapping.
 ///
-/// A last line is the same line whether it ends or not: if only one of the texts ends its last line, that end is a hunk of its
-/// own, or the line would be looked into together with those before it.
+/// A line is the same line whether it ends or not: the end of a last line that has none is compared as if it were there, or the
+/// line would be looked into together with those before it.
 pub(crate) fn diff(old: &str, new: &str) -> Vec<Hunk> {
-    match (old.ends_with('\n'), new.ends_with('\n')) {
-        (false, true) if !old.is_empty() => {
-            let mut hunks = diff_lines(&format!("{old}\n"), new);
-            take_end_from_old(&mut hunks, old.chars().count());
-            hunks
-        }
-        (true, false) if !new.is_empty() => {
-            let mut hunks = diff_lines(old, &format!("{new}\n"));
-            take_end_from_new(&mut hunks, old.chars().count());
-            hunks
-        }
-        _ => diff_lines(old, new),
+    let ends = |text: &str| text.ends_with('\n');
+    if old.is_empty() || new.is_empty() || ends(old) && ends(new) {
+        return diff_lines(old, new);
     }
+    let ended = |text: &str| if ends(text) { text.to_owned() } else { format!("{text}\n") };
+    let (ended_old, ended_new) = (ended(old), ended(new));
+    let mut hunks = diff_lines(&ended_old, &ended_new);
+    if !ends(new) {
+        take_end_from_new(&mut hunks, ended_old.chars().count());
+    }
+    if !ends(old) {
+        take_end_from_old(&mut hunks, old.chars().count());
+    }
+    hunks
 }
 
 /// The hunks were made for an old text that ends a line more, at `end`.
 fn take_end_from_old(hunks: &mut Vec<Hunk>, end: usize) {
-    match hunks.last_mut() {
-        Some(last) if last.at > end => {
-            last.at = end;
-            last.inserted.insert(0, '\n');
-        }
-        Some(last) if last.at + last.removed > end => last.removed -= 1,
-        Some(_) | None => hunks.push(Hunk { at: end, removed: 0, inserted: "\n".to_owned() }),
+    let mut stays = true;
+    for hunk in hunks.iter_mut().filter(|hunk| hunk.removed > 0 && hunk.at + hunk.removed > end) {
+        hunk.removed -= 1;
+        stays = false;
     }
+    match hunks.last_mut().filter(|last| last.at > end) {
+        Some(last) => {
+            last.at = end;
+            if stays {
+                last.inserted.insert(0, '\n');
+            }
+        }
+        None if stays => hunks.push(Hunk { at: end, removed: 0, inserted: "\n".to_owned() }),
+        None => {}
+    }
+    hunks.retain(|hunk| hunk.removed > 0 || !hunk.inserted.is_empty());
 }
 
 /// The hunks were made for a new text that ends a line more than it does; the old one has `end` characters.
@@ -272,6 +281,9 @@ mod tests {
         let ended = Hunk { at: 37, removed: 0, inserted: "\n".into() };
         let replaced = Hunk { at: 0, removed: 29, inserted: "first old words\n".into() };
         assert_eq!(diff(new, old), vec![replaced, Hunk { at: 38, ..ended }]);
+        let (old, new) = ("first old words\nsecond one\nthird line", "quite another thing\nsecond one");
+        let replaced = Hunk { at: 0, removed: 16, inserted: "quite another thing\n".into() };
+        assert_eq!(diff(old, new), vec![replaced, Hunk { at: 26, removed: 11, inserted: String::new() }]);
     }
 
     proptest! {
