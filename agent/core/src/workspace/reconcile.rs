@@ -231,7 +231,8 @@ impl Workspace {
         };
         self.note_own_chains(now, route, device, &theirs);
         let news = self.peers.entry(device).or_default().frontier != theirs;
-        if news {
+        // Also if it said so before: what was asked for then may have been lost, say in a room that was about to be left.
+        if theirs != self.frontier {
             self.compare_tips(now, device, &theirs, tx);
         }
         let peer = self.peers.entry(device).or_default();
