@@ -19,6 +19,8 @@ const SETTLE_POISONED_MS: u64 = 1_200_000;
 const QUIET_MS: u64 = 120_000;
 /// Control frames that one host may send on one relay in that time: beacons every 60 s ± 50 % and what answers them.
 const QUIET_CONTROL_MAX: u64 = 40;
+/// ... and where somebody who was removed sits in every old room, in each of which all is said and asked.
+const QUIET_CONTROL_AMONG_FORMER_MAX: u64 = 120;
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,9 @@ fn quiet<M: Machine>(world: &mut World<M>) -> Result<(), Violation> {
     let after = world.traffic;
     let seats: usize = world.case.seats.iter().map(|seat| seat.relays.len()).sum();
     let control = after.control - before.control;
-    if after.live != before.live || after.bulk != before.bulk || control > QUIET_CONTROL_MAX * seats as u64 {
+    let among_former = world.case.profile.former > 0;
+    let most = if among_former { QUIET_CONTROL_AMONG_FORMER_MAX } else { QUIET_CONTROL_MAX } * seats as u64;
+    if after.live != before.live || after.bulk != before.bulk || control > most {
         return Err(Violation { oracle: "quiet", detail: format!("{before:?} became {after:?}") });
     }
     world.ask_all();

@@ -145,7 +145,9 @@ impl Files {
             }
         }
         let edits = own.iter().flat_map(|(document, changes)| self.own_edits(*document, changes, &cx)).collect();
-        let (mut graph, written) = (Graph::new(), BTreeSet::new());
+        let mut graph = Graph::new();
+        let versions = |(id, fields): &Puts| fields.contains_key(&Field::Versions).then_some(*id);
+        let written = puts.iter().flat_map(|own: &OwnPuts| own.puts.iter().filter_map(versions)).collect();
         for document in own.keys() {
             let doc = &self.documents.open(*document, cx.tx).doc;
             graph.extend(doc.get_changes_meta(&[]).into_iter().map(|meta| (meta.hash, meta.deps)));

@@ -265,8 +265,7 @@ impl Workspace {
     /// Marks links on which a peer was heard and nothing of what connected peers hold is missing.
     pub(super) fn note_reconciled(&mut self) {
         let caught_up = self
-            .links
-            .connected()
+            .members_here()
             .iter()
             .filter_map(|device| self.peers.get(device))
             .all(|peer| peer.boasts() || self.frontier.covers(&peer.frontier));
@@ -334,7 +333,7 @@ impl Workspace {
             return;
         }
         self.pulls.finish(&self.frontier);
-        for device in self.links.connected() {
+        for device in self.members_here() {
             if self.pulls.0.len() >= PULLS_MAX {
                 return;
             }

@@ -207,7 +207,7 @@ impl Workspace {
     }
 
     /// The devices reachable now, without those that do not belong any more: they may still be in an old room.
-    fn members_here(&self) -> std::collections::BTreeSet<crate::id::DeviceId> {
+    pub(super) fn members_here(&self) -> std::collections::BTreeSet<crate::id::DeviceId> {
         let mut here = self.links.connected();
         here.retain(|device| self.membership.role_of(device).is_some());
         here

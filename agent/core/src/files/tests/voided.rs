@@ -200,3 +200,27 @@ fn a_version_is_entered_again_beside_those_it_was_made_beside() {
         assert_eq!(plain(&world, 0), plain(&world, 1));
     }
 }
+
+/// A file that somebody made and that does not count stays with what a person wrote into it here, a text or not.
+#[test]
+fn what_was_written_into_a_file_that_does_not_count_stays() {
+    for at in ["a.md", "b.bin"] {
+        let mut world = World::new(2);
+        world.replicas[0].write("other.md", "other\n");
+        world.settle();
+        let counts = world.said();
+        world.replicas[0].write(at, if at == "a.md" { "theirs\n" } else { "\u{0}theirs" });
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        let one = &mut world.replicas[1];
+        one.run();
+        let text = if at == "a.md" { "theirs\nmine\n" } else { "\u{0}mine" };
+        one.write(at, text);
+        one.scan();
+        let mine: Vec<_> = one.published.drain(..).collect();
+        one.rebuild(&counts, &mine);
+        one.scan();
+        one.run();
+        assert_eq!(one.text(at), text);
+    }
+}
