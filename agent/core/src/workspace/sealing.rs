@@ -183,6 +183,7 @@ impl Workspace {
         self.count_own_use(epoch, tx);
         if let Batch::Content(content) = batch {
             self.vault.index(content, &Location::Sealed(place), tx);
+            self.sealed_on(content);
         }
         Some(bytes)
     }

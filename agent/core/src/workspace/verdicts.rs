@@ -178,6 +178,13 @@ impl Workspace {
         self.verdicts.hold_what_is_below(&facts_of(content)).then_some(Refused::BuiltOnRefused)
     }
 
+    /// We sealed this. Something below it that does not count may count by that, as it does for whoever gets it.
+    pub(super) fn sealed_on(&mut self, content: &Content) {
+        if !self.verdicts.void.is_empty() && self.verdicts.hold_what_is_below(&facts_of(content)) {
+            self.verdicts.due_mono = Some(self.last_mono);
+        }
+    }
+
     /// An envelope is held, and does not count unless a later judgement says so.
     pub(super) fn suspend(&mut self, now: Timestamp, place: Place, why: Refused, content: &Content, tx: &Tx<'_>) {
         self.set_void(place, why.to_string(), content, tx);
@@ -351,9 +358,10 @@ impl Workspace {
             let own = |hash: &[u8; 32]| holders.get(hash).is_some_and(|holders| holders.contains(&link));
             let deps: BTreeSet<Vec<Link>> = found.deps.iter().filter(|hash| !own(hash)).map(held_by).collect();
             envelope.built_on = deps.into_iter().filter(|holders| !holders.is_empty()).collect();
-            let starts =
-                found.starts.iter().flat_map(|start| holders.range(starting(start))).flat_map(|(_, links)| links);
-            let starts: BTreeSet<Link> = starts.copied().filter(|other| *other != link).collect();
+            // Not if it brings the version itself.
+            let starts = found.starts.iter().flat_map(|start| holders.range(starting(start)));
+            let others = starts.filter(|(_, links)| !links.contains(&link)).flat_map(|(_, links)| links);
+            let starts: BTreeSet<Link> = others.copied().collect();
             envelope.started_from = starts.into_iter().collect();
         }
         docket
