@@ -14,7 +14,7 @@ use super::output::Output;
 use super::{Phase, Workspace};
 use crate::files::{LogEntry, decode_log};
 use crate::frontier::Frontier;
-use crate::id::OpId;
+use crate::id::{DeviceId, OpId};
 use crate::membership::Lawful;
 use crate::op::OpBody;
 use crate::store::{Read, Table, Tx};
@@ -207,7 +207,7 @@ impl Workspace {
     }
 
     /// The devices reachable now, without those that do not belong any more: they may still be in an old room.
-    pub(super) fn members_here(&self) -> std::collections::BTreeSet<crate::id::DeviceId> {
+    pub(super) fn members_here(&self) -> std::collections::BTreeSet<DeviceId> {
         let mut here = self.links.connected();
         here.retain(|device| self.membership.role_of(device).is_some());
         here
@@ -244,8 +244,10 @@ impl Workspace {
         let figures = self.files.figures();
         let connected = self.links.connected();
         let me = self.my_device();
-        let believed = self.peers.values().filter(|peer| !peer.boasts());
-        let gap: u64 = believed.map(|peer| self.frontier.gap_to(&peer.frontier)).max().unwrap_or(0);
+        // Whoever does not belong any more may have said anything.
+        let belongs = |device: &DeviceId| self.membership.role_of(device).is_some();
+        let believed = self.peers.iter().filter(|(device, peer)| belongs(device) && !peer.boasts());
+        let gap: u64 = believed.map(|(_, peer)| self.frontier.gap_to(&peer.frontier)).max().unwrap_or(0);
         let own = self.own.tip.map_or(0, |tip| tip.seq);
         let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();
         let unconfirmed = own - held_by_any.unwrap_or(0).min(own);
