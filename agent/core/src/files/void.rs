@@ -145,13 +145,18 @@ impl Files {
             }
         }
         let edits = own.iter().flat_map(|(document, changes)| self.own_edits(*document, changes, &cx)).collect();
-        let mut graph = Graph::new();
+        let (mut graph, mut order) = (Graph::new(), BTreeMap::new());
         let versions = |(id, fields): &Puts| fields.contains_key(&Field::Versions).then_some(*id);
         let written = puts.iter().flat_map(|own: &OwnPuts| own.puts.iter().filter_map(versions)).collect();
         for document in own.keys() {
             let doc = &self.documents.open(*document, cx.tx).doc;
-            graph.extend(doc.get_changes_meta(&[]).into_iter().map(|meta| (meta.hash, meta.deps)));
+            for (number, meta) in doc.get_changes_meta(&[]).into_iter().enumerate() {
+                order.insert(meta.hash, number);
+                graph.insert(meta.hash, meta.deps);
+            }
         }
+        // What stands on another comes after it; lives and branches of our chain are not in that order.
+        puts.sort_by_key(|own: &OwnPuts| order.get(&own.change).copied());
         let mut carried = Carried { documents, edits, puts, graph, written, bases: BTreeMap::new() };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
             if self.is_written_here(&key.id, &cx) {
