@@ -110,7 +110,7 @@ fn what_once_broke_holds() {
     ];
     let removals = [68, 528, 568, 583, 773, 1035, 2087, 3177, 3458];
     let checkpoints = [451, 1193];
-    let hostile = [16, 17, 22, 50, 57, 119, 200, 292, 340, 1259, 2245, 2523, 2629, 3335];
+    let hostile = [16, 17, 22, 50, 57, 119, 200, 292, 340, 1259, 2245, 2523, 2629, 3335, 5883];
     let former = [3, 4, 7, 8, 139, 144, 175, 215, 266, 325, 403, 4092, 5577, 5769];
     let poison = [206, 686, 704, 1052, 1408, 3209];
     let mut all: Vec<String> = honest.into_iter().flat_map(|seed| broken(seed..seed + 1, None)).collect();

@@ -472,9 +472,8 @@ impl Files {
 
     /// Drafts the deletion of what a key shows; `seen`: what was on disk (what is current, if it was hidden).
     fn delete_entry(&mut self, key: Key, seen: Option<OnDisk>, cx: &mut Cx<'_, '_>) {
-        // Of what was on disk, not of what others made of it meanwhile: that the person never saw. (What does not count any
-        // more is not there to be deleted: what took its place is.)
-        let seen = seen.filter(|seen| seen.void.is_none());
+        // Of what was on disk, not of what others made of it meanwhile: that the person never saw. (Of what does not count any
+        // more its row names what it stood on.)
         let hash = seen.as_ref().map(|seen| seen.hash);
         let hash = hash.or_else(|| self.alternative(key).map(super::tree::Alternative::hash));
         let seen = seen.map(|seen| (seen.version, seen.heads)).or_else(|| self.current(key));

@@ -52,7 +52,7 @@ pub(crate) struct Carried {
     documents: BTreeSet<Document>,
     edits: Vec<OwnEdit>,
     puts: Vec<OwnPuts>,
-    /// What everything stood on in the documents that something of ours leaves.
+    /// What everything stood on in the documents that something of ours leaves, or that something on the disk is of.
     graph: Graph,
     /// Files with something in them that was written here.
     written: BTreeSet<FileId>,
@@ -164,6 +164,10 @@ impl Files {
             }
             let Some(record) = self.records.whole(key, cx.tx) else { continue };
             for base in record.now.iter().chain(&record.pending) {
+                if !base.heads.is_empty() {
+                    let doc = &self.documents.open(Document::text(key.id, &base.version), cx.tx).doc;
+                    carried.graph.extend(doc.get_changes_meta(&[]).into_iter().map(|meta| (meta.hash, meta.deps)));
+                }
                 let bytes = self.text_at(key.id, base, &mut cx).map(|(style, text)| text::render(style, &text));
                 carried.bases.insert((key, base.hash), bytes.unwrap_or_default().into());
             }
@@ -296,9 +300,15 @@ impl Files {
             {
                 return Some(OnDisk { version, heads, void: None, ..base });
             }
-            let void = (!self.stands(key, &base, cx))
-                .then(|| carried.bases.get(&(key, base.hash)).cloned().unwrap_or_default());
-            Some(OnDisk { void: base.void.clone().or(void), ..base })
+            if self.stands(key, &base, cx) {
+                return Some(base);
+            }
+            let bytes = || carried.bases.get(&(key, base.hash)).cloned().unwrap_or_default();
+            let void = Some(base.void.clone().unwrap_or_else(bytes));
+            // Whoever deletes the file has seen what still counts of it, and nothing else of what is there now.
+            let doc = &self.documents.open(Document::text(key.id, &base.version), cx.tx).doc;
+            let heads = ours(&counting(doc, &theirs(&base.heads), &carried.graph, &Graph::new()));
+            Some(OnDisk { void, heads, ..base })
         });
         [record.now, record.pending] = bases;
         record.recent.clear();

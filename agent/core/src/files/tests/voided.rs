@@ -224,3 +224,37 @@ fn what_was_written_into_a_file_that_does_not_count_stays() {
         assert_eq!(one.text(at), text);
     }
 }
+
+/// A person deletes a file while something in it is found not to count: what others wrote into it meanwhile, which they never
+/// saw, keeps the file; without that it goes, with all that they saw.
+#[test]
+fn a_deletion_takes_what_was_seen_and_counts() {
+    for edited in [false, true] {
+        let mut world = World::new(4);
+        world.replicas[0].write("a.md", "one\ntwo\n");
+        world.settle();
+        world.replicas[2].edit("a.md", "one\n", "forged\none\n");
+        world.replicas[2].scan();
+        let (chain, forged) = (world.replicas[2].identity.chain, world.replicas[2].published.pop_back().unwrap());
+        assert!(world.replicas[1].receive(chain, &forged).is_empty());
+        world.replicas[1].run();
+        assert!(world.replicas[1].text("a.md").contains("forged"));
+        world.replicas[1].remove("a.md");
+        if edited {
+            world.replicas[0].edit("a.md", "two\n", "two\nunseen\n");
+            world.replicas[0].scan();
+            world.deliver_all(1);
+        }
+        let counts = world.said();
+        world.replicas[1].rebuild(&counts, &[]);
+        world.replicas[1].run();
+        world.settle();
+        for one in [0, 1, 3] {
+            let left = world.replicas[one].paths().contains(&"a.md".to_owned());
+            assert_eq!(left, edited, "replica {one}");
+            if edited {
+                assert_eq!(world.replicas[one].text("a.md"), "one\ntwo\nunseen\n");
+            }
+        }
+    }
+}
