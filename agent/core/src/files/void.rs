@@ -145,19 +145,10 @@ impl Files {
             }
         }
         let edits = own.iter().flat_map(|(document, changes)| self.own_edits(*document, changes, &cx)).collect();
-        let (mut graph, mut order) = (Graph::new(), BTreeMap::new());
         let versions = |(id, fields): &Puts| fields.contains_key(&Field::Versions).then_some(*id);
         let written = puts.iter().flat_map(|own: &OwnPuts| own.puts.iter().filter_map(versions)).collect();
-        for document in own.keys() {
-            let doc = &self.documents.open(*document, cx.tx).doc;
-            for (number, meta) in doc.get_changes_meta(&[]).into_iter().enumerate() {
-                order.insert(meta.hash, number);
-                graph.insert(meta.hash, meta.deps);
-            }
-        }
-        // What stands on another comes after it; lives and branches of our chain are not in that order.
-        puts.sort_by_key(|own: &OwnPuts| order.get(&own.change).copied());
-        let mut carried = Carried { documents, edits, puts, graph, written, bases: BTreeMap::new() };
+        let mut stood_on: BTreeSet<Document> = own.into_keys().collect();
+        let mut carried = Carried { documents, edits, puts, graph: Graph::new(), written, bases: BTreeMap::new() };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
             if self.is_written_here(&key.id, &cx) {
                 carried.written.insert(key.id);
@@ -165,13 +156,22 @@ impl Files {
             let Some(record) = self.records.whole(key, cx.tx) else { continue };
             for base in record.now.iter().chain(&record.pending) {
                 if !base.heads.is_empty() {
-                    let doc = &self.documents.open(Document::text(key.id, &base.version), cx.tx).doc;
-                    carried.graph.extend(doc.get_changes_meta(&[]).into_iter().map(|meta| (meta.hash, meta.deps)));
+                    stood_on.insert(Document::text(key.id, &base.version));
                 }
                 let bytes = self.text_at(key.id, base, &mut cx).map(|(style, text)| text::render(style, &text));
                 carried.bases.insert((key, base.hash), bytes.unwrap_or_default().into());
             }
         }
+        let mut order = BTreeMap::new();
+        for document in stood_on {
+            let doc = &self.documents.open(document, cx.tx).doc;
+            for (number, meta) in doc.get_changes_meta(&[]).into_iter().enumerate() {
+                order.insert(meta.hash, number);
+                carried.graph.insert(meta.hash, meta.deps);
+            }
+        }
+        // What stands on another comes after it; lives and branches of our chain are not in that order.
+        carried.puts.sort_by_key(|own| order.get(&own.change).copied());
         carried
     }
 

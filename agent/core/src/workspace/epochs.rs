@@ -274,11 +274,11 @@ impl Workspace {
     /// Of epochs whose ops do not come, keeps the newest few: whoever knows our device's public key can make such packets.
     fn forget_unproven(&mut self, newest: &EpochId, tx: &Tx<'_>) {
         let held: Vec<EpochId> = self.vault.keyring.epochs().map(|epoch| epoch.id()).collect();
-        let mut unproven: Vec<EpochId> =
-            held.into_iter().filter(|id| !self.membership.epochs.contains_key(id) && id != newest).collect();
-        unproven.retain(|id| !self.packets.used.contains(id));
+        let stays =
+            |id: &EpochId| self.membership.epochs.contains_key(id) || self.packets.used.contains(id) || id == newest;
         let order = |id: &EpochId| self.packets.order.iter().position(|known| known == id);
-        let mut unproven: Vec<(Option<usize>, EpochId)> = unproven.into_iter().map(|id| (order(&id), id)).collect();
+        let unproven = held.into_iter().filter(|id| !stays(id));
+        let mut unproven: Vec<(Option<usize>, EpochId)> = unproven.map(|id| (order(&id), id)).collect();
         unproven.sort();
         let surplus = (unproven.len() + 1).saturating_sub(UNPROVEN_MAX);
         for (_, id) in unproven.into_iter().take(surplus) {
@@ -356,17 +356,14 @@ impl Workspace {
         }
         self.packets.offered.insert(device, (now.after_ms(OFFER_AGAIN_MS), times + 1));
         let turn = strays.iter().cycle().skip((times as usize).saturating_mul(OFFER_MAX) % strays.len().max(1));
-        for id in turn.take(OFFER_MAX.min(strays.len())).copied().collect::<Vec<_>>() {
-            let packet = self.rewrap(&id).or_else(|| self.packets.packets.get(&id).cloned());
-            let Some(packet) = packet else { continue };
-            self.send_message(route, &Message::KeyPacket(packet));
-        }
+        let turn = turn.take(OFFER_MAX.min(strays.len()));
+        let packets = turn.filter_map(|id| self.rewrap(id).or_else(|| self.packets.packets.get(id).cloned())).collect();
+        self.send_packets(route, packets);
         if times >= OFFERS_BEFORE_REWRAP {
             let heads = self.membership.epoch_heads();
             let lacking = heads.iter().filter(|head| **head != stated).take(OFFER_MAX);
-            for packet in lacking.filter_map(|head| self.rewrap(head)).collect::<Vec<_>>() {
-                self.send_message(route, &Message::KeyPacket(packet));
-            }
+            let packets = lacking.filter_map(|head| self.rewrap(head)).collect();
+            self.send_packets(route, packets);
             // What leads to their ops may be sealed under others that it was left out of.
             self.send_ops_since(route, &device, Some(&stated));
             return;
@@ -375,11 +372,8 @@ impl Workspace {
         let without: Vec<EpochId> = self.membership.epoch_heads().into_iter().filter(without_slot).collect();
         if !without.is_empty() {
             // It was let in at the same time as the epoch was made, or after.
-            let packets: Vec<Bytes> = without.iter().take(OFFER_MAX).filter_map(|head| self.rewrap(head)).collect();
-            for packet in packets {
-                self.send_message(route, &Message::KeyPacket(packet));
-            }
-            return;
+            let packets = without.iter().take(OFFER_MAX).filter_map(|head| self.rewrap(head)).collect();
+            return self.send_packets(route, packets);
         }
         let depth = |epoch: &EpochId| self.membership.epochs.get(epoch).map_or(0, |facts| facts.depth);
         if depth(&ours) > depth(&stated).saturating_add(OFFER_MAX as u32) {
@@ -390,15 +384,14 @@ impl Workspace {
             }
             return;
         }
-        let newest: Vec<Bytes> = self
-            .packets
-            .order
-            .iter()
-            .rev()
-            .take(OFFER_MAX)
-            .filter_map(|id| self.packets.packets.get(id).cloned())
-            .collect();
-        for packet in newest.into_iter().rev() {
+        let Packets { order, packets, .. } = &self.packets;
+        let newest = order.iter().skip(order.len().saturating_sub(OFFER_MAX));
+        let newest = newest.filter_map(|id| packets.get(id).cloned()).collect();
+        self.send_packets(route, newest);
+    }
+
+    fn send_packets(&mut self, route: Route, packets: Vec<Bytes>) {
+        for packet in packets {
             self.send_message(route, &Message::KeyPacket(packet));
         }
     }

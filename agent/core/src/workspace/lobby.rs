@@ -112,9 +112,9 @@ impl Workspace {
     fn is_among_others(&self) -> bool {
         let ours = self.sealing_epoch();
         let rooms = self.links.0.values().flat_map(|link| link.rooms.values());
-        rooms.filter(|room| matches!(room.purpose, Purpose::Epoch(epoch) if Some(epoch) == ours)).any(|room| {
-            room.peers.values().any(|device| device.is_some_and(|device| self.membership.role_of(&device).is_some()))
-        })
+        rooms
+            .filter(|room| matches!(room.purpose, Purpose::Epoch(epoch) if Some(epoch) == ours))
+            .any(|room| room.peers.values().any(|device| device.is_some_and(|device| self.belongs(&device))))
     }
 
     pub(super) fn run_lobbies(&mut self, now: Timestamp) {

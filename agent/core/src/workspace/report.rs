@@ -209,8 +209,13 @@ impl Workspace {
     /// The devices reachable now, without those that do not belong any more: they may still be in an old room.
     pub(super) fn members_here(&self) -> std::collections::BTreeSet<DeviceId> {
         let mut here = self.links.connected();
-        here.retain(|device| self.membership.role_of(device).is_some());
+        here.retain(|device| self.belongs(device));
         here
+    }
+
+    /// Whether this is a device of a member, as things stand.
+    pub(super) fn belongs(&self, device: &DeviceId) -> bool {
+        self.membership.role_of(device).is_some()
     }
 
     /// What was refused since the start, and what is held and does not count, by reason.
@@ -245,8 +250,7 @@ impl Workspace {
         let connected = self.links.connected();
         let me = self.my_device();
         // Whoever does not belong any more may have said anything.
-        let belongs = |device: &DeviceId| self.membership.role_of(device).is_some();
-        let believed = self.peers.iter().filter(|(device, peer)| belongs(device) && !peer.boasts());
+        let believed = self.peers.iter().filter(|(device, peer)| self.belongs(device) && !peer.boasts());
         let gap: u64 = believed.map(|(_, peer)| self.frontier.gap_to(&peer.frontier)).max().unwrap_or(0);
         let own = self.own.tip.map_or(0, |tip| tip.seq);
         let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();

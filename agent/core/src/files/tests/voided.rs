@@ -97,14 +97,10 @@ fn an_edit_keeps_a_deleted_file_without_what_does_not_count() {
         let deleted: Vec<_> = world.replicas[0].published.iter().cloned().collect();
         let mut counts = world.said();
         counts.extend(deleted.into_iter().map(|content| (world.replicas[0].identity.chain, content)));
-        let forged: Vec<_> = world.replicas[2].published.drain(..).collect();
+        let forged = world.take_back(2);
         world.deliver_all(1);
-        let chain = world.replicas[2].identity.chain;
+        world.give(1, &forged);
         let one = &mut world.replicas[1];
-        for content in &forged {
-            assert!(one.receive(chain, content).is_empty());
-        }
-        one.run();
         assert!(one.text("a.md").contains("forged") && one.text("a.md").contains("mine"));
         one.rebuild(&counts, &mine);
         one.scan();
@@ -112,12 +108,8 @@ fn an_edit_keeps_a_deleted_file_without_what_does_not_count() {
         let two = if edited_before { "TWO" } else { "two" };
         assert_eq!(one.text("a.md"), format!("one\n{two}\nthree\nmine\n"));
         // Others come to have the same.
-        let again: Vec<_> = one.published.drain(..).collect();
-        let mine_chain = one.identity.chain;
-        for content in &again {
-            assert!(world.replicas[0].receive(mine_chain, content).is_empty());
-        }
-        world.replicas[0].run();
+        let again = world.take_back(1);
+        world.give(0, &again);
         assert_eq!(world.replicas[0].text("a.md"), world.replicas[1].text("a.md"));
     }
 }
@@ -147,10 +139,9 @@ fn an_edit_is_entered_again_where_it_was_made() {
     let counts = world.said();
     world.replicas[2].edit("a.md", dropped, &format!("forged\n{dropped}"));
     world.replicas[2].scan();
-    let (chain, forged) = (world.replicas[2].identity.chain, world.replicas[2].published.pop_back().unwrap());
+    let forged = world.take_back(2);
+    world.give(1, &forged);
     let one = &mut world.replicas[1];
-    assert!(one.receive(chain, &forged).is_empty());
-    one.run();
     assert!(one.text("a.md").contains("forged"));
     one.rebuild(&counts, &mine);
     one.scan();
@@ -168,10 +159,9 @@ fn a_version_is_entered_again_beside_those_it_was_made_beside() {
         world.settle();
         world.replicas[2].make_executable("b.bin");
         world.replicas[2].scan();
-        let (chain, forged) = (world.replicas[2].identity.chain, world.replicas[2].published.pop_back().unwrap());
+        let forged = world.take_back(2);
         if on_forged {
-            assert!(world.replicas[1].receive(chain, &forged).is_empty());
-            world.replicas[1].run();
+            world.give(1, &forged);
         }
         world.replicas[1].write("b.bin", [0, 1, 1, 1]);
         world.replicas[1].scan();
@@ -188,14 +178,12 @@ fn a_version_is_entered_again_beside_those_it_was_made_beside() {
         one.run();
         let all = one.picture();
         assert_eq!(all.len(), 2, "on forged: {on_forged}: {all:?}");
-        let (chain, mut again) = (one.identity.chain, one.published.drain(..).collect::<Vec<_>>());
+        let chain = one.identity.chain;
+        let mut again = world.take_back(1);
         // The bytes of the version were published before, and stay.
         let bytes = mine.iter().flat_map(|content| &content.documents).filter(|(name, _)| is_of_versions(name));
-        again.insert(0, Content { documents: bytes.cloned().collect() });
-        for content in &again {
-            assert!(world.replicas[0].receive(chain, content).is_empty());
-        }
-        world.replicas[0].run();
+        again.insert(0, (chain, Content { documents: bytes.cloned().collect() }));
+        world.give(0, &again);
         let plain = |world: &World, of: usize| world.replicas[of].picture().values().cloned().collect::<Vec<_>>();
         assert_eq!(plain(&world, 0), plain(&world, 1));
     }
@@ -235,9 +223,8 @@ fn a_deletion_takes_what_was_seen_and_counts() {
         world.settle();
         world.replicas[2].edit("a.md", "one\n", "forged\none\n");
         world.replicas[2].scan();
-        let (chain, forged) = (world.replicas[2].identity.chain, world.replicas[2].published.pop_back().unwrap());
-        assert!(world.replicas[1].receive(chain, &forged).is_empty());
-        world.replicas[1].run();
+        let forged = world.take_back(2);
+        world.give(1, &forged);
         assert!(world.replicas[1].text("a.md").contains("forged"));
         world.replicas[1].remove("a.md");
         if edited {

@@ -502,6 +502,19 @@ impl World {
             replica.pieces.extend(pieces.clone());
         }
     }
+    /// What a replica published and nobody heard yet, out of what is said.
+    pub(super) fn take_back(&mut self, from: usize) -> Vec<(ChainId, Content)> {
+        let replica = &mut self.replicas[from];
+        let chain = replica.identity.chain;
+        replica.published.drain(..).map(|content| (chain, content)).collect()
+    }
+    /// A replica hears this, whatever else was said.
+    pub(super) fn give(&mut self, to: usize, said: &[(ChainId, Content)]) {
+        for (chain, content) in said {
+            assert!(self.replicas[to].receive(*chain, content).is_empty());
+        }
+        self.replicas[to].run();
+    }
     /// Everything that was said so far, as it is taken in again.
     pub(super) fn said(&self) -> Vec<(ChainId, Content)> {
         let chain = |from: usize| self.replicas[from].identity.chain;
