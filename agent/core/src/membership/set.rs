@@ -330,6 +330,14 @@ impl OpSet {
         self.keys.get(device)?.first().map(|(_, key)| *key)
     }
 
+    /// The first op here that brings a device, whether it counts or not, with the certificate in it.
+    #[must_use]
+    pub fn introduction(&self, device: &DeviceId) -> Option<(&SignedOp, &crate::identity::DeviceCert)> {
+        let (at, _) = self.keys.get(device)?.iter().find(|(at, _)| at.is_some())?;
+        let op = &self.nodes.get((*at)?)?.op;
+        Some((op, introduced(op.body())?))
+    }
+
     /// Takes an op in, or parks it until its parents are here.
     pub fn insert(&mut self, op: SignedOp) -> Result<Inserted, InsertError> {
         if *op.workspace() != self.workspace() {

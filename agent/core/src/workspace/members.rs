@@ -11,7 +11,7 @@ use crate::attestation;
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{RecoveryKey, fingerprint};
-use crate::membership::{Fork, Lawful, OpSet, Role};
+use crate::membership::{Fork, Lawful, Role};
 use crate::op::{ChainPoint, Cut, OpBody, OpSigner, SignedOp, Signer};
 use crate::store::{Read, Tx};
 use crate::time::Timestamp;
@@ -317,15 +317,21 @@ impl Workspace {
             return (!left).then(|| format!("{} removed you from '{}'. {stays}", end.by, self.name));
         }
         let me = self.my_device();
-        let revoked = self.membership.devices.get(&me).is_some_and(|device| device.revoked);
-        let by = self
-            .ops
-            .as_ref()
-            .into_iter()
-            .flat_map(OpSet::ops)
-            .filter(|op| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(&me)));
-        let by = by.last().map(|op| self.signer(op)).filter(|_| revoked)?;
-        Some(format!("{by} revoked this device. {stays}"))
+        let facts = self.membership.devices.get(&me);
+        if facts.is_some_and(|facts| facts.revoked) {
+            let revokes = |op: &&SignedOp| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(&me));
+            let by = self.signer(self.ops.as_ref()?.ops().filter(revokes).last()?);
+            return Some(format!("{by} revoked this device. {stays}"));
+        }
+        if facts.is_some_and(|facts| facts.active) {
+            return None;
+        }
+        let ended = self.ends_of_hosts(&me).into_iter().flatten().filter_map(|op| self.because(&op)).last();
+        let why = ended.map_or_else(
+            || "the link was withdrawn, or others used it up, at the same time".to_owned(),
+            |end| format!("{} {} at the same time", end.by, end.what),
+        );
+        Some(format!("Letting you into '{}' does not count: {why}. {stays}", self.name))
     }
 }
 

@@ -1,21 +1,25 @@
-//! Telling those who were removed, so that their `status` can say why.
+//! Telling those who were removed, and those whom they let in meanwhile, so that their `status` can say why.
 //!
 //! Invariant: a notice carries ops only, and those prove themselves; it is sealed to the device it is for, and sent at most
-//! once in a while. Spec: docs/sealing.md#notices.
+//! once in a while. Of what is said in a room that was left behind, only ops are taken: who was let in there is known by
+//! nothing else, and could not be told. Spec: docs/sealing.md#notices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use weft_protocol::cbor::from_bytes;
 use weft_protocol::frame::ClientFrame;
 
 use super::Workspace;
 use super::links::Route;
+use super::outbox::OpsBody;
 use super::output::Rank;
-use crate::envelope::{DirectKind, open_direct, seal_direct};
+use crate::envelope::{DirectKind, Kind, OpenHead, open_direct, open_head, seal_direct};
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, EpochId, OpId};
-use crate::op::{OPS_PER_ENVELOPE_MAX, OpBody, SignedOp, ops_from_bytes, ops_to_bytes};
+use crate::message::Message;
+use crate::op::{OPS_PER_ENVELOPE_MAX, OpBody, SignedOp, Signer, ops_from_bytes, ops_to_bytes};
 use crate::store::Tx;
 use crate::time::Timestamp;
 
@@ -80,7 +84,7 @@ impl Workspace {
         }
     }
 
-    /// A device that was removed speaks: it hears why nobody answers.
+    /// A device that does not belong speaks: it hears why nobody answers.
     pub(super) fn tell_former(&mut self, now: Timestamp, route: Route, device: DeviceId, kem: &[u8; 32]) {
         if self.notices.0.get(&device).is_some_and(|until| *until > now.mono_ms) {
             return;
@@ -118,10 +122,65 @@ impl Workspace {
         Some(votes.chain([end]).collect())
     }
 
-    /// What a device that was removed needs to know why: parents first, in lists that fit a notice.
+    /// The ops that ended those who let a device in, or let in those who did: why its admission does not count.
+    pub(super) fn ends_of_hosts(&self, device: &DeviceId) -> Option<Vec<OpId>> {
+        let ops = self.ops.as_ref()?;
+        let (admission, _) = ops.introduction(device)?;
+        let hosts: BTreeSet<DeviceId> = ops.history(&[admission.id()])?.into_iter().filter_map(by_device).collect();
+        let gone = |host: &DeviceId| self.membership.devices.get(host).is_some_and(|facts| !facts.active);
+        Some(hosts.iter().filter(|host| gone(host)).filter_map(|host| self.end_of(host)).flatten().collect())
+    }
+
+    /// What a device that does not belong needs to know why: parents first, in lists that fit a notice.
     fn history_in_parts(&self, device: &DeviceId) -> Vec<Vec<u8>> {
-        let (Some(ops), Some(end)) = (&self.ops, self.end_of(device)) else { return Vec::new() };
+        let end = self.end_of(device).or_else(|| self.ends_of_hosts(device));
+        let (Some(ops), Some(end)) = (&self.ops, end) else { return Vec::new() };
         in_parts(ops.history(&end).unwrap_or_default())
+    }
+
+    /// A device that no op which counts brings speaks under an epoch. If some op brings it at all, it hears why nobody answers;
+    /// if none does, it may be new, and what it holds is asked for.
+    pub(super) fn heard_stranger(
+        &mut self,
+        now: Timestamp,
+        route: Route,
+        epoch: &EpochId,
+        head: OpenHead,
+        payload: &[u8],
+    ) {
+        let device = head.header.chain.device;
+        if let Some((_, cert)) = self.ops.as_ref().and_then(|ops| ops.introduction(&device)) {
+            let public = cert.device();
+            if let Err(error) = head.clone().verify(&public) {
+                return self.reject(error.reason());
+            }
+            self.tell_former(now, route, device, &public.kem);
+            if self.is_left_behind(epoch) {
+                return;
+            }
+        }
+        let kind = head.header.kind.to_byte();
+        let body = head.trust_stored().open_body(&self.vault.keyring, payload).ok();
+        if let Some(Some(Ok(message))) = body.map(|body| Message::from_body(kind, &body)) {
+            self.stranger(now, route, device, message);
+        }
+    }
+
+    /// A stored envelope came in a room that was left behind. If a stranger there was asked, the ops in it are taken in, and
+    /// nothing else: they prove themselves, and may say who it is.
+    pub(super) fn behind(&mut self, now: Timestamp, route: Route, payload: &Bytes, tx: &Tx<'_>) {
+        let strange = |device: &DeviceId| !self.membership.devices.contains_key(device);
+        if !self.pulls.0.values().any(|pull| pull.route == route && strange(&pull.device)) {
+            return;
+        }
+        let Ok(head) = open_head(&self.id, &self.vault.keyring, payload) else { return };
+        if head.header.kind == Kind::Ops {
+            let body = head.trust_stored().open_body(&self.vault.keyring, payload).ok();
+            let body = body.and_then(|body| from_bytes::<OpsBody>(&body).ok()).unwrap_or_default();
+            let ops: Vec<SignedOp> = body.0.iter().filter_map(|bytes| SignedOp::parse(&self.id, bytes).ok()).collect();
+            self.take_ops_aside(&ops, tx);
+        }
+        self.progress(now, route, payload.len() as u64, &[]);
     }
 
     /// Something for one device came, from whomever: what it carries is taken in if it proves itself.
@@ -139,6 +198,13 @@ impl Workspace {
             // To another device in this room; or what belongs at the door.
             Ok((DirectKind::Knock | DirectKind::Answer | DirectKind::Refusal, _)) | Err(_) => {}
         }
+    }
+}
+
+fn by_device(op: &SignedOp) -> Option<DeviceId> {
+    match op.signer() {
+        Signer::Device(device) => Some(device),
+        Signer::Root(_) | Signer::Recovery(_) => None,
     }
 }
 

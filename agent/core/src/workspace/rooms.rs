@@ -228,9 +228,11 @@ impl Workspace {
             (Purpose::Epoch(_), Some(class::TO_DEVICE)) => self.direct(now, route, &payload, tx),
             (Purpose::Lobby(_), Some(class::LOBBY)) => self.in_lobby(now, route, &payload, tx),
             (Purpose::Door(door), Some(class::TO_DEVICE)) => self.at_a_door(now, route, door, &payload, tx),
-            // A removed device may speak here: whoever knows of its removal takes nothing from this room. What those who did
+            // A removed device may speak here: whoever knows of its removal holds nothing from this room. What those who did
             // not know it yet have sealed comes through the present epoch's.
-            (Purpose::Epoch(epoch), Some(class::STORED)) if self.is_left_behind(&epoch) => {}
+            (Purpose::Epoch(epoch), Some(class::STORED)) if self.is_left_behind(&epoch) => {
+                self.behind(now, route, &payload, tx);
+            }
             (Purpose::Epoch(_), Some(class::STORED)) => {
                 let size = payload.len() as u64;
                 let held = self.receive(now, payload, tx);
@@ -255,12 +257,7 @@ impl Workspace {
         let device = head.header.chain.device;
         let Some(known) = self.membership.devices.get(&device) else {
             // It holds the epoch's key, and what it holds besides may tell who it is.
-            let kind = head.header.kind.to_byte();
-            let body = head.trust_stored().open_body(&self.vault.keyring, payload).ok();
-            if let Some(Some(Ok(message))) = body.map(|body| Message::from_body(kind, &body)) {
-                self.stranger(now, route, device, message);
-            }
-            return;
+            return self.heard_stranger(now, route, &epoch, head, payload);
         };
         let (active, kem) = (known.active, known.public.kem);
         let verified = match head.verify(&known.public) {

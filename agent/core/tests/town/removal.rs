@@ -1,5 +1,7 @@
 //! What somebody wrote while they were being removed, and what others made of it.
 
+use weft_agent_core::workspace::command::State;
+
 use super::*;
 
 impl Town {
@@ -183,4 +185,37 @@ fn what_was_sealed_under_a_key_that_does_not_count_is_read_by_all() {
     town.run(60_000);
     assert_eq!(town.text(eve, "notes.md"), "one\nTWO by Cleo\n");
     assert!(town.status(eve).settled);
+}
+
+/// Ben lets Dan in while Ada removes Ben, and neither hears of the other. Nobody lets Dan in anew: Ada, who meets him where
+/// those who were removed may still be, takes nothing of what he wrote, and tells him why nobody answers.
+#[test]
+fn whoever_was_let_in_by_somebody_removed_is_told() {
+    let (mut town, people) = Town::team(3);
+    let (ada, ben, cleo) = (people[0], people[1], people[2]);
+    let root = town.root(ben);
+    assert_eq!(town.command(ada, Command::SetRole(root, Role::Admin)), Reply::Done);
+    town.run(5_000);
+    for host in [ada, cleo] {
+        town.disconnect(host);
+    }
+    let link = town.invite(ben);
+    town.run(1_000);
+    let dan = town.join(&link);
+    town.run(5_000);
+    town.write(dan, "dan.md", "by Dan\n");
+    town.run(5_000);
+    assert_eq!((town.status(dan).state, town.text(ben, "dan.md").as_str()), (State::Active, "by Dan\n"));
+    town.disconnect(ben);
+    town.remove(ada, ben);
+    town.connect(ada);
+    town.connect(cleo);
+    town.run(200_000);
+    let told = town.status(dan);
+    let why = "Letting you into 'notes' does not count: member-2 removed member-3 at the same time.";
+    assert!(told.state == State::Left && told.problems.iter().any(|problem| problem.starts_with(why)), "{told:#?}");
+    assert!(town.status(ada).settled && town.status(cleo).settled);
+    for host in [ada, cleo] {
+        assert_eq!((town.text(host, "dan.md").as_str(), town.status(host).members.len()), ("", 2));
+    }
 }
