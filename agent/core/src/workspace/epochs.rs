@@ -34,9 +34,9 @@ const UNPROVEN_MAX: usize = 8;
 const OFFER_MAX: usize = 4;
 /// ... and not again within this.
 const OFFER_AGAIN_MS: u64 = 5_000;
-/// Whoever was offered a packet so often and still states another epoch may have no slot in it: whoever made it left it
-/// out. It gets one of ours.
-const OFFERS_BEFORE_REWRAP: u32 = 3;
+/// Whoever was offered a packet so often and still states another epoch may have no slot in it, because whoever made it left
+/// it out, or may lack what its op stands on. It gets one of ours, with the ops: it states where it is every 40 s or so.
+const OFFERS_BEFORE_REWRAP: u32 = 1;
 /// A writer with nothing to send waits this long for somebody else to mint.
 const MINT_AFTER_MS: u64 = 2_000;
 
