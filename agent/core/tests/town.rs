@@ -48,6 +48,8 @@ struct Town {
     rooms: BTreeMap<RoomId, Vec<usize>>,
     requests: u64,
     seed: u8,
+    /// What was sent to one peer: from whom, to whom, how many bytes.
+    sent: Vec<(usize, usize, usize)>,
 }
 
 fn identity(seed: u8) -> LocalIdentity {
@@ -61,7 +63,7 @@ fn peer_id(host: usize) -> PeerId {
 impl Town {
     fn new() -> Self {
         let now = Timestamp { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
-        Self { now, hosts: Vec::new(), rooms: BTreeMap::new(), requests: 0, seed: 1 }
+        Self { now, hosts: Vec::new(), rooms: BTreeMap::new(), requests: 0, seed: 1, sent: Vec::new() }
     }
 
     fn setup(&mut self) -> Setup {
@@ -165,6 +167,7 @@ impl Town {
             }
             ClientFrame::Send { room, to, payload } => {
                 let to = to.0[0] as usize;
+                self.sent.push((host, to, payload.len()));
                 self.frame(to, ServerFrame::Deliver { room, from: peer_id(host), payload });
             }
             _ => {}

@@ -355,6 +355,9 @@ impl Workspace {
             return;
         }
         self.packets.offered.insert(device, (now.after_ms(OFFER_AGAIN_MS), times + 1));
+        if !self.is_our_turn(route, "offer", &[&device.0, &stated.0], times) {
+            return;
+        }
         let turn = strays.iter().cycle().skip((times as usize).saturating_mul(OFFER_MAX) % strays.len().max(1));
         let turn = turn.take(OFFER_MAX.min(strays.len()));
         let packets = turn.filter_map(|id| self.rewrap(id).or_else(|| self.packets.packets.get(id).cloned())).collect();

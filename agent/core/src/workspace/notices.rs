@@ -32,9 +32,9 @@ const PARTS_MAX: usize = 16;
 /// Devices remembered as told.
 const TOLD_MAX: usize = 1024;
 
-/// Who was told, and until when not again.
+/// Who was told, until when not again, and how often.
 #[derive(Debug, Default)]
-pub(super) struct Notices(BTreeMap<DeviceId, u64>);
+pub(super) struct Notices(BTreeMap<DeviceId, (u64, u32)>);
 
 impl Workspace {
     /// Whether somebody who was removed holds this epoch, and we hold another one that they do not.
@@ -86,13 +86,17 @@ impl Workspace {
 
     /// A device that does not belong speaks: it hears why nobody answers.
     pub(super) fn tell_former(&mut self, now: Timestamp, route: Route, device: DeviceId, kem: &[u8; 32]) {
-        if self.notices.0.get(&device).is_some_and(|until| *until > now.mono_ms) {
+        let (until, times) = self.notices.0.get(&device).copied().unwrap_or_default();
+        if until > now.mono_ms {
             return;
         }
         if self.notices.0.len() >= TOLD_MAX {
             self.notices.0.clear();
         }
-        self.notices.0.insert(device, now.after_ms(AGAIN_MS));
+        self.notices.0.insert(device, (now.after_ms(AGAIN_MS), times + 1));
+        if !self.is_our_turn(route, "notice", &[&device.0], times) {
+            return;
+        }
         let parts = self.history_in_parts(&device);
         self.send_notices(route, kem, &parts);
     }

@@ -64,14 +64,18 @@ impl PeerState {
     }
 }
 
+/// How many of a room give somebody who asks for the first time what all of them have, about; of fewer everybody does. Keys
+/// and notices grow with the number of devices: from each of a hundred they would be megabytes.
+const GIVERS: u64 = 8;
+
 /// Answers we owe.
 #[derive(Debug, Default)]
 pub(super) struct Owed(Vec<(u64, Route, Nonce)>);
 
-/// When to say unasked where we are.
 /// How often the newest keys are offered in a room that a removed device may be in, after somebody came in.
 const KEYS_OFFERED_MAX: u32 = 3;
 
+/// When to say unasked where we are.
 #[derive(Debug, Default)]
 pub(super) struct Beacons {
     next_mono: Option<u64>,
@@ -216,6 +220,14 @@ impl Workspace {
     fn slot(&self, nonce: &Nonce, route: Route) -> u64 {
         let peers = self.links.room(route.link, &route.room).map_or(1, |room| room.peers.len() as u64);
         pick("slot", &[nonce, &self.my_device().0], peers.clamp(1, SLOTS_MAX)) * SLOT_MS
+    }
+
+    /// Whether we are among those of a room who give a device what all of them have: a few, and more each time it asks again.
+    pub(super) fn is_our_turn(&self, route: Route, context: &str, what: &[&[u8]], times: u32) -> bool {
+        let peers = self.links.room(route.link, &route.room).map_or(1, |room| room.peers.len() as u64);
+        let (me, times_bytes) = (self.my_device(), times.to_be_bytes());
+        let parts = [what, &[&me.0, &times_bytes]].concat();
+        pick(context, &parts, peers) < GIVERS << (2 * times).min(32)
     }
 
     /// A device stated what it holds.

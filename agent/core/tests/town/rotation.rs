@@ -302,3 +302,32 @@ fn an_op_that_one_alone_was_told_holds_nothing_up() {
         assert!(town.status(host).settled, "{:#?}", town.status(host));
     }
 }
+
+/// Whoever comes back to a room of many, with an old key, has the new one from a few of them, not once from each.
+#[test]
+fn a_few_hand_the_key_to_whoever_comes_back() {
+    const PEOPLE: usize = 30;
+    let mut town = Town::new();
+    let mut hosts = vec![town.found()];
+    for _ in 0..PEOPLE.div_ceil(10) {
+        let link = town.invite(hosts[0]);
+        hosts.extend((0..10).map(|_| town.join(&link)));
+    }
+    town.run(30_000);
+    let away = hosts[7];
+    town.disconnect(away);
+    town.run(1_000);
+    let gone = town.root(hosts[9]);
+    assert_eq!(town.command(hosts[0], Command::RemoveMember(gone)), Reply::Done);
+    town.run(30_000);
+    let epochs = town.epochs(hosts[1]);
+    town.sent.clear();
+    town.connect(away);
+    town.run(30_000);
+    assert_eq!(town.epochs(away), epochs);
+    let packet = 3_000;
+    let sent = town.sent.iter().filter(|(_, to, bytes)| *to == away && *bytes > packet);
+    let givers: std::collections::BTreeSet<usize> = sent.map(|(from, ..)| *from).collect();
+    assert!((1..=20).contains(&givers.len()), "{} of {PEOPLE} handed it on", givers.len());
+    assert!(town.status(away).settled);
+}
