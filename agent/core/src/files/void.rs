@@ -231,8 +231,11 @@ impl Files {
         }
         self.publish(&mut cx);
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
-            // What a person here wrote into a file that does not count any more counts: it is met as a file of theirs.
-            if !self.tree.entries.contains_key(&key.id) && carried.written.contains(&key.id) {
+            // What a person here wrote into a file that does not count any more counts: it is met as a file of theirs. A name
+            // or a mode that they gave it, entered again, makes no file.
+            let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
+            let is_nothing = registers.is_none_or(|registers| registers.pointers.is_empty());
+            if is_nothing && carried.written.contains(&key.id) {
                 adrift.insert(key.id);
             }
             self.void_record(key, &carried, &adrift, &mut cx);

@@ -1,5 +1,7 @@
 //! Documents built anew while something is under way in the folder.
 
+use std::collections::BTreeSet;
+
 use super::world::{Replica, World};
 use crate::content::Content;
 use crate::files::is_of_versions;
@@ -242,6 +244,54 @@ fn a_deletion_takes_what_was_seen_and_counts() {
             if edited {
                 assert_eq!(world.replicas[one].text("a.md"), "one\ntwo\nunseen\n");
             }
+        }
+    }
+}
+
+/// What a person made of a file, or in a folder, that does not count stays, also when they gave it another name: that name
+/// alone makes no entry.
+#[test]
+fn a_new_name_for_what_does_not_count_takes_nothing_along() {
+    for renamed in [false, true] {
+        for folder in [false, true] {
+            let mut world = World::new(2);
+            world.replicas[0].write("other.md", "other\n");
+            world.settle();
+            let counts = world.said();
+            world.replicas[0].write("x/a.md", "one\ntwo\n");
+            world.replicas[0].scan();
+            let forged = world.take_back(0);
+            world.give(1, &forged);
+            let one = &mut world.replicas[1];
+            if folder {
+                one.write("x/mine.md", "mine\n");
+            } else {
+                one.edit("x/a.md", "two", "two\nmine");
+            }
+            one.scan();
+            let stays: Vec<_> = one.published.drain(..).collect();
+            match (renamed, folder) {
+                (false, _) => {}
+                (true, true) => one.rename("x", "y"),
+                (true, false) => one.rename("x/a.md", "x/b.md"),
+            }
+            one.scan();
+            let leaving: Vec<_> = one.published.drain(..).collect();
+            let documents = forged.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone());
+            let mut documents: BTreeSet<_> = documents.collect();
+            documents.extend(leaving.iter().flat_map(|content| &content.documents).map(|(name, _)| name.clone()));
+            let concerned = |content: &Content| content.documents.iter().any(|(name, _)| documents.contains(name));
+            let mut gone: Vec<_> = stays.into_iter().filter(concerned).collect();
+            gone.extend(leaving);
+            one.rebuild_these(&documents, &counts, &gone);
+            one.scan();
+            one.run();
+            one.scan();
+            one.run();
+            let told = format!("renamed: {renamed}, folder: {folder}: {:?}", one.picture());
+            assert!(one.files.settled() && one.halts.is_empty(), "{told}");
+            let kept = one.picture().keys().any(|path| one.text(path).contains("mine"));
+            assert!(kept, "{told}");
         }
     }
 }

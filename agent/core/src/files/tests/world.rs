@@ -449,13 +449,22 @@ impl Replica {
     }
     /// Builds all documents anew from what counts; what is `leaving` was made here, is not among it, and is entered again.
     pub(super) fn rebuild(&mut self, counts: &[(ChainId, Content)], leaving: &[Content]) {
-        let documents: BTreeSet<DocumentName> =
+        let documents =
             self.store.scan(Table::Documents, &[], None, 10_000).iter().map(|(key, _)| document_of(key)).collect();
+        self.rebuild_these(&documents, counts, leaving);
+    }
+    /// The same of some documents; the others stay as they are, and what was made here in them with them.
+    pub(super) fn rebuild_these(
+        &mut self,
+        documents: &BTreeSet<DocumentName>,
+        counts: &[(ChainId, Content)],
+        leaving: &[Content],
+    ) {
         self.trace(format_args!("builds anew"));
         let identity = self.identity;
         self.call(|files, now, held, tx| {
-            let carried = files.take_along(now, &documents, leaving, held, tx);
-            forget(&documents, tx);
+            let carried = files.take_along(now, documents, leaving, held, tx);
+            forget(documents, tx);
             files.reopen(identity, &BTreeSet::new(), tx);
             files.build();
             for (chain, content) in counts {
