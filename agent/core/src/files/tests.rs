@@ -2,6 +2,7 @@
 
 mod convergence;
 mod crashes;
+mod fallen;
 mod merging;
 mod places;
 mod safety;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::change::parse_change;
 use super::documents::{has, ours, theirs};
 use super::draft::Puts;
-use super::entry::{Field, Kind, field_of_key};
+use super::entry::{Field, Kind, Registers, field_of_key};
 use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
 use super::record::{Key, OnDisk};
 use super::tree::Tree;
@@ -54,8 +54,10 @@ pub(crate) struct Carried {
     puts: Vec<OwnPuts>,
     /// What everything stood on in the documents that something of ours leaves, or that something on the disk is of.
     graph: Graph,
-    /// Files with something in them that was written here.
+    /// Files of which a version was made here.
     written: BTreeSet<FileId>,
+    /// Texts with something in them that was written here.
+    texts: BTreeSet<(FileId, [u8; 8])>,
     /// What was on disk, or was about to be, of the texts concerned.
     bases: BTreeMap<(Key, VersionHash), Bytes>,
 }
@@ -103,6 +105,12 @@ fn counting(doc: &Automerge, changes: &[Hash], graph: &Graph, again: &Graph) -> 
     found.into_iter().collect()
 }
 
+/// Whether an entry knows a version, shown or replaced.
+fn names(registers: &Registers, version: &VersionHash) -> bool {
+    registers.versions().iter().any(|known| known.hash == *version)
+        || registers.replaced().iter().any(|known| known.version == *version)
+}
+
 impl Carried {
     fn concerns(&self, id: &FileId) -> bool {
         let from = Document::Text(*id, [0; 8]);
@@ -148,11 +156,10 @@ impl Files {
         let versions = |(id, fields): &Puts| fields.contains_key(&Field::Versions).then_some(*id);
         let written = puts.iter().flat_map(|own: &OwnPuts| own.puts.iter().filter_map(versions)).collect();
         let mut stood_on: BTreeSet<Document> = own.into_keys().collect();
-        let mut carried = Carried { documents, edits, puts, graph: Graph::new(), written, bases: BTreeMap::new() };
+        let (graph, texts, bases) = (Graph::new(), BTreeSet::new(), BTreeMap::new());
+        let mut carried = Carried { documents, edits, puts, graph, written, texts, bases };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
-            if self.is_written_here(&key.id, &cx) {
-                carried.written.insert(key.id);
-            }
+            carried.texts.extend(self.written_here(&key.id, &cx).into_iter().map(|start| (key.id, start)));
             let Some(record) = self.records.whole(key, cx.tx) else { continue };
             for base in record.now.iter().chain(&record.pending) {
                 if !base.heads.is_empty() {
@@ -231,14 +238,8 @@ impl Files {
         }
         self.publish(&mut cx);
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
-            // What a person here wrote into a file that does not count any more counts: it is met as a file of theirs. A name
-            // or a mode that they gave it, entered again, makes no file.
-            let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
-            let is_nothing = registers.is_none_or(|registers| registers.pointers.is_empty());
-            if is_nothing && carried.written.contains(&key.id) {
-                adrift.insert(key.id);
-            }
-            self.void_record(key, &carried, &adrift, &mut cx);
+            let anew = adrift.contains(&key.id) || self.is_met_anew(key, &carried, &mut cx);
+            self.void_record(key, &carried, anew, &mut cx);
         }
         self.moved = Some(Moved::default());
         self.building = false;
@@ -271,24 +272,39 @@ impl Files {
         }
     }
 
-    /// Whether this device made any change of this file's texts.
-    fn is_written_here(&mut self, id: &FileId, cx: &Cx<'_, '_>) -> bool {
+    /// Whether what a person here wrote into a file is in nothing that counts any more, the file or the version that it was
+    /// written into: then it is met as a file of theirs. A name or a mode that they gave it, entered again, makes no file.
+    fn is_met_anew(&mut self, key: Key, carried: &Carried, cx: &mut Cx<'_, '_>) -> bool {
+        let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
+        if registers.as_ref().is_none_or(|known| known.pointers.is_empty()) {
+            let texts = carried.texts.range((key.id, [0; 8])..=(key.id, [0xff; 8]));
+            return carried.written.contains(&key.id) || texts.count() > 0;
+        }
+        let Some(record) = self.records.whole(key, cx.tx) else { return false };
+        let ours = |base: &&OnDisk| carried.texts.contains(&(key.id, start_of(&base.version)));
+        let known = |base: &OnDisk| registers.as_ref().is_some_and(|registers| names(registers, &base.version));
+        record.now.iter().chain(&record.pending).filter(ours).any(|base| !known(base))
+    }
+
+    /// The texts of a file that this device changed.
+    fn written_here(&mut self, id: &FileId, cx: &Cx<'_, '_>) -> Vec<[u8; 8]> {
         let Identity { workspace, chain } = self.identity;
         let prefixes: Vec<[u8; 16]> = (1..=chain.incarnation)
             .map(|incarnation| actor_prefix(&workspace, ChainId { incarnation, ..chain }))
             .collect();
-        let starts: Vec<[u8; 8]> =
+        let mut starts: Vec<[u8; 8]> =
             self.tree.texts.range((*id, [0; 8])..=(*id, [0xff; 8])).map(|((_, start), _)| *start).collect();
-        starts.into_iter().any(|start| {
-            let doc = &self.documents.open(Document::Text(*id, start), cx.tx).doc;
+        starts.retain(|start| {
+            let doc = &self.documents.open(Document::Text(*id, *start), cx.tx).doc;
             let changes = doc.get_changes_meta(&[]);
             changes.iter().any(|meta| prefixes.iter().any(|prefix| is_actor_of(meta.actor.to_bytes(), prefix)))
-        })
+        });
+        starts
     }
 
-    fn void_record(&mut self, key: Key, carried: &Carried, adrift: &BTreeSet<FileId>, cx: &mut Cx<'_, '_>) {
+    fn void_record(&mut self, key: Key, carried: &Carried, anew: bool, cx: &mut Cx<'_, '_>) {
         let Some(mut record) = self.records.whole(key, cx.tx) else { return };
-        if adrift.contains(&key.id) && record.kind != Kind::Folder {
+        if anew && record.kind != Kind::Folder {
             // What was made of it here has no place in the documents any more: the file is met as something new.
             self.records.remove(key, cx.tx);
             self.work.add([key]);
@@ -323,8 +339,7 @@ impl Files {
     /// Whether the documents still know this content.
     fn stands(&mut self, key: Key, base: &OnDisk, cx: &Cx<'_, '_>) -> bool {
         let Some(registers) = Tree::registers(&key.id, &mut self.documents, cx.tx) else { return false };
-        let named = registers.versions().iter().any(|version| version.hash == base.version)
-            || registers.replaced().iter().any(|known| known.version == base.version);
+        let named = names(&registers, &base.version);
         if !named || base.heads.is_empty() {
             return named;
         }

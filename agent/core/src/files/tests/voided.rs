@@ -295,3 +295,34 @@ fn a_new_name_for_what_does_not_count_takes_nothing_along() {
         }
     }
 }
+
+/// Somebody made a text of what was none, which does not count: what a person wrote into that text is kept beside what was
+/// there before.
+#[test]
+fn what_was_written_into_a_version_that_does_not_count_stays() {
+    for leaving_all in [true, false] {
+        let mut world = World::new(2);
+        world.replicas[0].write("a.md", [0, 1, 2]);
+        world.settle();
+        let counts = world.said();
+        world.replicas[0].write("a.md", "one\ntwo\n");
+        world.replicas[0].scan();
+        let forged = world.take_back(0);
+        world.give(1, &forged);
+        let one = &mut world.replicas[1];
+        one.edit("a.md", "two", "two\nmine");
+        one.scan();
+        let mine: Vec<_> = one.published.drain(..).collect();
+        if leaving_all {
+            one.rebuild(&counts, &mine);
+        } else {
+            let names = forged.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone());
+            one.rebuild_these(&names.collect(), &counts, &[]);
+        }
+        one.scan();
+        one.run();
+        let all = one.picture();
+        assert!(all.keys().any(|path| one.text(path).contains("mine")), "leaving all: {leaving_all}: {all:?}");
+        assert!(one.files.settled() && one.halts.is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! Everything a person may do to what somebody else made and that does not count in the end.
+
+use std::collections::BTreeSet;
+
+use super::world::{Dice, Node, Replica, World};
+use crate::content::{Content, DocumentName};
+use crate::files::is_of_versions;
+use crate::id::ChainId;
+
+impl Replica {
+    fn files_here(&self) -> Vec<String> {
+        let files = self.folder.iter().filter(|(_, node)| matches!(node, Node::File { .. }));
+        files.map(|(path, _)| path.to_string()).collect()
+    }
+
+    fn folders_here(&self) -> Vec<String> {
+        let folders = self.folder.iter().filter(|(_, node)| matches!(node, Node::Folder));
+        folders.map(|(path, _)| path.to_string()).collect()
+    }
+
+    /// Does something to what is there, marked.
+    fn does(&mut self, dice: &mut Dice, mark: &str) -> String {
+        let (files, folders) = (self.files_here(), self.folders_here());
+        let file = files.get(dice.roll(files.len().max(1))).cloned().unwrap_or_else(|| "none".into());
+        let folder = folders.get(dice.roll(folders.len().max(1))).cloned();
+        let beside = |name: String| match file.rsplit_once('/') {
+            Some((folder, _)) => format!("{folder}/{name}"),
+            None => name,
+        };
+        let done = match dice.roll(8) {
+            _ if files.is_empty() => 0,
+            deed => deed,
+        };
+        let within = folder.as_deref().map(|folder| format!("{folder}/")).unwrap_or_default();
+        match done {
+            0 => self.write(&format!("{within}{mark}.md"), format!("{mark} one\n{mark} two\n")),
+            1 => self.write(&file, format!("\0{mark}")),
+            2 => self.rename(&file, &beside(format!("{mark}.md"))),
+            3 => self.remove(&file),
+            4 => self.make_executable(&file),
+            5 if folder.is_some() => self.rename(&within[..within.len() - 1], mark),
+            _ if self.text(&file).contains('\0') => self.write(&file, format!("{mark} one\n{mark} two\n")),
+            _ => {
+                let text = self.text(&file);
+                let middle = text.find('\n').map_or(text.len(), |at| at + 1);
+                self.write(&file, format!("{}{mark}\n{}", &text[..middle], &text[middle..]));
+            }
+        }
+        self.scan();
+        self.run();
+        format!("{mark}: {done} {file} {within}")
+    }
+
+    fn marks(&self) -> BTreeSet<String> {
+        let texts: Vec<String> = self.files_here().iter().map(|path| self.text(path)).collect();
+        let marks = (0..4).map(|number| format!("mine{number}"));
+        marks.filter(|mark| texts.iter().any(|text| text.contains(mark))).collect()
+    }
+}
+
+/// What of a content is in documents that are built anew, and what stays: versions always do.
+fn parted(content: Content, documents: &BTreeSet<DocumentName>) -> (Content, Content) {
+    let concerned = |name: &DocumentName| documents.contains(name) && !is_of_versions(name);
+    let (gone, stays) = content.documents.into_iter().partition(|(name, _)| concerned(name));
+    (Content { documents: gone }, Content { documents: stays })
+}
+
+/// Somebody does this and that, which does not count in the end; a person who does not know does this and that to it, unsent.
+/// Whatever it was, all that the person wrote is still in their folder, and others come to have the same.
+#[test]
+fn what_a_person_wrote_survives_whatever_falls() {
+    for seed in 0..2_000 {
+        let mut dice = Dice(seed * 7_919 + 12_345);
+        let mut world = World::new(3);
+        world.replicas[0].write("d/a.md", "one\ntwo\n");
+        world.replicas[0].write("d/b.bin", [0, 1, 2]);
+        world.replicas[0].write("d/sub/c.md", "three\nfour\n");
+        world.replicas[0].write("e.md", "five\nsix\n");
+        world.settle();
+        world.collect();
+        let mut told = format!("seed {seed}");
+        let counts = world.said();
+        for number in 0..=dice.roll(2) {
+            told += &format!("; {}", world.replicas[0].does(&mut dice, &format!("forged{number}")));
+        }
+        let forged = world.take_back(0);
+        world.give(1, &forged);
+        let one = &mut world.replicas[1];
+        one.published.clear();
+        for number in 0..=dice.roll(3) {
+            told += &format!("; {}", one.does(&mut dice, &format!("mine{number}")));
+        }
+        let documents: BTreeSet<_> =
+            forged.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect();
+        let (gone, stays): (Vec<Content>, Vec<Content>) =
+            one.published.drain(..).map(|content| parted(content, &documents)).unzip();
+        let before = one.marks();
+        told += &format!("; had {:?}", one.picture());
+        one.rebuild_these(&documents, &counts, &gone);
+        for _ in 0..3 {
+            one.scan();
+            one.run();
+        }
+        told += &format!("; has {:?}", one.picture());
+        assert!(one.files.settled() && one.halts.is_empty(), "{told}");
+        assert!(one.marks().is_superset(&before), "{told}");
+        let chain: ChainId = one.identity.chain;
+        let mut said: Vec<(ChainId, Content)> = stays.into_iter().map(|content| (chain, content)).collect();
+        said.extend(world.take_back(1));
+        world.give(2, &said);
+        world.replicas[2].scan();
+        world.replicas[2].run();
+        assert_eq!(world.replicas[2].picture(), world.replicas[1].picture(), "{told}");
+    }
+}
