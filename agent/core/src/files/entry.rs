@@ -4,6 +4,8 @@
 //! Invariant: never a nested map. Why: two objects made apart at one key hide one another. Keys are never removed.
 //! Spec: docs/files.md#tree.
 
+use std::collections::BTreeSet;
+
 use automerge::{Automerge, ROOT, ReadDoc, ScalarValue, Value};
 use weft_protocol::cbor::{self, DecodeError, Decoded, Reader, Wire, Writer};
 
@@ -118,6 +120,13 @@ pub(crate) struct Deletion {
     pub(crate) known: Vec<Known>,
 }
 
+impl Pointer {
+    /// As its register holds it.
+    pub(crate) fn of(value: &ScalarValue) -> Option<Self> {
+        if let ScalarValue::Bytes(bytes) = value { cbor::from_bytes(bytes).ok() } else { None }
+    }
+}
+
 impl Wire for Place {
     fn encode(&self, writer: &mut Writer) {
         writer.array(2).item(&self.parent).text(&self.name);
@@ -182,6 +191,13 @@ pub(crate) fn add_known(list: &mut Vec<Known>, known: Known) {
     list.retain(|old| *old != known);
     list.insert(0, known);
     list.truncate(KNOWN_MAX);
+}
+
+/// The versions that a file held at these heads of its bucket's document.
+pub(crate) fn versions_at(doc: &Automerge, id: &FileId, heads: &[automerge::ChangeHash]) -> BTreeSet<VersionHash> {
+    let values = doc.get_all_at(ROOT, Field::Versions.key(id), heads).unwrap_or_default();
+    let pointers = values.iter().filter_map(|(value, _)| Pointer::of(value.as_scalar()?));
+    pointers.flat_map(|pointer| pointer.versions).map(|version| version.hash).collect()
 }
 
 /// All registers of an entry, with concurrent values; the winning one first.

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use automerge::legacy::{Key as OpKey, OpType};
 use automerge::{Automerge, Change, ChangeHash as Hash, ScalarValue};
 use bytes::Bytes;
+use weft_protocol::cbor::to_bytes;
 
 use super::change::parse_change;
 use super::documents::{has, ours, theirs};
 use super::draft::Puts;
-use super::entry::{Field, Kind, Registers, field_of_key};
+use super::entry::{Field, Kind, Pointer, Registers, field_of_key, versions_at};
 use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
 use super::record::{Key, OnDisk};
 use super::tree::Tree;
@@ -54,8 +55,9 @@ pub(crate) struct Carried {
     puts: Vec<OwnPuts>,
     /// What everything stood on in the documents that something of ours leaves, or that something on the disk is of.
     graph: Graph,
-    /// Files of which a version was made here.
+    /// Files of which a version was made here, and those versions.
     written: BTreeSet<FileId>,
+    made: BTreeSet<VersionHash>,
     /// Texts with something in them that was written here.
     texts: BTreeSet<(FileId, [u8; 8])>,
     /// What was on disk, or was about to be, of the texts concerned.
@@ -73,6 +75,35 @@ fn puts_of(change: &Change) -> Vec<Puts> {
         }
     }
     puts.into_iter().collect()
+}
+
+/// The versions that somebody who set this made, and did not find.
+fn versions_made(
+    doc: &Automerge,
+    id: &FileId,
+    fields: &BTreeMap<Field, ScalarValue>,
+    made_on: &[Hash],
+) -> Vec<VersionHash> {
+    let Some(pointer) = fields.get(&Field::Versions).and_then(Pointer::of) else { return Vec::new() };
+    let found = versions_at(doc, id, made_on);
+    pointer.versions.into_iter().map(|version| version.hash).filter(|hash| !found.contains(hash)).collect()
+}
+
+/// What was set here without the versions beside it that nothing names any more: those do not count, and were not made here.
+fn without_void(doc: &Automerge, (id, fields): &Puts, made: &BTreeSet<VersionHash>) -> Option<Puts> {
+    let mut fields = fields.clone();
+    if let Some(mut pointer) = fields.get(&Field::Versions).and_then(Pointer::of) {
+        let registers = Registers::read(doc, id);
+        let counts = |hash: &VersionHash| registers.as_ref().is_some_and(|registers| names(registers, hash));
+        let before = pointer.versions.len();
+        pointer.versions.retain(|version| made.contains(&version.hash) || counts(&version.hash));
+        if pointer.versions.is_empty() {
+            fields.remove(&Field::Versions);
+        } else if pointer.versions.len() < before {
+            fields.insert(Field::Versions, ScalarValue::Bytes(to_bytes(&pointer)));
+        }
+    }
+    (!fields.is_empty()).then_some((*id, fields))
 }
 
 /// The heads of what still counts below these changes: themselves, as they are or were entered again, or what they stood on.
@@ -133,7 +164,7 @@ impl Files {
         let mut cx = Cx { now, versions, tx };
         let documents: BTreeSet<Document> = documents.iter().filter_map(Document::parse).collect();
         let mut own: BTreeMap<Document, BTreeSet<ChangeHash>> = BTreeMap::new();
-        let mut puts = Vec::new();
+        let (mut puts, mut made) = (Vec::new(), BTreeSet::new());
         for (name, items) in leaving.iter().flat_map(|content| &content.documents) {
             let Some(document) = Document::parse(name).filter(|document| documents.contains(document)) else {
                 continue;
@@ -143,12 +174,10 @@ impl Files {
                 let Ok(change) = parse_change(bytes) else { continue };
                 own.entry(document).or_default().insert(ChangeHash(change.hash().0));
                 if let Document::Tree(bucket) = document {
-                    puts.push(OwnPuts {
-                        bucket,
-                        made_on: change.deps().to_vec(),
-                        change: change.hash(),
-                        puts: puts_of(&change),
-                    });
+                    let (made_on, change, puts_in) = (change.deps().to_vec(), change.hash(), puts_of(&change));
+                    let doc = &self.documents.open(document, cx.tx).doc;
+                    made.extend(puts_in.iter().flat_map(|(id, fields)| versions_made(doc, id, fields, &made_on)));
+                    puts.push(OwnPuts { bucket, made_on, change, puts: puts_in });
                 }
             }
         }
@@ -157,7 +186,7 @@ impl Files {
         let written = puts.iter().flat_map(|own: &OwnPuts| own.puts.iter().filter_map(versions)).collect();
         let mut stood_on: BTreeSet<Document> = own.into_keys().collect();
         let (graph, texts, bases) = (Graph::new(), BTreeSet::new(), BTreeMap::new());
-        let mut carried = Carried { documents, edits, puts, graph, written, texts, bases };
+        let mut carried = Carried { documents, edits, puts, graph, written, made, texts, bases };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
             carried.texts.extend(self.written_here(&key.id, &cx).into_iter().map(|start| (key.id, start)));
             let Some(record) = self.records.whole(key, cx.tx) else { continue };
@@ -217,7 +246,11 @@ impl Files {
         for own in &carried.puts {
             let doc = &self.documents.open(Document::Tree(own.bucket), cx.tx).doc;
             let heads = counting(doc, &own.made_on, &carried.graph, &again);
-            let entered = self.enter_bucket(own.bucket, own.puts.clone(), Some(&heads), &cx);
+            let puts: Vec<Puts> = own.puts.iter().filter_map(|put| without_void(doc, put, &carried.made)).collect();
+            if puts.is_empty() {
+                continue;
+            }
+            let entered = self.enter_bucket(own.bucket, puts, Some(&heads), &cx);
             let Some((change, bytes)) = entered else { continue };
             again.insert(own.change, vec![change]);
             let documents = vec![(Document::Tree(own.bucket).name(), vec![Item::Change(bytes)])];

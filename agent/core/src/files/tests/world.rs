@@ -75,6 +75,8 @@ pub(super) struct Replica {
     pub(super) now: Timestamp,
     pub(super) acts: VecDeque<(ActionId, FolderAction)>,
     looks: VecDeque<RelPath>,
+    /// The core asked for a look at everything.
+    looks_at_all: bool,
     fetches: VecDeque<VersionHash>,
     pub(super) published: VecDeque<Content>,
     pub(super) log: Vec<LogEvent>,
@@ -131,6 +133,7 @@ impl Replica {
             now: Timestamp { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 + u64::from(number) },
             acts: VecDeque::new(),
             looks: VecDeque::new(),
+            looks_at_all: false,
             fetches: VecDeque::new(),
             published: VecDeque::new(),
             log: Vec::new(),
@@ -169,6 +172,7 @@ impl Replica {
                     self.acts.push_back((id, action));
                 }
                 FilesOutput::Fetch { hash, .. } => self.fetches.push_back(hash),
+                FilesOutput::Look(paths) if paths.is_empty() => self.looks_at_all = true,
                 FilesOutput::Look(paths) => self.looks.extend(paths),
                 FilesOutput::Halted(halt) => self.halts.push(halt),
                 FilesOutput::Log(entry) => {
@@ -185,6 +189,7 @@ impl Replica {
         self.files = Files::open(self.identity, &self.store);
         self.acts.clear();
         self.looks.clear();
+        self.looks_at_all = false;
         self.fetches.clear();
     }
     fn make_folders(&mut self, of: &RelPath) {
@@ -435,6 +440,9 @@ impl Replica {
     }
     pub(super) fn run(&mut self) {
         for _ in 0..20_000 {
+            if std::mem::take(&mut self.looks_at_all) {
+                self.scan();
+            }
             if !self.act() && (self.files.halted().is_some() || !self.wait()) {
                 return;
             }
