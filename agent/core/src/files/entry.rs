@@ -120,13 +120,6 @@ pub(crate) struct Deletion {
     pub(crate) known: Vec<Known>,
 }
 
-impl Pointer {
-    /// As its register holds it.
-    pub(crate) fn of(value: &ScalarValue) -> Option<Self> {
-        if let ScalarValue::Bytes(bytes) = value { cbor::from_bytes(bytes).ok() } else { None }
-    }
-}
-
 impl Wire for Place {
     fn encode(&self, writer: &mut Writer) {
         writer.array(2).item(&self.parent).text(&self.name);
@@ -196,7 +189,7 @@ pub(crate) fn add_known(list: &mut Vec<Known>, known: Known) {
 /// The versions that a file held at these heads of its bucket's document.
 pub(crate) fn versions_at(doc: &Automerge, id: &FileId, heads: &[automerge::ChangeHash]) -> BTreeSet<VersionHash> {
     let values = doc.get_all_at(ROOT, Field::Versions.key(id), heads).unwrap_or_default();
-    let pointers = values.iter().filter_map(|(value, _)| Pointer::of(value.as_scalar()?));
+    let pointers = values.iter().filter_map(|(value, _)| decoded::<Pointer>(value.as_scalar()?));
     pointers.flat_map(|pointer| pointer.versions).map(|version| version.hash).collect()
 }
 
@@ -225,24 +218,27 @@ fn values(doc: &Automerge, id: &FileId, field: Field) -> Vec<ScalarValue> {
     found
 }
 
-fn decoded<T: Wire>(values: Vec<ScalarValue>) -> Vec<T> {
-    let decode =
-        |value: &ScalarValue| if let ScalarValue::Bytes(bytes) = value { cbor::from_bytes(bytes).ok() } else { None };
-    values.iter().filter_map(decode).collect()
+/// A value of a register.
+pub(crate) fn decoded<T: Wire>(value: &ScalarValue) -> Option<T> {
+    if let ScalarValue::Bytes(bytes) = value { cbor::from_bytes(bytes).ok() } else { None }
+}
+
+fn all_decoded<T: Wire>(values: &[ScalarValue]) -> Vec<T> {
+    values.iter().filter_map(decoded).collect()
 }
 
 impl Registers {
     /// The entry as its bucket's document has it; `None` if it has no valid place (yet).
     pub(crate) fn read(doc: &Automerge, id: &FileId) -> Option<Self> {
-        let place = decoded(values(doc, id, Field::Place)).into_iter().next()?;
+        let place = values(doc, id, Field::Place).iter().find_map(decoded)?;
         let kind = match values(doc, id, Field::Kind).first().and_then(ScalarValue::as_u64) {
             Some(1) => Kind::Folder,
             Some(2) => Kind::Link,
             _ => Kind::File,
         };
         let executable = values(doc, id, Field::Mode).first().and_then(ScalarValue::as_bool).unwrap_or(false);
-        let pointers = decoded(values(doc, id, Field::Versions));
-        let deletions = decoded(values(doc, id, Field::Deleted));
+        let pointers = all_decoded(&values(doc, id, Field::Versions));
+        let deletions = all_decoded(&values(doc, id, Field::Deleted));
         Some(Self { place, kind, executable, pointers, deletions })
     }
     /// All versions that stand side by side, those of the winning pointer first.

@@ -16,7 +16,7 @@ use weft_protocol::cbor::to_bytes;
 use super::change::parse_change;
 use super::documents::{has, ours, theirs};
 use super::draft::Puts;
-use super::entry::{Field, Kind, Pointer, Registers, field_of_key, versions_at};
+use super::entry::{Deletion, Field, Kind, Known, Pointer, Registers, decoded, field_of_key, versions_at};
 use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
 use super::record::{Key, OnDisk};
 use super::tree::Tree;
@@ -84,15 +84,33 @@ fn versions_made(
     fields: &BTreeMap<Field, ScalarValue>,
     made_on: &[Hash],
 ) -> Vec<VersionHash> {
-    let Some(pointer) = fields.get(&Field::Versions).and_then(Pointer::of) else { return Vec::new() };
+    let Some(pointer) = fields.get(&Field::Versions).and_then(decoded::<Pointer>) else { return Vec::new() };
     let found = versions_at(doc, id, made_on);
     pointer.versions.into_iter().map(|version| version.hash).filter(|hash| !found.contains(hash)).collect()
+}
+
+/// What whoever set this had seen of texts that they replaced or deleted.
+fn known_in(fields: &BTreeMap<Field, ScalarValue>) -> Vec<Known> {
+    let pointer = fields.get(&Field::Versions).and_then(decoded::<Pointer>).unwrap_or_default();
+    let deletion = fields.get(&Field::Deleted).and_then(decoded::<Deletion>).unwrap_or_default();
+    pointer.replaced.into_iter().chain(deletion.known).collect()
+}
+
+/// These changes and all that they stand on.
+fn below(graph: &Graph, mut ready: Vec<Hash>) -> BTreeSet<Hash> {
+    let mut seen = BTreeSet::new();
+    while let Some(next) = ready.pop() {
+        if seen.insert(next) {
+            ready.extend(graph.get(&next).into_iter().flatten());
+        }
+    }
+    seen
 }
 
 /// What was set here without the versions beside it that nothing names any more: those do not count, and were not made here.
 fn without_void(doc: &Automerge, (id, fields): &Puts, made: &BTreeSet<VersionHash>) -> Option<Puts> {
     let mut fields = fields.clone();
-    if let Some(mut pointer) = fields.get(&Field::Versions).and_then(Pointer::of) {
+    if let Some(mut pointer) = fields.get(&Field::Versions).and_then(decoded::<Pointer>) {
         let registers = Registers::read(doc, id);
         let counts = |hash: &VersionHash| registers.as_ref().is_some_and(|registers| names(registers, hash));
         let before = pointer.versions.len();
@@ -185,6 +203,9 @@ impl Files {
         let versions = |(id, fields): &Puts| fields.contains_key(&Field::Versions).then_some(*id);
         let written = puts.iter().flat_map(|own: &OwnPuts| own.puts.iter().filter_map(versions)).collect();
         let mut stood_on: BTreeSet<Document> = own.into_keys().collect();
+        for (id, fields) in puts.iter().flat_map(|own: &OwnPuts| &own.puts) {
+            stood_on.extend(known_in(fields).into_iter().map(|known| Document::text(*id, &known.version)));
+        }
         let (graph, texts, bases) = (Graph::new(), BTreeSet::new(), BTreeMap::new());
         let mut carried = Carried { documents, edits, puts, graph, written, made, texts, bases };
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
@@ -240,13 +261,32 @@ impl Files {
 
     /// The documents were built anew from what counts: enters what was made here once more, and makes every record one
     /// that the documents can answer for. The shell looks at everything afterwards.
-    pub(crate) fn enter_again(&mut self, now: Timestamp, carried: Carried, versions: &mut dyn Versions, tx: &Tx<'_>) {
+    pub(crate) fn enter_again(
+        &mut self,
+        now: Timestamp,
+        mut carried: Carried,
+        versions: &mut dyn Versions,
+        tx: &Tx<'_>,
+    ) {
         let mut cx = Cx { now, versions, tx };
-        let mut again: Graph = BTreeMap::new();
+        let mut again = Graph::new();
+        let mut edits = std::mem::take(&mut carried.edits);
         for own in &carried.puts {
+            // Who replaced or deleted a text had seen what they had written into it; nobody misses it if it has no place now.
+            let known = own.puts.iter().flat_map(|(id, fields)| known_in(fields).into_iter().map(|known| (*id, known)));
+            for (id, known) in known.collect::<Vec<_>>() {
+                let seen = below(&carried.graph, theirs(&known.heads));
+                let is_seen =
+                    |edit: &OwnEdit| edit.id == id && edit.version == known.version && seen.contains(&edit.last);
+                let first;
+                (first, edits) = edits.into_iter().partition(is_seen);
+                self.enter_edits(&first, &carried.graph, &mut again, &mut cx);
+            }
             let doc = &self.documents.open(Document::Tree(own.bucket), cx.tx).doc;
             let heads = counting(doc, &own.made_on, &carried.graph, &again);
-            let puts: Vec<Puts> = own.puts.iter().filter_map(|put| without_void(doc, put, &carried.made)).collect();
+            let puts = own.puts.iter().filter_map(|put| without_void(doc, put, &carried.made)).collect::<Vec<_>>();
+            let puts: Vec<Puts> =
+                puts.into_iter().map(|put| self.knowing_again(put, &carried.graph, &again, &cx)).collect();
             if puts.is_empty() {
                 continue;
             }
@@ -259,16 +299,7 @@ impl Files {
                 self.refresh(id, &cx);
             }
         }
-        let mut adrift: BTreeSet<FileId> = BTreeSet::new();
-        for edit in &carried.edits {
-            match self.enter_own(edit, &carried.graph, &again, &mut cx) {
-                Some(heads) => again.insert(edit.last, heads),
-                None => {
-                    adrift.insert(edit.id);
-                    None
-                }
-            };
-        }
+        let adrift = self.enter_edits(&edits, &carried.graph, &mut again, &mut cx);
         self.publish(&mut cx);
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
             let anew = adrift.contains(&key.id) || self.is_met_anew(key, &carried, &mut cx);
@@ -277,6 +308,45 @@ impl Files {
         self.moved = Some(Moved::default());
         self.building = false;
         self.settle(&mut cx);
+    }
+
+    /// Enters these edits once more; the files of those that have no place any more.
+    fn enter_edits(
+        &mut self,
+        edits: &[OwnEdit],
+        graph: &Graph,
+        again: &mut Graph,
+        cx: &mut Cx<'_, '_>,
+    ) -> BTreeSet<FileId> {
+        let mut adrift = BTreeSet::new();
+        for edit in edits {
+            match self.enter_own(edit, graph, again, cx) {
+                Some(heads) => {
+                    again.insert(edit.last, heads);
+                }
+                None => {
+                    adrift.insert(edit.id);
+                }
+            }
+        }
+        adrift
+    }
+
+    /// What was set here, with what its author had seen of texts as that is now: their own edits as they were entered again.
+    fn knowing_again(&mut self, (id, mut fields): Puts, graph: &Graph, again: &Graph, cx: &Cx<'_, '_>) -> Puts {
+        let mut now = |known: &mut Known| {
+            let doc = &self.documents.open(Document::text(id, &known.version), cx.tx).doc;
+            known.heads = ours(&counting(doc, &theirs(&known.heads), graph, again));
+        };
+        if let Some(mut pointer) = fields.get(&Field::Versions).and_then(decoded::<Pointer>) {
+            pointer.replaced.iter_mut().for_each(&mut now);
+            fields.insert(Field::Versions, ScalarValue::Bytes(to_bytes(&pointer)));
+        }
+        if let Some(mut deletion) = fields.get(&Field::Deleted).and_then(decoded::<Deletion>) {
+            deletion.known.iter_mut().for_each(&mut now);
+            fields.insert(Field::Deleted, ScalarValue::Bytes(to_bytes(&deletion)));
+        }
+        (id, fields)
     }
 
     /// Enters an edit made here once more, at what it was made on, as far as that counts. Its new heads.
@@ -289,20 +359,13 @@ impl Files {
         Some(theirs(&heads))
     }
 
-    /// Where an edit made here is entered again: in the text it was made on, if that is what is shown, or if nothing is, because
-    /// others deleted it without having seen the edit, which then keeps it.
+    /// Where an edit made here is entered again: in the text it was made on, if the entry still knows that, shown or not. If
+    /// others replaced or deleted it without having seen the edit, it is shown for it, as it was.
     fn place_of(&mut self, edit: &OwnEdit, cx: &Cx<'_, '_>) -> Option<(VersionHash, Vec<ChangeHash>)> {
-        let shown = self.tree.entries.get(&edit.id)?.alternatives.first();
-        match shown {
-            Some(shown) if shown.version.hash == edit.version => self.current(Key::main(edit.id)),
-            Some(_) => None,
-            None => {
-                let registers = Tree::registers(&edit.id, &mut self.documents, cx.tx)?;
-                let named = registers.versions().iter().any(|version| version.hash == edit.version && version.text);
-                let text = self.tree.texts.get(&(edit.id, start_of(&edit.version)));
-                named.then(|| (edit.version, text.map(|text| text.heads.clone()).unwrap_or_default()))
-            }
-        }
+        let registers = Tree::registers(&edit.id, &mut self.documents, cx.tx)?;
+        let text = self.tree.texts.get(&(edit.id, start_of(&edit.version)));
+        names(&registers, &edit.version)
+            .then(|| (edit.version, text.map(|text| text.heads.clone()).unwrap_or_default()))
     }
 
     /// Whether what a person here wrote into a file is in nothing that counts any more, the file or the version that it was

@@ -276,3 +276,87 @@ fn what_two_wrote_survives_whatever_falls() {
         assert_eq!(world.replicas[2].picture(), world.replicas[1].picture(), "{told}");
     }
 }
+
+/// What a person wrote falls itself, as after a demotion or a fork, and is entered again: their folder holds what it held (which
+/// of two names, versions or lines comes first may be settled otherwise), and whoever had it taken out and hears it again has the same.
+#[test]
+fn what_falls_and_is_entered_again_is_as_before() {
+    for seed in 0..1_000 {
+        let mut dice = Dice(seed * 4_001 + 55);
+        let mut world = World::new(3);
+        world.replicas[0].write("d/a.md", "one\ntwo\n");
+        world.replicas[0].write("d/b.bin", [0, 1, 2]);
+        world.replicas[0].write("d/sub/c.md", "three\nfour\n");
+        world.settle();
+        world.collect();
+        let mut told = format!("seed {seed}");
+        let (mut counts, mut mine) = (world.said(), Vec::new());
+        let mut late = Vec::new();
+        for number in 0..=2 + dice.roll(4) {
+            if dice.roll(2) == 0 {
+                told += &format!("; {}", world.replicas[1].does(&mut dice, &format!("mine{number}")));
+                mine.extend(world.take_back(1));
+            } else {
+                told += &format!("; {}", world.replicas[2].does(&mut dice, &format!("third{number}")));
+                let said = world.take_back(2);
+                if late.is_empty() && dice.roll(2) == 0 {
+                    told += " heard";
+                    world.replicas[1].hears(&said, &mut dice);
+                    counts.extend(said);
+                } else {
+                    late.extend(said);
+                }
+            }
+        }
+        mine.extend(world.take_back(1));
+        world.give(1, &[]);
+        mine.extend(world.take_back(1));
+        world.replicas[2].hears(&mine, &mut dice);
+        let documents: BTreeSet<_> =
+            mine.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect();
+        let chain = world.replicas[1].identity.chain;
+        // Versions are said again as they are, changes as they are entered again.
+        let (leaving, versions): (Vec<Content>, Vec<Content>) = mine
+            .into_iter()
+            .map(|(_, content)| content.documents.into_iter().partition(|(name, _)| !is_of_versions(name)))
+            .map(|(changes, versions)| (Content { documents: changes }, Content { documents: versions }))
+            .unzip();
+        let contents = |world: &World| {
+            let sorted = |text: String| {
+                let mut lines: Vec<String> = text.split("\\n").map(ToOwned::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let mut contents: Vec<_> = world.replicas[1].picture().into_values().map(sorted).collect();
+            contents.sort();
+            contents
+        };
+        let before = contents(&world);
+        told += &format!("; had {:?}", world.replicas[1].picture());
+        world.replicas[1].rebuild_these(&documents, &counts, &leaving);
+        for _ in 0..3 {
+            world.replicas[1].scan();
+            world.replicas[1].run();
+        }
+        told += &format!("; has {:?}", world.replicas[1].picture());
+        assert_eq!(contents(&world), before, "{told}");
+        assert!(world.replicas[1].files.settled() && world.replicas[1].halts.is_empty(), "{told}");
+        let mut all = counts;
+        all.extend(late.iter().cloned());
+        world.replicas[2].rebuild_these(&documents, &all, &[]);
+        let mut said: Vec<(ChainId, Content)> = versions.into_iter().map(|content| (chain, content)).collect();
+        said.extend(world.take_back(1));
+        world.give(1, &late);
+        world.give(2, &said);
+        for _ in 0..3 {
+            for (from, to) in [(1, 2), (2, 1)] {
+                world.replicas[from].scan();
+                world.replicas[from].run();
+                let said = world.take_back(from);
+                world.give(to, &said);
+            }
+        }
+        told += &format!("; in the end {:?}", world.replicas[1].picture());
+        assert_eq!(world.replicas[2].picture(), world.replicas[1].picture(), "{told}");
+    }
+}
