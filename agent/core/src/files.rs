@@ -24,6 +24,7 @@ use crate::id::{ChainId, DeviceId, FileId, VersionHash, WorkspaceId};
 use crate::store::{Read, Table, Tx, rows};
 
 mod change;
+mod counting;
 mod diff;
 mod documents;
 mod draft;
@@ -35,6 +36,7 @@ mod journal;
 mod names;
 mod plan;
 mod projection;
+mod puts;
 mod rebase;
 mod receive;
 mod record;

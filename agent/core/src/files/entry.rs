@@ -268,6 +268,11 @@ impl Registers {
         }
         all
     }
+    /// Whether it knows a version, shown or replaced.
+    pub(crate) fn names(&self, version: &VersionHash) -> bool {
+        self.versions().iter().any(|known| known.hash == *version)
+            || self.replaced().iter().any(|known| known.version == *version)
+    }
     /// What deleters knew, if it is deleted at all: a deletion that was taken back counts against the others.
     pub(crate) fn deleted(&self) -> Option<Vec<Known>> {
         let taken_back = self.deletions.iter().any(|deletion| deletion.wall_ms == 0);

@@ -8,16 +8,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::legacy::{Key as OpKey, OpType};
-use automerge::{Automerge, Change, ChangeHash as Hash, ScalarValue};
+use automerge::{ChangeHash as Hash, ScalarValue};
 use bytes::Bytes;
 use weft_protocol::cbor::to_bytes;
 
 use super::change::parse_change;
+use super::counting::{Graph, below, counting};
 use super::documents::{has, ours, theirs};
 use super::draft::Puts;
-use super::entry::{Deletion, Field, Kind, Known, Pointer, Registers, decoded, field_of_key, versions_at};
+use super::entry::{Deletion, Field, Kind, Known, Pointer, decoded};
 use super::names::{Document, actor_prefix, bucket, is_actor_of, start_of};
+use super::puts::{known_in, puts_of, versions_made, without_void};
 use super::record::{Key, OnDisk};
 use super::tree::Tree;
 use super::{Cx, Files, FilesOutput, Identity, Moved, Versions, text};
@@ -26,9 +27,6 @@ use crate::disk::Stat;
 use crate::id::{ChainId, ChangeHash, FileId, VersionHash};
 use crate::store::Tx;
 use crate::time::Timestamp;
-
-/// The dependencies of changes.
-type Graph = BTreeMap<Hash, Vec<Hash>>;
 
 /// What was set here in a bucket of the tree in one change.
 struct OwnPuts {
@@ -62,102 +60,6 @@ pub(crate) struct Carried {
     texts: BTreeSet<(FileId, [u8; 8])>,
     /// What was on disk, or was about to be, of the texts concerned.
     bases: BTreeMap<(Key, VersionHash), Bytes>,
-}
-
-/// What a change of a bucket sets.
-fn puts_of(change: &Change) -> Vec<Puts> {
-    let mut puts: BTreeMap<FileId, BTreeMap<Field, ScalarValue>> = BTreeMap::new();
-    for operation in change.decode().operations {
-        if let (OpKey::Map(key), OpType::Put(value)) = (&operation.key, &operation.action)
-            && let Some((id, field)) = field_of_key(key)
-        {
-            puts.entry(id).or_default().insert(field, value.clone());
-        }
-    }
-    puts.into_iter().collect()
-}
-
-/// The versions that somebody who set this made, and did not find.
-fn versions_made(
-    doc: &Automerge,
-    id: &FileId,
-    fields: &BTreeMap<Field, ScalarValue>,
-    made_on: &[Hash],
-) -> Vec<VersionHash> {
-    let Some(pointer) = fields.get(&Field::Versions).and_then(decoded::<Pointer>) else { return Vec::new() };
-    let found = versions_at(doc, id, made_on);
-    pointer.versions.into_iter().map(|version| version.hash).filter(|hash| !found.contains(hash)).collect()
-}
-
-/// What whoever set this had seen of texts that they replaced or deleted.
-fn known_in(fields: &BTreeMap<Field, ScalarValue>) -> Vec<Known> {
-    let pointer = fields.get(&Field::Versions).and_then(decoded::<Pointer>).unwrap_or_default();
-    let deletion = fields.get(&Field::Deleted).and_then(decoded::<Deletion>).unwrap_or_default();
-    pointer.replaced.into_iter().chain(deletion.known).collect()
-}
-
-/// These changes and all that they stand on.
-fn below(graph: &Graph, mut ready: Vec<Hash>) -> BTreeSet<Hash> {
-    let mut seen = BTreeSet::new();
-    while let Some(next) = ready.pop() {
-        if seen.insert(next) {
-            ready.extend(graph.get(&next).into_iter().flatten());
-        }
-    }
-    seen
-}
-
-/// What was set here without the versions beside it that nothing names any more: those do not count, and were not made here.
-fn without_void(doc: &Automerge, (id, fields): &Puts, made: &BTreeSet<VersionHash>) -> Option<Puts> {
-    let mut fields = fields.clone();
-    if let Some(mut pointer) = fields.get(&Field::Versions).and_then(decoded::<Pointer>) {
-        let registers = Registers::read(doc, id);
-        let counts = |hash: &VersionHash| registers.as_ref().is_some_and(|registers| names(registers, hash));
-        let before = pointer.versions.len();
-        pointer.versions.retain(|version| made.contains(&version.hash) || counts(&version.hash));
-        if pointer.versions.is_empty() {
-            fields.remove(&Field::Versions);
-        } else if pointer.versions.len() < before {
-            fields.insert(Field::Versions, ScalarValue::Bytes(to_bytes(&pointer)));
-        }
-    }
-    (!fields.is_empty()).then_some((*id, fields))
-}
-
-/// The heads of what still counts below these changes: themselves, as they are or were entered again, or what they stood on.
-/// What is entered at those meets what others did meanwhile as it did before.
-fn counting(doc: &Automerge, changes: &[Hash], graph: &Graph, again: &Graph) -> Vec<Hash> {
-    let (mut found, mut seen, mut ready) = (BTreeSet::new(), BTreeSet::new(), changes.to_vec());
-    while let Some(next) = ready.pop() {
-        if !seen.insert(next) {
-            continue;
-        }
-        match again.get(&next) {
-            Some(heads) => found.extend(heads.iter().copied()),
-            None if has(doc, &next) => {
-                found.insert(next);
-            }
-            None => ready.extend(graph.get(&next).into_iter().flatten()),
-        }
-    }
-    if found.len() > 1 {
-        // What another of them stands on says nothing.
-        let below = |hash: &Hash| doc.get_change_meta_by_hash(hash).map(|meta| meta.deps).unwrap_or_default();
-        let (mut under, mut ready) = (BTreeSet::new(), found.iter().flat_map(below).collect::<Vec<_>>());
-        while let Some(next) = ready.pop() {
-            if under.insert(next) {
-                ready.extend(below(&next));
-            }
-        }
-        found.retain(|hash| !under.contains(hash));
-    }
-    found.into_iter().collect()
-}
-
-/// Whether an entry knows a version, shown or replaced.
-fn names(registers: &Registers, version: &VersionHash) -> bool {
-    registers.versions().iter().any(|known| known.hash == *version)
-        || registers.replaced().iter().any(|known| known.version == *version)
 }
 
 impl Carried {
@@ -364,8 +266,7 @@ impl Files {
     fn place_of(&mut self, edit: &OwnEdit, cx: &Cx<'_, '_>) -> Option<(VersionHash, Vec<ChangeHash>)> {
         let registers = Tree::registers(&edit.id, &mut self.documents, cx.tx)?;
         let text = self.tree.texts.get(&(edit.id, start_of(&edit.version)));
-        names(&registers, &edit.version)
-            .then(|| (edit.version, text.map(|text| text.heads.clone()).unwrap_or_default()))
+        registers.names(&edit.version).then(|| (edit.version, text.map(|text| text.heads.clone()).unwrap_or_default()))
     }
 
     /// Whether what a person here wrote into a file is in nothing that counts any more, the file or the version that it was
@@ -378,7 +279,7 @@ impl Files {
         }
         let Some(record) = self.records.whole(key, cx.tx) else { return false };
         let ours = |base: &&OnDisk| carried.texts.contains(&(key.id, start_of(&base.version)));
-        let known = |base: &OnDisk| registers.as_ref().is_some_and(|registers| names(registers, &base.version));
+        let known = |base: &OnDisk| registers.as_ref().is_some_and(|registers| registers.names(&base.version));
         record.now.iter().chain(&record.pending).filter(ours).any(|base| !known(base))
     }
 
@@ -435,7 +336,7 @@ impl Files {
     /// Whether the documents still know this content.
     fn stands(&mut self, key: Key, base: &OnDisk, cx: &Cx<'_, '_>) -> bool {
         let Some(registers) = Tree::registers(&key.id, &mut self.documents, cx.tx) else { return false };
-        let named = names(&registers, &base.version);
+        let named = registers.names(&base.version);
         if !named || base.heads.is_empty() {
             return named;
         }
