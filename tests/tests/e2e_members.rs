@@ -50,6 +50,20 @@ fn the_removed_get_nothing_new_and_know_why() -> Result<()> {
         assert!(!left.folder().join("mine.md").exists(), "{} has what a removed one wrote", left.name());
     }
 
+    // What was written since stays there, and that is what it says, whatever is asked; who wrote what before keeps their name.
+    let shown = wait("the edit to be taken in", LONG, || {
+        let shown = cid.run_here(["status"])?.expect_code(3)?.stdout;
+        Ok(shown.contains("left · 2 files · 1 batch of edits here only").then_some(shown))
+    })?;
+    assert!(!shown.contains("to send") && !shown.contains("holds everything"), "{shown}");
+    let flushed = cid.run_here(["flush"])?.expect_code(3)?;
+    assert!(flushed.stderr.contains("you do not belong here any more"), "{flushed:?}");
+    for asked in [&["invite"][..], &["members", "remove", "ben", "--yes"]] {
+        let refused = cid.run_here(asked)?.expect_code(1)?;
+        assert!(refused.stderr.contains("You do not belong to 'notes' any more"), "{refused:?}");
+    }
+    assert!(cid.run_here(["log"])?.expect_code(0)?.stdout.contains("cid  created mine.md"));
+
     let listed = ben.run_here(["members", "--why"])?.expect_code(0)?.stdout;
     assert!(listed.contains("ada removed cid") && listed.contains("ada let ben in"), "{listed}");
     let json = ben.run_here(["members", "--json"])?.expect_code(0)?.json()?;
@@ -82,6 +96,13 @@ fn a_reader_becomes_a_writer() -> Result<()> {
     ada.write("more.md", "later\n")?;
     wait_text(ben, "more.md", "later\n")?;
     assert!(!ada.folder().join("draft.md").exists());
+    let shown = wait("ben to be in sync", LONG, || {
+        let status = ben.run_here(["status"])?;
+        Ok((status.code == 0).then_some(status.stdout))
+    })?;
+    assert!(shown.contains("1 batch of edits here only") && shown.contains("You may only read 'notes'"), "{shown}");
+    let flushed = ben.run_here(["flush"])?.expect_code(3)?;
+    assert!(flushed.stderr.contains("you may only read here"), "{flushed:?}");
     ada.run_here(["members", "role", "ben", "writer"])?.expect_code(0)?;
     wait_text(ada, "draft.md", "by a reader\n")?;
     wait_same(&[ada, ben])?;

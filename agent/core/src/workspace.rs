@@ -47,6 +47,7 @@ pub mod input;
 mod late;
 mod links;
 mod lobby;
+mod log;
 mod members;
 mod nacks;
 mod notices;

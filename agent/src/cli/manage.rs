@@ -16,7 +16,8 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
     let mut client = Client::ready(&context.home)?;
     let workspace = ask_one(&mut client, &dir)?;
     let name = text(&workspace, "name");
-    let unsent = number(workspace.get("pending").unwrap_or(&Value::Null), "send");
+    let pending = workspace.get("pending").unwrap_or(&Value::Null);
+    let unsent = number(pending, "send") + number(pending, "kept");
     if unsent > 0 {
         term::note(&format!("{} no other device has yet.", term::count(unsent, "batch of edits", "batches of edits")));
     }

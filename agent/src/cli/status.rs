@@ -70,6 +70,7 @@ fn is_well(workspace: &Value) -> bool {
 pub(crate) fn summary(workspace: &Value) -> String {
     let pending = workspace.get("pending").unwrap_or(&Value::Null);
     let (send, receive, read) = (number(pending, "send"), number(pending, "receive"), number(pending, "read"));
+    let kept = number(pending, "kept");
     let gap = number(workspace, "frontier_gap");
     let peers = list(workspace, "peers");
     let connected = peers.iter().filter(|peer| peer.get("connected") == Some(&Value::Bool(true))).count();
@@ -90,6 +91,12 @@ pub(crate) fn summary(workspace: &Value) -> String {
     }
     if send > 0 {
         parts.push(format!("{send} to send"));
+    }
+    if kept > 0 {
+        parts.push(format!("{} here only", term::count(kept, "batch of edits", "batches of edits")));
+    }
+    if text(workspace, "state") == "left" {
+        return parts.join(&paint(Style::Dim, " · "));
     }
     if receive + gap > 0 {
         parts.push(format!("{} to receive", receive.max(gap)));
@@ -122,10 +129,12 @@ fn show(workspace: &Value) -> String {
         summary(workspace)
     );
     let now = clock::wall_ms();
-    for peer in list(workspace, "peers") {
+    // To whoever left, or was removed, nobody is near or far.
+    let left = text(workspace, "state") == "left";
+    for peer in list(workspace, "peers").iter().filter(|_| !left) {
         out.push_str(&format!("  {}\n", show_peer(peer, now)));
     }
-    for address in list(workspace, "addresses") {
+    for address in list(workspace, "addresses").iter().filter(|_| !left) {
         let up = address.get("up") == Some(&Value::Bool(true));
         // Neighbours come and go; only a relay that cannot be reached is worth a line.
         if text(address, "kind") == "relay" {

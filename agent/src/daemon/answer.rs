@@ -1,6 +1,5 @@
 //! Each request, answered.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use weft_agent_core::files::Resume;
 use weft_agent_core::id::{DeviceId, WorkspaceId};
 use weft_agent_core::identity::RecoveryKey;
 use weft_agent_core::invite_link::InviteLink;
-use weft_agent_core::workspace::command::{Command, Reply, Status};
+use weft_agent_core::workspace::command::{Command, Reply, State, Status};
 
 use super::run::{Daemon, say};
 use super::space::Space;
@@ -366,7 +365,9 @@ async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
     let mut heard = true;
     if !space.shared.is_joining() {
         if let Reply::Status(status) = space.shared.ask(Command::Status, PATIENCE).await? {
-            heard = status.members.len() < 2 || status.peers.iter().any(|peer| peer.connected);
+            // Whoever was removed has nobody to tell.
+            let ended = status.state == State::Left;
+            heard = ended || status.members.len() < 2 || status.peers.iter().any(|peer| peer.connected);
         }
         done(&space, Command::Leave).await?;
         space.shared.farewell().await;
@@ -430,21 +431,12 @@ async fn log(
 ) -> Outcome {
     let space = space(daemon, dir)?;
     let mut events = space.shared.events();
-    let status = ask_status(&space).await;
-    let names: BTreeMap<_, _> =
-        status.iter().flat_map(|status| &status.peers).map(|peer| (peer.device, peer.member.clone())).collect();
-    let me =
-        status.iter().flat_map(|status| &status.members).find(|member| member.me).map(|member| member.name.clone());
-    let who = |entry: &weft_agent_core::files::LogEntry| match entry.device {
-        Some(device) => names.get(&device).cloned(),
-        None => me.clone(),
-    };
-    let Reply::Log(entries) = space.shared.ask(Command::Log { since_wall_ms, limit }, PATIENCE).await? else {
-        return unexpected();
-    };
+    let ask = |since_wall_ms| space.shared.ask(Command::Log { since_wall_ms, limit }, PATIENCE);
+    let Reply::Log { entries, mut names, own } = ask(since_wall_ms).await? else { return unexpected() };
     let gone = |_| Failure::new("the terminal went away");
     for entry in &entries {
-        let item = report::entry(entry, who(entry).as_deref());
+        let who = names.get(&entry.device.unwrap_or(own));
+        let item = report::entry(entry, who.map(String::as_str));
         say(writing, &Answer::Item { item }).await.map_err(gone)?;
     }
     if !follow {
@@ -453,7 +445,14 @@ async fn log(
     loop {
         match events.recv().await {
             Ok(entry) => {
-                let item = report::entry(&entry, who(&entry).as_deref());
+                let device = entry.device.unwrap_or(own);
+                if !names.contains_key(&device)
+                    && let Reply::Log { names: now, .. } = ask(u64::MAX).await?
+                {
+                    // They came since.
+                    names = now;
+                }
+                let item = report::entry(&entry, names.get(&device).map(String::as_str));
                 say(writing, &Answer::Item { item }).await.map_err(gone)?;
             }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}

@@ -34,7 +34,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         return json!({
             "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
             "settled": false, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
-            "pending": {"send": 0, "receive": 0, "read": reading}, "links": [], "peers": [], "problems": problems,
+            "pending": {"send": 0, "receive": 0, "read": reading, "kept": 0}, "links": [], "peers": [], "problems": problems,
             "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "knocking": null, "unverified": null,
         });
     };
@@ -43,6 +43,12 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
     problems.extend(status.problems.iter().cloned());
     if let Some(Knocking::Refused(why)) = &status.knocking {
         problems.push(why.clone());
+    }
+    if status.kept_here > 0 && status.state != State::Left {
+        problems.push(format!(
+            "You may only read '{name}': what you changed here stays on this computer, and goes out if an admin or owner makes \
+             you a writer"
+        ));
     }
     problems.extend(reminders.iter().cloned());
     if status.only_owner {
@@ -84,7 +90,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         "document_bytes": status.document_bytes,
         "changes": status.changes,
         "frontier_gap": status.frontier_gap,
-        "pending": {"send": status.pending_send, "receive": status.pending_receive, "read": reading},
+        "pending": {"send": status.pending_send, "receive": status.pending_receive, "read": reading, "kept": status.kept_here},
         "links": links,
         "peers": peers,
         "problems": problems,

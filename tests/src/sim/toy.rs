@@ -309,6 +309,7 @@ impl Machine for Toy {
                     changes: 0,
                     frontier_gap: 0,
                     pending_send: self.unconfirmed.len() as u64,
+                    kept_here: 0,
                     pending_receive: 0,
                     halt: None,
                     links: Vec::new(),

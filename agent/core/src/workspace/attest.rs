@@ -17,7 +17,7 @@ impl Workspace {
         let root = self.identity.root_public.sign;
         let member = self.membership.members.get(&root).filter(|_| self.is_active());
         let Some(member) = member else {
-            return Reply::Refused("This workspace is not joined yet, or left; it is told once you are in.".into());
+            return self.not_in();
         };
         if !attestation::holds(&root, &did, proof) {
             return Reply::Refused("Your root key did not sign this account; `weft identity attest` again.".into());

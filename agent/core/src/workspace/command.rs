@@ -117,6 +117,43 @@ pub enum Command {
     LanAddresses(Vec<String>),
 }
 
+impl Command {
+    /// Whether only whoever belongs can do it, for others or with them.
+    pub(super) fn takes_a_member(&self) -> bool {
+        match self {
+            Command::Invite { .. }
+            | Command::RevokeInvite(_)
+            | Command::Approve(_)
+            | Command::Deny(_)
+            | Command::RemoveMember(_)
+            | Command::SetRole(..)
+            | Command::RevokeDevices(_)
+            | Command::KeepLate(_)
+            | Command::Agree(_)
+            | Command::Pass { .. }
+            | Command::Pair { .. }
+            | Command::AcceptDevice { .. }
+            | Command::Attest { .. }
+            | Command::ByRecoveryKey(..)
+            | Command::AddRelay(_)
+            | Command::RemoveRelay(_) => true,
+            Command::Status
+            | Command::Members
+            | Command::Invites
+            | Command::Requests
+            | Command::Pairing
+            | Command::ForgetRoot
+            | Command::TakeIn(_)
+            | Command::Leave
+            | Command::Resume(_)
+            | Command::Pause(_)
+            | Command::Flush { .. }
+            | Command::Log { .. }
+            | Command::LanAddresses(_) => false,
+        }
+    }
+}
+
 /// What the recovery key is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoveryDeed {
@@ -197,8 +234,15 @@ pub enum Reply {
     Pass(String),
     /// Where the pairing stands.
     Pairing(Pairing),
-    /// Log entries.
-    Log(Vec<LogEntry>),
+    /// What happened to files.
+    Log {
+        /// Newest last; those of this device name none.
+        entries: Vec<LogEntry>,
+        /// Whose each device is that ever belonged.
+        names: BTreeMap<DeviceId, String>,
+        /// This device.
+        own: DeviceId,
+    },
 }
 
 /// Whom an invite lets in.
@@ -406,6 +450,8 @@ pub struct Status {
     pub frontier_gap: u64,
     /// Batches not yet sealed and sent, or held by no peer yet.
     pub pending_send: u64,
+    /// Batches made here that nobody gets as things stand: this member may only read, or does not belong any more.
+    pub kept_here: u64,
     /// Envelopes and pieces we ask for, and writes to the folder under way.
     pub pending_receive: u64,
     /// Why it is halted.

@@ -145,7 +145,7 @@ impl Workspace {
     /// A pass that leads a device of this member here, by its words.
     pub(super) fn make_pass(&mut self, now: Timestamp, root: RootKey, lan: &[String], tx: &Tx<'_>) -> Reply {
         if !self.is_active() {
-            return Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into());
+            return self.not_in();
         }
         if !self.membership.members.contains_key(&root) {
             return Reply::Refused("There is no such member; `weft members` lists them.".into());
@@ -314,7 +314,7 @@ impl Workspace {
     /// Makes a pass for another device of ours and listens for it until then; one at a time.
     pub(super) fn pair(&mut self, now: Timestamp, until_mono: u64, lan: &[String], tx: &Tx<'_>) -> Reply {
         if !self.is_active() {
-            return Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into());
+            return self.not_in();
         }
         let secret = Secret::random(&mut self.rng);
         let root = self.identity.root_public.sign;

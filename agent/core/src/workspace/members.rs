@@ -86,7 +86,7 @@ impl Workspace {
             return self.rotate_by(now, by, body, epoch, &recipients, &name, tx);
         }
         let body = OpBody::Role { root, role, cut: Cut::default(), epoch: None };
-        let Some(op) = self.sign_by(now, by, body) else { return not_joined() };
+        let Some(op) = self.sign_by(now, by, body) else { return self.not_in() };
         let lawful = self.judge(&op);
         if lawful == Lawful::No {
             return self.may_not(by, &name);
@@ -100,7 +100,7 @@ impl Workspace {
         if !self.membership.proposals.contains_key(&op) {
             return Reply::Refused("Nothing of that name waits for owners; `weft members` lists what does.".into());
         }
-        let Some(vote) = self.sign_op(now, OpBody::Endorse { op }) else { return not_joined() };
+        let Some(vote) = self.sign_op(now, OpBody::Endorse { op }) else { return self.not_in() };
         if self.judge(&vote) == Lawful::No {
             return Reply::Refused("Only owners decide on that, and only those who were when it was proposed.".into());
         }
@@ -124,7 +124,7 @@ impl Workspace {
         name: &str,
         tx: &Tx<'_>,
     ) -> Reply {
-        let Some(op) = self.sign_by(now, by, body) else { return not_joined() };
+        let Some(op) = self.sign_by(now, by, body) else { return self.not_in() };
         let lawful = self.judge(&op);
         if lawful == Lawful::No {
             return self.may_not(by, name);
@@ -156,10 +156,11 @@ impl Workspace {
         if let By::Recovery(_) = by {
             return Reply::Refused(format!("Not even the recovery key may do this to {name}: the last owner stays."));
         }
-        let mine = self.membership.role_of(&self.my_device()).map_or("nobody here any more", role_name);
+        let Some(mine) = self.membership.role_of(&self.my_device()) else { return self.not_in() };
         Reply::Refused(format!(
             "You are {mine} here and may not do this to {name}: admins act on writers, readers and keepers, owners on admins \
-             too; the last owner stays."
+             too; the last owner stays.",
+            mine = role_name(mine)
         ))
     }
 
@@ -309,8 +310,8 @@ impl Workspace {
             return None;
         }
         let root = self.identity.root_public.sign;
-        let stays = "Nothing written since reaches this computer; the files here stay as they are. To come back: ask for \
-                     a new link, `weft leave`, then `weft join`.";
+        let kept = "Nothing written since reaches this computer; the files here stay as they are.";
+        let stays = format!("{kept} To come back: ask for a new link, `weft leave`, then `weft join`.");
         if let Some(end) = self.membership.former.get(&root).and_then(|op| self.because(op)) {
             let left =
                 self.ops.as_ref().and_then(|ops| ops.get(&end.id)).is_some_and(|op| matches!(op.body(), OpBody::Leave));
@@ -321,7 +322,12 @@ impl Workspace {
         if facts.is_some_and(|facts| facts.revoked) {
             let revokes = |op: &&SignedOp| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(&me));
             let by = self.signer(self.ops.as_ref()?.ops().filter(revokes).last()?);
-            return Some(format!("{by} revoked this device. {stays}"));
+            let back = format!(
+                "To bring it back, with your 24 words and a pass made since (by any member: `weft invite --for {}`): `weft \
+                 leave`, then `weft identity recover PASS DIR --merge`.",
+                self.member_name(&root)
+            );
+            return Some(format!("{by} revoked this device. {kept} {back}"));
         }
         if facts.is_some_and(|facts| facts.active) {
             return None;
@@ -340,8 +346,4 @@ fn answer(lawful: Lawful, op: &SignedOp) -> Reply {
         Lawful::Together(needed) => Reply::Proposed { id: op.id(), needed },
         Lawful::Yes | Lawful::No => Reply::Done,
     }
-}
-
-fn not_joined() -> Reply {
-    Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into())
 }

@@ -169,6 +169,10 @@ impl Outbox {
     pub(super) fn orders(&self) -> Vec<u64> {
         self.entries.keys().copied().collect()
     }
+    /// How many batches hold content.
+    pub(super) fn contents(&self) -> usize {
+        self.entries.values().filter(|entry| !entry.is_ops).count()
+    }
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

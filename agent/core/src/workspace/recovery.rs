@@ -45,7 +45,7 @@ impl Workspace {
                 let why = "This workspace has no recovery key; only `weft init --recovery-key` gives it one.";
                 return Reply::Refused(why.into());
             }
-            None => return Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()),
+            None => return self.not_in(),
         }
         match deed {
             RecoveryDeed::Remove(root) => self.remove_member(now, root, By::Recovery(key), tx),

@@ -1,4 +1,4 @@
-//! Answering people: status, invites, flush, the log, leaving.
+//! Answering people: status, invites, flush, leaving.
 //!
 //! Invariant: what is said to be held by a peer was stated by that peer, signed; what is said to be saved is durable.
 //! Spec: docs/using.md.
@@ -12,7 +12,6 @@ use super::links::Purpose;
 use super::members::By;
 use super::output::Output;
 use super::{Phase, Workspace};
-use crate::files::{LogEntry, decode_log};
 use crate::frontier::Frontier;
 use crate::id::{DeviceId, OpId};
 use crate::membership::Lawful;
@@ -24,8 +23,6 @@ use crate::time::Timestamp;
 const FLUSH_ASK_MS: u64 = 200;
 /// Flushes waiting at once.
 const FLUSHES_MAX: usize = 16;
-/// Log entries in one answer.
-const LOG_LIMIT_MAX: u32 = 10_000;
 
 /// Somebody waits until everything is everywhere.
 #[derive(Debug)]
@@ -46,11 +43,14 @@ impl Workspace {
         command: Command,
         tx: &Tx<'_>,
     ) -> Option<Reply> {
+        if self.has_left() && command.takes_a_member() {
+            return Some(self.not_in());
+        }
         Some(match command {
             Command::Status => Reply::Status(Box::new(self.status(now, tx))),
             Command::Invite { terms, lan } => {
                 if !self.is_active() {
-                    return Some(Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()));
+                    return Some(self.not_in());
                 }
                 match self.invite(now, &terms, &lan, tx) {
                     Ok((id, link)) => {
@@ -115,7 +115,7 @@ impl Workspace {
             }
             Command::AddRelay(url) => self.set_relay(now, &url, true, tx),
             Command::RemoveRelay(url) => self.set_relay(now, &url, false, tx),
-            Command::Log { since_wall_ms, limit } => Reply::Log(read_log(since_wall_ms, limit, tx)),
+            Command::Log { since_wall_ms, limit } => self.log(since_wall_ms, limit, tx),
             Command::LanAddresses(lan) => {
                 let mut lan = lan;
                 lan.truncate(crate::message::ADDRESSES_MAX);
@@ -126,6 +126,22 @@ impl Workspace {
                 Reply::Done
             }
         })
+    }
+
+    /// Why this device cannot act on the workspace.
+    pub(super) fn not_in(&self) -> Reply {
+        Reply::Refused(match self.phase {
+            Phase::Left => format!("You do not belong to '{}' any more; `weft status` says why.", self.name),
+            Phase::Joining(_) | Phase::Enrolling(_) | Phase::Active => {
+                "This workspace is not joined yet; wait for `weft status`.".into()
+            }
+        })
+    }
+
+    /// Batches that were made here and that nobody gets as things stand: their author may only read, or does not belong.
+    fn kept_here(&self) -> u64 {
+        let stays = self.is_active() && !self.is_writer() || self.has_left();
+        if stays { self.outbox.contents() as u64 } else { 0 }
     }
 
     fn set_relay(&mut self, now: Timestamp, url: &str, present: bool, tx: &Tx<'_>) -> Reply {
@@ -184,10 +200,10 @@ impl Workspace {
         self.sync_rooms(now);
     }
 
+    /// Those that end first come first.
     fn open_invites(&self, now: Timestamp, tx: &Tx<'_>) -> Vec<OpenInvite> {
-        self.membership
-            .invites
-            .iter()
+        let open = self.membership.invites.iter();
+        let mut open: Vec<OpenInvite> = open
             .filter(|(_, invite)| invite.open && invite.expires_wall_ms > now.wall_ms && invite.used < invite.uses)
             .map(|(id, invite)| OpenInvite {
                 id: *id,
@@ -203,7 +219,9 @@ impl Workspace {
                 }),
                 link: tx.get(Table::Invites, &id.0).and_then(|row| String::from_utf8(row.to_vec()).ok()),
             })
-            .collect()
+            .collect();
+        open.sort_by_key(|invite| (invite.expires_wall_ms, invite.id));
+        open
     }
 
     /// The devices reachable now, without those that do not belong any more: they may still be in an old room.
@@ -241,7 +259,7 @@ impl Workspace {
             && self.is_active()
             // After somebody went, a new key is about to be made.
             && self.sealing_epoch().is_some()
-            && (self.is_alone() || !self.outbox.has_any(true) && self.unsaid() == 0)
+            && (self.is_alone() || !self.outbox.has_any(self.is_writer()) && self.unsaid() == 0)
             && connected.all(|peer| peer.frontier == self.frontier)
     }
 
@@ -255,6 +273,8 @@ impl Workspace {
         let own = self.own.tip.map_or(0, |tip| tip.seq);
         let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();
         let unconfirmed = own - held_by_any.unwrap_or(0).min(own);
+        let kept_here = self.kept_here();
+        let to_send = (self.outbox.len() + self.unsaid()) as u64 + unconfirmed - kept_here;
         Status {
             workspace: self.id,
             name: self.name.clone(),
@@ -266,7 +286,8 @@ impl Workspace {
             changes: figures.changes,
             frontier_gap: gap,
             // With nobody to send to, nothing is pending.
-            pending_send: if self.is_alone() { 0 } else { (self.outbox.len() + self.unsaid()) as u64 + unconfirmed },
+            pending_send: if self.is_alone() || self.has_left() { 0 } else { to_send },
+            kept_here,
             pending_receive: gap + self.blobs.pending() as u64 + figures.pending_writes,
             halt: self.files.halted().cloned(),
             links: self
@@ -364,13 +385,15 @@ impl Workspace {
             .filter(|peer| peer.frontier.covers(&self.frontier))
             .count();
         let here = self.settled();
+        // Waiting changes nothing of it.
+        let never = self.has_left() || self.kept_here() > 0;
         let mut ask = false;
         let mut done = Vec::new();
         for flush in &mut self.flushes {
             let enough = holding == connected.len() && holding >= flush.peers.max(1) as usize;
-            if flush.asked && here && enough {
+            if flush.asked && here && enough && !never {
                 done.push((flush.request, true));
-            } else if flush.until_mono <= now.mono_ms {
+            } else if never || flush.until_mono <= now.mono_ms {
                 done.push((flush.request, false));
             } else if flush.next_ask_mono <= now.mono_ms {
                 flush.next_ask_mono = now.after_ms(FLUSH_ASK_MS);
@@ -392,8 +415,16 @@ impl Workspace {
     }
 
     fn missing_for_flush(&self, holding: usize, connected: usize) -> String {
+        if self.has_left() {
+            return "you do not belong here any more; `weft status` says why".into();
+        }
         if !self.is_active() {
             return "this workspace is still waiting to be let in".into();
+        }
+        if self.kept_here() > 0 {
+            return "you may only read here, and what you changed stays on this computer; an admin or owner can make you a \
+                    writer"
+                .into();
         }
         if connected == 0 {
             return "nobody else is online".into();
@@ -416,23 +447,4 @@ impl Workspace {
     pub fn has_left(&self) -> bool {
         self.state() == State::Left
     }
-}
-
-fn read_log(since_wall_ms: u64, limit: u32, read: &dyn Read) -> Vec<LogEntry> {
-    let limit = limit.min(LOG_LIMIT_MAX) as usize;
-    let mut entries = Vec::new();
-    let mut after = Some(since_wall_ms.to_be_bytes().to_vec());
-    loop {
-        let page = read.scan(Table::Log, &[], after.as_deref(), 512);
-        let Some((last, _)) = page.last() else { break };
-        after = Some(last.clone());
-        entries.extend(page.iter().filter_map(|(_, row)| decode_log(row)));
-        if entries.len() > 2 * limit {
-            entries.drain(..entries.len() - limit);
-        }
-    }
-    if entries.len() > limit {
-        entries.drain(..entries.len() - limit);
-    }
-    entries
 }

@@ -126,7 +126,7 @@ impl Workspace {
 
     fn may_not_decide(&self) -> Option<Reply> {
         if !self.is_active() {
-            return Some(Reply::Refused("This workspace is not joined yet; wait for `weft status`.".into()));
+            return Some(self.not_in());
         }
         let mine = self.membership.role_of(&self.my_device());
         let mine = mine.filter(|role| *role < Role::Admin)?;

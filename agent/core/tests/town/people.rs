@@ -25,6 +25,25 @@ fn a_removed_member_who_is_online_hears_why_and_gets_nothing_more() {
         assert!(status.settled && status.rejected.is_empty(), "{status:#?}");
         assert_eq!(status.members.len(), 2);
     }
+    // What it wrote since waits for nobody, and whatever it asks for, it hears that it does not belong.
+    let status = town.status(c);
+    assert_eq!((status.pending_send, status.kept_here), (0, 1), "{status:#?}");
+    let until_mono_ms = town.now.mono_ms + 600_000;
+    let flushed = town.command(c, Command::Flush { until_mono_ms, peers: 1 });
+    assert!(matches!(&flushed, Reply::Flushed { complete: false, missing, .. } if missing.contains("any more")));
+    let pair = Command::Pair { until_mono_ms, lan: Vec::new() };
+    for asked in [Command::RemoveMember(town.root(b)), pair, Command::Approve(town.status(b).device)] {
+        let reply = town.command(c, asked);
+        let Reply::Refused(why) = reply else { panic!("{reply:?}") };
+        assert_eq!(why, "You do not belong to 'notes' any more; `weft status` says why.");
+    }
+    // Others see who wrote what was written before, and so does it.
+    for host in [a, b, c] {
+        let log = town.command(host, Command::Log { since_wall_ms: 0, limit: 100 });
+        let Reply::Log { entries, names, own } = log else { panic!("{log:?}") };
+        let before = entries.iter().find(|entry| format!("{:?}", entry.what).contains("before.md")).unwrap();
+        assert_eq!(names[&before.device.unwrap_or(own)], "member-4");
+    }
     let Reply::Members(members) = town.command(b, Command::Members) else { panic!("members") };
     assert_eq!(members.former.len(), 1);
     assert_eq!((members.former[0].1.what.as_str(), members.former[0].1.by.as_str()), ("removed member-4", "member-2"));
@@ -80,12 +99,22 @@ fn a_reader_reads_and_what_it_writes_waits() {
     town.write(a, "news.md", "for all\n");
     town.run(10_000);
     assert_eq!((town.text(b, "news.md"), town.text(a, "mine.md")), ("for all\n".into(), String::new()));
+    // Nothing is under way: it is told that this stays here, and no flush waits for what will not come.
+    let status = town.status(b);
+    assert_eq!((status.settled, status.pending_send, status.kept_here), (true, 0, 1), "{status:#?}");
+    let until_mono_ms = town.now.mono_ms + 600_000;
+    let flushed = town.command(b, Command::Flush { until_mono_ms, peers: 1 });
+    assert!(
+        matches!(&flushed, Reply::Flushed { complete: false, missing, .. } if missing.contains("only read")),
+        "{flushed:?}"
+    );
     let writer = Command::SetRole(town.root(b), Role::Writer);
     assert_eq!(town.command(a, writer), Reply::Done);
     town.run(10_000);
     assert_eq!(town.text(a, "mine.md"), "by the reader\n");
     let status = town.status(a);
     assert!(status.settled && status.rejected.is_empty(), "{status:#?}");
+    assert_eq!((town.status(b).settled, town.status(b).kept_here), (true, 0));
 }
 
 /// Nobody does what its role does not allow, and two owners are needed to end a third.
@@ -131,6 +160,7 @@ fn a_revoked_device_hears_why() {
     assert_eq!(town.command(a, Command::RevokeDevices(vec![device])), Reply::Done);
     town.run(10_000);
     assert!(town.problems(b).contains("member-2 revoked this device"), "{}", town.problems(b));
+    assert!(town.problems(b).contains("`weft identity recover PASS DIR --merge`"), "{}", town.problems(b));
     let Reply::Members(members) = town.command(a, Command::Members) else { panic!("members") };
     assert_eq!(members.members.len(), 2);
     assert!(members.members.iter().flat_map(|member| &member.devices).any(|device| !device.active));

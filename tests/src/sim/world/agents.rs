@@ -259,7 +259,7 @@ impl<M: Machine> World<M> {
             Reply::Done
             | Reply::Invites(_)
             | Reply::Flushed { .. }
-            | Reply::Log(_)
+            | Reply::Log { .. }
             | Reply::Members(_)
             | Reply::Requests(_)
             | Reply::Pairing(_)
