@@ -29,6 +29,16 @@ fn the_removed_get_nothing_new_and_know_why() -> Result<()> {
     let refused = ben.run_here(["members", "remove", "cid", "--yes"])?;
     assert!(refused.code == 1 && refused.stderr.contains("You are writer here"), "{refused:?}");
 
+    // Whom a name means is found out before anybody is asked whether to go on.
+    for (asked, of) in
+        [("members remove zoe", "nobody here"), ("devices revoke vm9", "no device"), ("members keep zoe", "nothing")]
+    {
+        let refused = ada.run_here(asked.split(' '))?.expect_code(2)?;
+        assert!(refused.stderr.contains(of), "{refused:?}");
+    }
+    let unasked = ada.run_here(["members", "remove", "cid"])?.expect_code(2)?;
+    assert!(unasked.stderr.contains("nobody removed; give --yes"), "{unasked:?}");
+
     for who in ["cid", "dee"] {
         ada.run_here(["members", "remove", who, "--yes"])?.expect_code(0)?;
     }

@@ -1,5 +1,7 @@
 //! `weft members` and `weft devices`.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::args::{DevicesDo, MembersDo};
@@ -7,7 +9,7 @@ use super::client::Client;
 use super::status::{list, number, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, accounts, pair, words};
-use crate::daemon::wire::{Failure, Request};
+use crate::daemon::wire::{Failure, Named, Request};
 
 /// `weft members`.
 pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> Ended {
@@ -29,19 +31,28 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
             Request::SetRole { dir, who: who.clone(), role: role.clone(), recovery_key }
         }
         Some(MembersDo::Remove { who, yes, recovery_key }) => {
-            if !yes && !term::confirm(&format!("Remove {who}? They keep what they have, and get nothing new."))? {
+            let meant = meant(&mut client, &dir, Named::Member(who.clone()))?;
+            let ask = format!(
+                "Remove {} ({})? They keep what they have, and get nothing new.",
+                text(&meant, "name"),
+                text(&meant, "fingerprint")
+            );
+            if !yes && !term::confirm(&ask)? {
                 return Err(Failure::usage("nobody removed; give --yes where nobody can be asked"));
             }
-            Request::RemoveMember { dir, who: who.clone(), recovery_key: words::recovery_key(*recovery_key)? }
+            let who = text(&meant, "id").to_owned();
+            Request::RemoveMember { dir, who, recovery_key: words::recovery_key(*recovery_key)? }
         }
         Some(MembersDo::Keep { who, yes }) => {
+            let meant = meant(&mut client, &dir, Named::Late(who.clone()))?;
             let ask = format!(
-                "Keep what {who} wrote before they knew? Whoever has their device may have written it. It counts for everybody then."
+                "Keep what {} wrote before they knew? Whoever has their device may have written it. It counts for everybody then.",
+                text(&meant, "name")
             );
             if !yes && !term::confirm(&ask)? {
                 return Err(Failure::usage("nothing kept; give --yes where nobody can be asked"));
             }
-            Request::KeepLate { dir, who: who.clone() }
+            Request::KeepLate { dir, who: text(&meant, "id").to_owned() }
         }
         Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
     };
@@ -134,6 +145,11 @@ fn is_active(device: &Value) -> bool {
     device.get("active") == Some(&Value::Bool(true))
 }
 
+/// Whom or what a name means, before anybody is asked whether to go on; what is done then is done to that.
+fn meant(client: &mut Client, dir: &Path, named: Named) -> Result<Value, Failure> {
+    client.ask(&Request::Meant { dir: dir.to_path_buf(), named })
+}
+
 /// `weft devices`.
 pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
     if let Some(DevicesDo::Add { qr, expires, yes }) = action {
@@ -142,10 +158,17 @@ pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
     let dir = context.folder()?;
     let mut client = Client::ready(&context.home)?;
     if let Some(DevicesDo::Revoke { name, keep_certified, yes }) = action {
-        if !yes && !term::confirm(&format!("Revoke {name}? Only its owner's words bring it back."))? {
+        let meant = meant(&mut client, &dir, Named::Device(name.clone(), *keep_certified))?;
+        let device = text(&meant, "id").to_owned();
+        let mut ask = format!("Revoke {} ({:.8}) of {}", text(&meant, "name"), device, text(&meant, "member"));
+        let takes: Vec<&str> = list(&meant, "takes").iter().filter_map(Value::as_str).collect();
+        if !takes.is_empty() {
+            ask.push_str(&format!(", and what it let in: {}", takes.join(", ")));
+        }
+        if !yes && !term::confirm(&format!("{ask}? Only the words of {} bring it back.", text(&meant, "member")))? {
             return Err(Failure::usage("nothing revoked; give --yes where nobody can be asked"));
         }
-        let asked = Request::RevokeDevice { dir, device: name.clone(), keep_certified: *keep_certified };
+        let asked = Request::RevokeDevice { dir, device, keep_certified: *keep_certified };
         let done = client.ask(&asked)?;
         if context.json {
             term::say(&done.to_string());

@@ -67,6 +67,7 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::VerifyMembers { dir, who } => {
             verify::verify(daemon, &space(daemon, &dir)?.shared, who.as_deref()).await
         }
+        Request::Meant { dir, named } => members::meant(&space(daemon, &dir)?.shared, &named).await,
         Request::RemoveMember { dir, who, recovery_key } => {
             members::remove(&space(daemon, &dir)?.shared, &who, recovery_key.as_ref()).await
         }

@@ -12,7 +12,7 @@ use weft_agent_core::workspace::command::{
 
 use super::answer::{Outcome, PATIENCE, unexpected};
 use super::space::Shared;
-use super::wire::{Failure, Hidden};
+use super::wire::{Failure, Hidden, Named};
 use super::{enrol, report};
 
 /// Who belongs.
@@ -85,8 +85,8 @@ pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str, recovery_ke
     act(shared, command, &member.name).await
 }
 
-pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: bool) -> Outcome {
-    let members = ask(shared).await?;
+/// The device meant by a label or the start of its id, with its member.
+fn find_device<'a>(members: &'a Members, which: &str) -> Result<(&'a MemberDetail, &'a DeviceDetail), Failure> {
     let named = |device: &&DeviceDetail| {
         device.active && (device.label == which || (which.len() >= 6 && device.id.to_string().starts_with(which)))
     };
@@ -95,39 +95,73 @@ pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: 
         .iter()
         .flat_map(|member| member.devices.iter().filter(named).map(move |device| (member, device)))
         .collect();
-    let (_, device) = match found.as_slice() {
-        [one] => *one,
-        [] => return Err(Failure::usage(format!("no device is called {which:?}; `weft devices` lists them"))),
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(Failure::usage(format!("no device is called {which:?}; `weft devices` lists them"))),
         several => {
             let lines: Vec<String> =
                 several.iter().map(|(member, device)| format!("  {}  of {}", device.id, member.name)).collect();
-            return Err(Failure::usage(format!(
+            Err(Failure::usage(format!(
                 "several devices are called {which:?}; name one by its id:\n{}",
                 lines.join("\n")
-            )));
+            )))
         }
-    };
-    let devices: Vec<DeviceId> = if keep_certified { vec![device.id] } else { device.takes.clone() };
-    let labels: Vec<&str> = members
-        .members
-        .iter()
-        .flat_map(|member| &member.devices)
-        .filter(|device| devices.contains(&device.id))
-        .map(|device| device.label.as_str())
-        .collect();
-    act(shared, Command::RevokeDevices(devices.clone()), &labels.join(", ")).await
+    }
+}
+
+/// What goes with a device that is revoked, itself first, and their labels.
+fn going(members: &Members, device: &DeviceDetail, keep_certified: bool) -> (Vec<DeviceId>, Vec<String>) {
+    let mut devices = vec![device.id];
+    if !keep_certified {
+        devices.extend(device.takes.iter().filter(|other| **other != device.id));
+    }
+    let all = || members.members.iter().flat_map(|member| &member.devices);
+    let label = |id: &DeviceId| all().find(|device| device.id == *id).map(|device| device.label.clone());
+    let labels = devices.iter().filter_map(label).collect();
+    (devices, labels)
+}
+
+pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: bool) -> Outcome {
+    let members = ask(shared).await?;
+    let (_, device) = find_device(&members, which)?;
+    let (devices, labels) = going(&members, device, keep_certified);
+    act(shared, Command::RevokeDevices(devices), &labels.join(", ")).await
+}
+
+/// Whom or what a name means, and a key or id that means nothing else.
+pub(crate) async fn meant(shared: &Shared, named: &Named) -> Outcome {
+    let members = ask(shared).await?;
+    match named {
+        Named::Member(who) => {
+            let member = find(&members, who)?;
+            Ok(json!({"id": member.root.to_string(), "name": member.name, "fingerprint": member.fingerprint}))
+        }
+        Named::Device(which, keep_certified) => {
+            let (member, device) = find_device(&members, which)?;
+            let (_, labels) = going(&members, device, *keep_certified);
+            let takes = labels.get(1..).unwrap_or_default();
+            Ok(json!({"id": device.id.to_string(), "name": device.label, "member": member.name, "takes": takes}))
+        }
+        Named::Late(who) => {
+            let late = find_late(&members, who)?;
+            Ok(json!({"id": late.root.to_string(), "name": late.name, "count": late.count}))
+        }
+    }
 }
 
 /// Lets what somebody wrote late count: a member, or somebody who once was one.
 pub(crate) async fn keep_late(shared: &Shared, who: &str) -> Outcome {
     let members = ask(shared).await?;
+    let late = find_late(&members, who)?;
+    act(shared, Command::KeepLate(late.root), &late.name).await?;
+    Ok(json!({"done": true, "name": late.name, "count": late.count}))
+}
+
+fn find_late<'a>(members: &'a Members, who: &str) -> Result<&'a LateDetail, Failure> {
     let named = |late: &&LateDetail| late.name == who || (who.len() >= 6 && late.root.to_string().starts_with(who));
     let found: Vec<&LateDetail> = members.late.iter().filter(named).collect();
     match found.as_slice() {
-        [one] => {
-            act(shared, Command::KeepLate(one.root), &one.name).await?;
-            Ok(json!({"done": true, "name": one.name, "count": one.count}))
-        }
+        [one] => Ok(one),
         [] => Err(Failure::usage(format!(
             "nothing that {who:?} wrote came late; `weft members` lists what did. What somebody wrote offline and never \
              sent is on their computer only"

@@ -118,6 +118,11 @@ pub(crate) enum Request {
         dir: PathBuf,
         who: Option<String>,
     },
+    /// Whom or what a name means: asked before a person is asked whether to go on.
+    Meant {
+        dir: PathBuf,
+        named: Named,
+    },
     RemoveMember {
         dir: PathBuf,
         who: String,
@@ -226,6 +231,17 @@ impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(hidden)")
     }
+}
+
+/// A name, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Named {
+    Member(String),
+    /// A device, with those that it let in or alone.
+    Device(String, bool),
+    /// Somebody who wrote what came late, a member or not.
+    Late(String),
 }
 
 /// An answer to a halt.
