@@ -76,6 +76,8 @@ pub struct Host<M> {
     pub role: Role,
     /// Whether the running agent was let in, so that its folder may be touched.
     pub admitted: bool,
+    /// Whether the running agent waits for its person.
+    pub asks: bool,
     /// The identity file.
     pub identity: Vec<u8>,
     /// Whether it asked for a link and has none.
@@ -138,6 +140,7 @@ impl<M> Host<M> {
             phase: Phase::Outside,
             role: Role::Writer,
             admitted: false,
+            asks: false,
             identity,
             waits_for_link: false,
             link: None,
@@ -180,6 +183,7 @@ impl<M> Host<M> {
         self.machine = None;
         self.boot += 1;
         self.admitted = false;
+        self.asks = false;
         self.known.clear();
         self.dirty.clear();
         self.missed = false;

@@ -239,7 +239,9 @@ impl<M: Machine> World<M> {
             Step::Lie { host, pick } => self.lie(host, pick),
             Step::Expel { pick } => self.expel(pick),
             Step::Answer { host, boot, command } => {
-                if self.runs(host, boot) {
+                // It may have asked twice, and a person answers what is there to be answered.
+                let asks = self.hosts.get(host).is_some_and(|host| host.asks);
+                if asks && self.runs(host, boot) {
                     self.ask(host, command);
                 }
             }

@@ -201,16 +201,15 @@ impl<M: Machine> World<M> {
             Output::Look(paths) => self.job(index, Job::Look { paths, only_changes: false }),
             Output::Watermark { incarnation, seq } => host.disk.watermark = Watermark { incarnation, seq },
             Output::Halted(Some(Halt::MassDelete { .. })) => {
+                host.asks = true;
                 // The person meant it: the files are gone from this folder, and stay gone everywhere.
                 let command = Command::Resume(Resume::AcceptDeletes);
                 self.after(2_000_000, Step::Answer { host: index, boot, command });
             }
             // The root is never lost here: this says that a restored backup waits for a peer.
+            Output::Halted(halt) => host.asks = halt.is_some(),
             // Nobody enrols a further device here.
-            Output::Halted(Some(Halt::Root(_)) | None)
-            | Output::Addresses { .. }
-            | Output::Enrolled { .. }
-            | Output::Event(_) => {}
+            Output::Addresses { .. } | Output::Enrolled { .. } | Output::Event(_) => {}
             Output::Admitted { .. } => self.admitted(index),
             Output::Reply(request, reply) => self.reply(index, request, reply),
         }
