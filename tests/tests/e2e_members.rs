@@ -74,6 +74,11 @@ fn the_removed_get_nothing_new_and_know_why() -> Result<()> {
     }
     assert!(cid.run_here(["log"])?.expect_code(0)?.stdout.contains("cid  created mine.md"));
 
+    let unasked = ada.run_here(["leave"])?.expect_code(2)?;
+    assert!(unasked.stderr.contains("You are the only owner of 'notes'"), "{unasked:?}");
+    let unasked = ben.run_here(["leave"])?.expect_code(2)?;
+    assert!(!unasked.stderr.contains("only owner"), "{unasked:?}");
+
     let listed = ben.run_here(["members", "--why"])?.expect_code(0)?.stdout;
     assert!(listed.contains("ada removed cid") && listed.contains("ada let ben in"), "{listed}");
     let json = ben.run_here(["members", "--json"])?.expect_code(0)?.json()?;

@@ -21,6 +21,12 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
     if unsent > 0 {
         term::note(&format!("{} no other device has yet.", term::count(unsent, "batch of edits", "batches of edits")));
     }
+    if would_be_missed(&workspace) {
+        term::note(&format!(
+            "You are the only owner of '{name}': once you are gone, nobody there decides about admins and owners, but with its \
+             recovery key, if it has one. Name another owner first: weft members role WHO owner"
+        ));
+    }
     if !yes && !term::confirm(&format!("Leave '{name}'? Your files stay; coming back takes a new link."))? {
         return Err(Failure::usage("not left; give --yes where nobody can be asked"));
     }
@@ -32,6 +38,14 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
         );
     }
     Ok(0)
+}
+
+/// Whether others belong here, and none of them is an owner beside us.
+fn would_be_missed(workspace: &Value) -> bool {
+    let (us, others): (Vec<&Value>, Vec<&Value>) =
+        list(workspace, "members").iter().partition(|member| member.get("me") == Some(&Value::Bool(true)));
+    let owns = |member: &&Value| text(member, "role") == "owner";
+    us.iter().any(owns) && !others.is_empty() && !others.iter().any(owns)
 }
 
 /// `weft invites`.

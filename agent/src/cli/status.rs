@@ -98,7 +98,7 @@ pub(crate) fn summary(workspace: &Value) -> String {
     if text(workspace, "state") == "left" {
         return parts.join(&paint(Style::Dim, " · "));
     }
-    if receive + gap > 0 {
+    if receive.max(gap) > 0 {
         parts.push(format!("{} to receive", receive.max(gap)));
     }
     if peers.is_empty() {

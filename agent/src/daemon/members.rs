@@ -15,17 +15,25 @@ use super::space::Shared;
 use super::wire::{Failure, Hidden, Named};
 use super::{enrol, report};
 
+/// Of an id or a key, at least so many digits are given.
+const PREFIX_MIN: usize = 4;
+
 /// Who belongs.
 pub(crate) async fn ask(shared: &Shared) -> Result<Box<Members>, Failure> {
     let Reply::Members(members) = shared.ask(Command::Members, PATIENCE).await? else { return unexpected() };
     Ok(members)
 }
 
-/// The member meant by a display name, the start of a root key, the fingerprint's words, or a device's label.
+/// The member meant by a root key, a display name, the start of a root key, the fingerprint's words, or a device's label. A
+/// whole key means nobody else: anybody may call themselves by another's.
 pub(super) fn find<'a>(members: &'a Members, who: &str) -> Result<&'a MemberDetail, Failure> {
     let all = || members.members.iter();
+    if let Some(member) = all().find(|member| member.root.to_string() == who) {
+        return Ok(member);
+    }
     let by_name: Vec<&MemberDetail> = all().filter(|member| member.name == who || member.fingerprint == who).collect();
-    let by_key = || all().filter(|member| who.len() >= 6 && member.root.to_string().starts_with(who)).collect();
+    let by_key =
+        || all().filter(|member| who.len() >= PREFIX_MIN && member.root.to_string().starts_with(who)).collect();
     let has_device = |member: &MemberDetail| member.devices.iter().any(|device| device.active && device.label == who);
     let by_device = || all().filter(|member| has_device(member)).collect::<Vec<_>>();
     let mut found = by_name;
@@ -85,18 +93,26 @@ pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str, recovery_ke
     act(shared, command, &member.name).await
 }
 
-/// The device meant by a label or the start of its id, with its member.
+/// Those whose id begins so, or who are called so; one alone if it is the whole id of that one.
+fn matching<T: Copy>(all: &[T], which: &str, id: impl Fn(&T) -> String, name: impl Fn(&T) -> bool) -> Vec<T> {
+    if let Some(one) = all.iter().find(|one| id(one) == which) {
+        return vec![*one];
+    }
+    let begins = |one: &T| which.len() >= PREFIX_MIN && id(one).starts_with(which);
+    all.iter().filter(|one| name(one) || begins(one)).copied().collect()
+}
+
+/// The device meant by its id, a label or the start of its id, with its member.
 fn find_device<'a>(members: &'a Members, which: &str) -> Result<(&'a MemberDetail, &'a DeviceDetail), Failure> {
-    let named = |device: &&DeviceDetail| {
-        device.active && (device.label == which || (which.len() >= 6 && device.id.to_string().starts_with(which)))
-    };
-    let found: Vec<(&MemberDetail, &DeviceDetail)> = members
-        .members
-        .iter()
-        .flat_map(|member| member.devices.iter().filter(named).map(move |device| (member, device)))
-        .collect();
-    match found.as_slice() {
+    let all = members.members.iter().flat_map(|member| member.devices.iter().map(move |device| (member, device)));
+    let (active, gone): (Vec<_>, Vec<_>) = all.partition(|(_, device)| device.active);
+    let id = |(_, device): &(&MemberDetail, &DeviceDetail)| device.id.to_string();
+    let called = |(_, device): &(&MemberDetail, &DeviceDetail)| device.label == which;
+    match matching(&active, which, id, called).as_slice() {
         [one] => Ok(*one),
+        [] if !matching(&gone, which, id, called).is_empty() => Err(Failure::usage(format!(
+            "{which:?} belongs no more already; `weft devices` lists those that do as active"
+        ))),
         [] => Err(Failure::usage(format!("no device is called {which:?}; `weft devices` lists them"))),
         several => {
             let lines: Vec<String> =
@@ -158,9 +174,8 @@ pub(crate) async fn keep_late(shared: &Shared, who: &str) -> Outcome {
 }
 
 fn find_late<'a>(members: &'a Members, who: &str) -> Result<&'a LateDetail, Failure> {
-    let named = |late: &&LateDetail| late.name == who || (who.len() >= 6 && late.root.to_string().starts_with(who));
-    let found: Vec<&LateDetail> = members.late.iter().filter(named).collect();
-    match found.as_slice() {
+    let all: Vec<&LateDetail> = members.late.iter().collect();
+    match matching(&all, who, |late| late.root.to_string(), |late| late.name == who).as_slice() {
         [one] => Ok(one),
         [] => Err(Failure::usage(format!(
             "nothing that {who:?} wrote came late; `weft members` lists what did. What somebody wrote offline and never \
@@ -226,6 +241,19 @@ mod tests {
         assert_eq!(found("word 34"), Ok(0x22));
         let several = found("Bob").unwrap_err();
         assert!(several.contains("word 34") && several.contains("word 51"), "{several}");
-        assert!(found("2222").is_err() && found("Zed").is_err());
+        assert_eq!(found("2222"), Ok(0x22));
+        assert!(found("222").is_err() && found("Zed").is_err());
+    }
+
+    /// Whoever calls themselves, or a device, by another's whole key or id is not meant by it.
+    #[test]
+    fn a_whole_key_means_nobody_else() {
+        let honest = member(0x11, "Ann", "desk");
+        let (key, id) = (honest.root.to_string(), honest.devices[0].id.to_string());
+        let all = vec![member(0x22, &key, &id), honest];
+        let members = Members { members: all, former: Vec::new(), proposals: Vec::new(), late: Vec::new() };
+        assert_eq!(find(&members, &key).map(|member| member.root.0[0]).ok(), Some(0x11));
+        assert_eq!(find_device(&members, &id).map(|(member, _)| member.root.0[0]).ok(), Some(0x11));
+        assert!(find_device(&members, &id[..6]).is_ok() && find_device(&members, "laptop").is_err());
     }
 }
