@@ -204,7 +204,7 @@ impl Files {
         let adrift = self.enter_edits(&edits, &carried.graph, &mut again, &mut cx);
         self.publish(&mut cx);
         for key in self.records.keys().filter(|key| carried.concerns(&key.id)).collect::<Vec<_>>() {
-            let anew = adrift.contains(&key.id) || self.is_met_anew(key, &carried, &mut cx);
+            let anew = self.is_met_anew(key, &carried, &adrift, &mut cx);
             self.void_record(key, &carried, anew, &mut cx);
         }
         self.moved = Some(Moved::default());
@@ -212,14 +212,14 @@ impl Files {
         self.settle(&mut cx);
     }
 
-    /// Enters these edits once more; the files of those that have no place any more.
+    /// Enters these edits once more; the files and versions of those that have no place any more.
     fn enter_edits(
         &mut self,
         edits: &[OwnEdit],
         graph: &Graph,
         again: &mut Graph,
         cx: &mut Cx<'_, '_>,
-    ) -> BTreeSet<FileId> {
+    ) -> BTreeSet<(FileId, VersionHash)> {
         let mut adrift = BTreeSet::new();
         for edit in edits {
             match self.enter_own(edit, graph, again, cx) {
@@ -227,7 +227,7 @@ impl Files {
                     again.insert(edit.last, heads);
                 }
                 None => {
-                    adrift.insert(edit.id);
+                    adrift.insert((edit.id, edit.version));
                 }
             }
         }
@@ -271,7 +271,13 @@ impl Files {
 
     /// Whether what a person here wrote into a file is in nothing that counts any more, the file or the version that it was
     /// written into: then it is met as a file of theirs. A name or a mode that they gave it, entered again, makes no file.
-    fn is_met_anew(&mut self, key: Key, carried: &Carried, cx: &mut Cx<'_, '_>) -> bool {
+    fn is_met_anew(
+        &mut self,
+        key: Key,
+        carried: &Carried,
+        adrift: &BTreeSet<(FileId, VersionHash)>,
+        cx: &mut Cx<'_, '_>,
+    ) -> bool {
         let registers = Tree::registers(&key.id, &mut self.documents, cx.tx);
         if registers.as_ref().is_none_or(|known| known.pointers.is_empty()) {
             let texts = carried.texts.range((key.id, [0; 8])..=(key.id, [0xff; 8]));
@@ -280,7 +286,8 @@ impl Files {
         let Some(record) = self.records.whole(key, cx.tx) else { return false };
         let ours = |base: &&OnDisk| carried.texts.contains(&(key.id, start_of(&base.version)));
         let known = |base: &OnDisk| registers.as_ref().is_some_and(|registers| registers.names(&base.version));
-        record.now.iter().chain(&record.pending).filter(ours).any(|base| !known(base))
+        let lost = |base: &OnDisk| adrift.contains(&(key.id, base.version)) || ours(&base) && !known(base);
+        record.now.iter().chain(&record.pending).any(lost)
     }
 
     /// The texts of a file that this device changed.
