@@ -185,6 +185,8 @@ pub enum FilesOutput {
         /// Its pieces.
         manifest: Manifest,
     },
+    /// Nothing waits for the pieces of this version any more.
+    Unneeded(VersionHash),
     /// Look at these paths again (an action found something else there, or failed).
     Look(Vec<RelPath>),
     /// Stand still and say why.
@@ -333,6 +335,8 @@ impl Files {
         files.work.go_on_from(&self.work, unsent);
         files.asked = std::mem::take(&mut self.asked);
         files.deferred = std::mem::take(&mut self.deferred);
+        // What is still wanted is asked for again; of what falls nobody may ever have the pieces.
+        files.outputs.extend(self.work.fetching.iter().copied().map(FilesOutput::Unneeded));
         *self = files;
     }
     /// Says that this computer's file system does not tell letter case and Unicode forms apart (macOS, Windows). Names

@@ -22,6 +22,9 @@ use crate::store::{Read, Table, Tx};
 /// Opened envelopes kept: enough for a first sync that writes what it receives in order, about 2 MiB.
 const CACHE_ENTRIES: usize = 8;
 
+/// Manifests of one version that are remembered while the pieces of none are here: the first, and the last.
+const MANIFESTS_MAX: usize = 4;
+
 /// Where the bytes of a version are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
@@ -37,6 +40,30 @@ pub(crate) enum Location {
     Following(Vec<PieceRef>),
     /// In pieces that a checkpoint named, until an envelope tells them.
     SavedBlob(Manifest),
+    /// In the pieces of any of these, of which none were all here: who lost the first, in a backup say, cut it anew. Whoever
+    /// can be reached has those of one or another.
+    Blobs(Vec<Manifest>),
+}
+
+impl Location {
+    /// The pieces of a version were named once more; nothing, if that says nothing new.
+    fn beside(self, new: Manifest, tx: &Tx<'_>) -> Option<Location> {
+        let mut known = match self {
+            Location::Blob(known) => vec![known],
+            Location::Blobs(known) => known,
+            Location::Sealed(_)
+            | Location::Unsealed(_)
+            | Location::Saved(_)
+            | Location::Following(_)
+            | Location::SavedBlob(_) => return None,
+        };
+        if known.contains(&new) || known.iter().any(|known| known.is_here(tx)) {
+            return None;
+        }
+        known.truncate(MANIFESTS_MAX - 1);
+        known.push(new);
+        Some(Location::Blobs(known))
+    }
 }
 
 impl Wire for Location {
@@ -48,6 +75,7 @@ impl Wire for Location {
             Location::Saved(piece) => writer.array(2).uint(3).item(piece),
             Location::Following(pieces) => writer.array(2).uint(4).list(pieces),
             Location::SavedBlob(manifest) => writer.array(2).uint(5).item(manifest),
+            Location::Blobs(manifests) => writer.array(2).uint(6).list(manifests),
         };
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
@@ -59,6 +87,7 @@ impl Wire for Location {
             3 => Ok(Location::Saved(reader.item()?)),
             4 => Ok(Location::Following(reader.list(FOLLOWING_MAX, "pieces")?)),
             5 => Ok(Location::SavedBlob(reader.item()?)),
+            6 => Ok(Location::Blobs(reader.list(MANIFESTS_MAX, "manifests")?)),
             _ => Err(DecodeError::Invalid("location")),
         }
     }
@@ -86,15 +115,20 @@ impl Vault {
                     VersionBytes::Inline(_) => at.clone(),
                     VersionBytes::Blob(manifest) => Location::Blob(manifest.clone()),
                 };
-                // An unsealed batch gets its place; a blob that cannot be put together from what is here is tried from
-                // the pieces that were named last.
-                let moves_on = |known: &Location| match (known, &location) {
-                    (
-                        Location::Unsealed(_) | Location::Saved(_) | Location::Following(_) | Location::SavedBlob(_),
-                        _,
-                    ) => true,
-                    (Location::Blob(known), Location::Blob(_)) => !known.is_here(tx),
-                    (Location::Blob(_) | Location::Sealed(_), _) => false,
+                let location = match (Self::location(hash, tx), location) {
+                    (Some(known @ (Location::Blob(_) | Location::Blobs(_))), Location::Blob(new)) => {
+                        let Some(beside) = known.beside(new, tx) else { continue };
+                        tx.put(Table::Versions, hash.0, to_bytes(&beside));
+                        continue;
+                    }
+                    (_, location) => location,
+                };
+                // An unsealed batch gets its place.
+                let moves_on = |known: &Location| match known {
+                    Location::Unsealed(_) | Location::Saved(_) | Location::Following(_) | Location::SavedBlob(_) => {
+                        true
+                    }
+                    Location::Blob(_) | Location::Blobs(_) | Location::Sealed(_) => false,
                 };
                 let known = Self::location(hash, tx);
                 if known.as_ref().is_none_or(moves_on) {
@@ -112,10 +146,19 @@ impl Vault {
                 let Item::Version { hash, bytes } = item else { continue };
                 let ours = match (Self::location(hash, tx), bytes) {
                     (Some(Location::Unsealed(at)), _) => at == order,
+                    (Some(Location::Blobs(mut known)), VersionBytes::Blob(manifest)) => {
+                        known.retain(|known| known != manifest);
+                        if !known.is_empty() {
+                            tx.put(Table::Versions, hash.0, to_bytes(&Location::Blobs(known)));
+                            continue;
+                        }
+                        true
+                    }
                     (Some(Location::Blob(known)), VersionBytes::Blob(manifest)) => known == *manifest,
                     (
                         Some(
                             Location::Blob(_)
+                            | Location::Blobs(_)
                             | Location::Sealed(_)
                             | Location::Saved(_)
                             | Location::Following(_)
@@ -152,6 +195,26 @@ impl Vault {
         }
     }
 
+    /// The manifests of a version whose bytes are in pieces.
+    pub(crate) fn manifests(hash: &VersionHash, store: &dyn Read) -> Vec<Manifest> {
+        match Self::location(hash, store) {
+            Some(Location::Blob(manifest) | Location::SavedBlob(manifest)) => vec![manifest],
+            Some(Location::Blobs(manifests)) => manifests,
+            Some(Location::Sealed(_) | Location::Unsealed(_) | Location::Saved(_) | Location::Following(_)) | None => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// All pieces of this manifest are here: the version is put together from them.
+    pub(crate) fn here_by(hash: &VersionHash, manifest: &Manifest, tx: &Tx<'_>) {
+        if let Some(Location::Blobs(known)) = Self::location(hash, tx)
+            && known.contains(manifest)
+        {
+            tx.put(Table::Versions, hash.0, to_bytes(&Location::Blob(manifest.clone())));
+        }
+    }
+
     fn location(hash: &VersionHash, store: &dyn Read) -> Option<Location> {
         from_bytes(&store.get(Table::Versions, &hash.0)?).ok()
     }
@@ -185,7 +248,7 @@ impl Vault {
                 self.remember(at.clone(), Arc::clone(&content));
                 return Some(content);
             }
-            Location::Blob(_) | Location::Following(_) | Location::SavedBlob(_) => return None,
+            Location::Blob(_) | Location::Blobs(_) | Location::Following(_) | Location::SavedBlob(_) => return None,
         };
         let content: Arc<Content> = Arc::new(from_bytes(&body).ok()?);
         self.remember(at.clone(), Arc::clone(&content));
@@ -214,10 +277,9 @@ impl Versions for Vault {
     }
 
     fn manifest(&mut self, hash: &VersionHash, store: &dyn Read) -> Option<Manifest> {
-        match Self::location(hash, store)? {
-            Location::Blob(manifest) | Location::SavedBlob(manifest) => Some(manifest),
-            Location::Sealed(_) | Location::Unsealed(_) | Location::Saved(_) | Location::Following(_) => None,
-        }
+        let mut known = Self::manifests(hash, store);
+        let here = known.iter().position(|manifest| manifest.is_here(store));
+        here.map(|at| known.swap_remove(at)).or_else(|| known.pop())
     }
 }
 

@@ -294,6 +294,7 @@ impl Workspace {
                     self.effects.push(Output::Act(action, what));
                 }
                 FilesOutput::Fetch { hash, manifest } => self.fetch(now, hash, manifest, tx),
+                FilesOutput::Unneeded(hash) => self.blobs.forget(&hash),
                 FilesOutput::Look(paths) => self.effects.push(Output::Look(paths)),
                 FilesOutput::Halted(halt) => self.effects.push(Output::Halted(Some(halt))),
                 FilesOutput::Log(entry) => self.effects.push(Output::Event(entry)),

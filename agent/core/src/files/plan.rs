@@ -108,16 +108,15 @@ impl Files {
         if at.is_some_and(|at| moving.iter().any(|folder| is_under(at, folder))) {
             return;
         }
-        match self.step(key, cx) {
-            Step::Blocked { by } => blocked.extend(by),
-            Step::Stalled(version) => {
-                self.work.rest.remove(&key);
-                self.work.stalled.entry(version).or_default().insert(key);
-            }
-            Step::Done | Step::Acting => {
-                self.work.rest.remove(&key);
-            }
-        }
+        let stalls_on = match self.step(key, cx) {
+            Step::Blocked { by } => return blocked.extend(by),
+            Step::Stalled(version) => Some(version),
+            Step::Done | Step::Acting => None,
+        };
+        self.work.rest.remove(&key);
+        // What was waited for may have been replaced or deleted, and nobody may ever have it.
+        let unneeded = self.work.stall(key, stalls_on);
+        self.outputs.extend(unneeded.map(FilesOutput::Unneeded));
     }
 
     /// Sorts what came up since into folders and the rest; what that was.

@@ -66,8 +66,10 @@ pub(crate) struct Work {
     pub(super) folders_moving: usize,
     pub(super) bytes: usize,
     pub(super) next: u64,
-    /// Waits for the bytes of a version.
-    pub(super) stalled: BTreeMap<VersionHash, BTreeSet<Key>>,
+    /// What waits for the bytes of a version, ...
+    stalled: BTreeMap<VersionHash, BTreeSet<Key>>,
+    /// ... and of which.
+    stalled_on: BTreeMap<Key, VersionHash>,
     pub(super) blobs_here: BTreeSet<VersionHash>,
     pub(super) fetching: BTreeSet<VersionHash>,
     pub(super) attempts: BTreeMap<Key, u32>,
@@ -173,8 +175,32 @@ impl Work {
     }
     pub(crate) fn version_here(&mut self, hash: &VersionHash) {
         if let Some(keys) = self.stalled.remove(hash) {
+            keys.iter().for_each(|key| {
+                self.stalled_on.remove(key);
+            });
             self.todo.extend(keys);
         }
+    }
+    /// A key waits for the bytes of this version, or of none. Returns a version whose pieces nothing waits for any more.
+    pub(super) fn stall(&mut self, key: Key, on: Option<VersionHash>) -> Option<VersionHash> {
+        let before = self.stalled_on.get(&key).copied();
+        if before == on {
+            return None;
+        }
+        if let Some(on) = on {
+            self.stalled.entry(on).or_default().insert(key);
+            self.stalled_on.insert(key, on);
+        } else {
+            self.stalled_on.remove(&key);
+        }
+        let before = before?;
+        let keys = self.stalled.get_mut(&before)?;
+        keys.remove(&key);
+        if !keys.is_empty() {
+            return None;
+        }
+        self.stalled.remove(&before);
+        self.fetching.remove(&before).then_some(before)
     }
     /// A version was published, perhaps again in other pieces: what waits for it looks anew.
     pub(crate) fn version_told(&mut self, hash: &VersionHash) {

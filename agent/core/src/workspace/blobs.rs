@@ -17,6 +17,7 @@ use crate::message::Message;
 use crate::piece;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
+use crate::vault::Vault;
 
 /// Pieces asked for and not come: 8 of at most 256 KiB are half of a relay's queue.
 const WINDOW: usize = 8;
@@ -25,11 +26,26 @@ const UNSERVED_MAX: usize = 64;
 /// A peer that sends no piece for this long is given up for a while.
 const SILENT_MS: u64 = 10_000;
 
-/// A version whose pieces are being fetched.
+/// A version whose pieces are being fetched: those of whatever manifest of it is complete first.
 #[derive(Debug)]
-struct Fetch {
+struct Fetch(Vec<Candidate>);
+
+/// One way to put a version together.
+#[derive(Debug)]
+struct Candidate {
+    /// As it was published.
+    outer: Manifest,
+    /// The same, or what was in it.
     manifest: Manifest,
     missing: BTreeSet<PieceId>,
+}
+
+impl Candidate {
+    fn new(outer: Manifest, manifest: Manifest, read: &dyn Read) -> Self {
+        let missing =
+            manifest.pieces.iter().map(|piece| piece.id).filter(|id| !read.has(Table::Pieces, &id.0)).collect();
+        Self { outer, manifest, missing }
+    }
 }
 
 /// What is being fetched, and from whom.
@@ -53,8 +69,11 @@ impl Blobs {
 
     /// Wants nothing more for a version.
     pub(super) fn forget(&mut self, hash: &VersionHash) {
-        let Some(fetch) = self.fetches.remove(hash) else { return };
-        for piece in fetch.missing {
+        self.take(hash);
+    }
+
+    fn unwant(&mut self, hash: &VersionHash, pieces: BTreeSet<PieceId>) {
+        for piece in pieces {
             if let Some(versions) = self.wanted.get_mut(&piece) {
                 versions.remove(hash);
                 if versions.is_empty() {
@@ -66,6 +85,31 @@ impl Blobs {
         }
     }
 
+    /// What is fetched for a version, which wants nothing more by itself.
+    fn take(&mut self, hash: &VersionHash) -> Option<Vec<Candidate>> {
+        let Fetch(candidates) = self.fetches.remove(hash)?;
+        let all = candidates.iter().flat_map(|candidate| candidate.missing.iter().copied()).collect();
+        self.unwant(hash, all);
+        Some(candidates)
+    }
+
+    /// Wants what is missing for a version.
+    fn want(&mut self, hash: VersionHash, candidates: Vec<Candidate>) {
+        for piece in candidates.iter().flat_map(|candidate| &candidate.missing) {
+            let versions = self.wanted.entry(*piece).or_default();
+            if versions.is_empty() {
+                self.queue.push_back(*piece);
+            }
+            versions.insert(hash);
+        }
+        if candidates.iter().any(|candidate| candidate.missing.is_empty()) {
+            self.complete.push(hash);
+        }
+        if !candidates.is_empty() {
+            self.fetches.insert(hash, Fetch(candidates));
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let asked = self.asked.values().map(|(_, deadline)| *deadline).min();
         [asked, self.retry_mono].into_iter().flatten().min()
@@ -73,22 +117,14 @@ impl Blobs {
 }
 
 impl Workspace {
-    /// Wants the pieces of a version; no longer those of another manifest of it.
+    /// Wants the pieces of a version, by this manifest or another of it.
     pub(super) fn fetch(&mut self, now: Timestamp, hash: VersionHash, manifest: Manifest, tx: &Tx<'_>) {
         self.blobs.forget(&hash);
-        let missing: BTreeSet<PieceId> =
-            manifest.pieces.iter().map(|piece| piece.id).filter(|id| !tx.has(Table::Pieces, &id.0)).collect();
-        for piece in &missing {
-            let versions = self.blobs.wanted.entry(*piece).or_default();
-            if versions.is_empty() {
-                self.blobs.queue.push_back(*piece);
-            }
-            versions.insert(hash);
-        }
-        if missing.is_empty() {
-            self.blobs.complete.push(hash);
-        }
-        self.blobs.fetches.insert(hash, Fetch { manifest, missing });
+        let mut manifests = Vault::manifests(&hash, tx);
+        manifests.retain(|known| *known != manifest);
+        manifests.push(manifest);
+        let candidate = |outer: Manifest| Candidate::new(outer.clone(), outer, tx);
+        self.blobs.want(hash, manifests.into_iter().map(candidate).collect());
         self.finish_fetches(now, tx);
     }
 
@@ -104,9 +140,11 @@ impl Workspace {
         }
         self.blobs.queue.retain(|queued| *queued != id);
         for hash in versions {
-            if let Some(fetch) = self.blobs.fetches.get_mut(&hash) {
-                fetch.missing.remove(&id);
-                if fetch.missing.is_empty() {
+            if let Some(Fetch(candidates)) = self.blobs.fetches.get_mut(&hash) {
+                candidates.iter_mut().for_each(|candidate| {
+                    candidate.missing.remove(&id);
+                });
+                if candidates.iter().any(|candidate| candidate.missing.is_empty()) {
                     self.blobs.complete.push(hash);
                 }
             }
@@ -116,13 +154,27 @@ impl Workspace {
 
     fn finish_fetches(&mut self, now: Timestamp, tx: &Tx<'_>) {
         while let Some(hash) = self.blobs.complete.pop() {
-            let Some(fetch) = self.blobs.fetches.remove(&hash) else { continue };
-            match nested(&fetch.manifest, tx) {
-                Some(Ok(inner)) => self.fetch(now, hash, inner, tx),
+            let Some(mut candidates) = self.blobs.take(&hash) else { continue };
+            let Some(at) = candidates.iter().position(|candidate| candidate.missing.is_empty()) else {
+                self.blobs.want(hash, candidates);
+                continue;
+            };
+            let Candidate { outer, manifest, .. } = candidates.remove(at);
+            match nested(&manifest, tx) {
+                Some(Ok(inner)) => {
+                    candidates.push(Candidate::new(outer, inner, tx));
+                    self.blobs.want(hash, candidates);
+                }
                 Some(Err(())) if self.is_checkpoint(&hash) => self.checkpoint_is_malformed(tx),
-                Some(Err(())) => self.reject("malformed manifest"),
+                Some(Err(())) => {
+                    self.reject("malformed manifest");
+                    self.blobs.want(hash, candidates);
+                }
                 None if self.is_checkpoint(&hash) => self.checkpoint_here(tx),
-                None => self.files.handle_blob_here(now, &hash, &mut self.vault, tx),
+                None => {
+                    Vault::here_by(&hash, &outer, tx);
+                    self.files.handle_blob_here(now, &hash, &mut self.vault, tx);
+                }
             }
         }
     }

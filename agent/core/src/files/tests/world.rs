@@ -172,6 +172,7 @@ impl Replica {
                     self.acts.push_back((id, action));
                 }
                 FilesOutput::Fetch { hash, .. } => self.fetches.push_back(hash),
+                FilesOutput::Unneeded(hash) => self.fetches.retain(|fetch| *fetch != hash),
                 FilesOutput::Look(paths) if paths.is_empty() => self.looks_at_all = true,
                 FilesOutput::Look(paths) => self.looks.extend(paths),
                 FilesOutput::Halted(halt) => self.halts.push(halt),
