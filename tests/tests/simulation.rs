@@ -110,11 +110,11 @@ fn what_once_broke_holds() {
     ];
     let kept: [(Option<&str>, &[u64]); 6] = [
         (None, &honest),
-        (Some("removals"), &[68, 528, 568, 583, 773, 1035, 2087, 3177, 3458]),
+        (Some("removals"), &[68, 528, 568, 583, 773, 1035, 2087, 3177, 3458, 8546]),
         (Some("hostile"), &[16, 17, 22, 50, 57, 119, 200, 292, 340, 1259, 2245, 2523, 2629, 3335, 5883, 11987]),
         (Some("former"), &[3, 4, 7, 8, 139, 144, 175, 215, 266, 325, 403, 1905, 2578, 4092, 5412, 5577, 5769, 10834]),
         (Some("poison"), &[206, 686, 704, 1052, 1408, 3209]),
-        (Some("checkpoints"), &[451, 1193]),
+        (Some("checkpoints"), &[451, 1193, 2676, 3706, 3818]),
     ];
     let seeds = kept.into_iter().flat_map(|(profile, seeds)| seeds.iter().map(move |seed| (profile, *seed)));
     let all: Vec<String> = seeds.flat_map(|(profile, seed)| broken(seed..seed + 1, profile)).collect();

@@ -587,6 +587,8 @@ mod invites;
 mod late;
 #[path = "town/nacks.rs"]
 mod nacks;
+#[path = "town/outcasts.rs"]
+mod outcasts;
 #[path = "town/people.rs"]
 mod people;
 #[path = "town/removal.rs"]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_agent_core::id::RootKey;
 use weft_agent_core::membership::Role;
 use weft_agent_core::store::{Read, Table};
+use weft_agent_core::workspace::command::State;
 
 use super::folder::{Folder, Node};
 use super::host::{Host, Phase};
@@ -42,8 +43,13 @@ pub fn is_void<M>(world: &World<M>, index: usize) -> bool {
 
 /// Whether every member says that nothing is left to do, and no shell has anything under way.
 pub fn settled<M>(world: &World<M>) -> bool {
-    // Whoever left while nobody was there was heard by nobody: the last member waits for it with good reason.
-    let alone = world.hosts.iter().filter(|host| host.phase == Phase::Active).count() <= 1;
+    // Whoever left while nobody was there was heard by nobody: the last member waits for it with good reason. But whoever was
+    // removed by somebody who was being removed may still be in.
+    let is_in = |host: &&Host<M>| {
+        let knows = host.status.as_ref().is_some_and(|status| status.state != State::Left);
+        host.phase == Phase::Active || host.phase == Phase::Left && host.machine.is_some() && knows
+    };
+    let alone = world.hosts.iter().filter(is_in).count() <= 1;
     world.hosts.iter().enumerate().all(|(index, host)| match host.phase {
         Phase::Active if is_void(world, index) => true,
         Phase::Outside => !host.waits_for_link,

@@ -421,7 +421,9 @@ impl Workspace {
     pub(super) fn publish_op(&mut self, op: &SignedOp, tx: &Tx<'_>) {
         let ops = OpsBody(vec![op.bytes().clone()]);
         self.outbox.push(&Batch::Ops(ops.clone()), tx);
-        self.take_ops(&ops, tx);
+        let mut taken = self.take_ops(&ops, tx);
+        taken.added.retain(|added| *added != op.id());
+        self.set_aside(&taken.added, tx);
     }
 
     /// Signs an op on top of all known ones.

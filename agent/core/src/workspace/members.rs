@@ -320,8 +320,8 @@ impl Workspace {
         let me = self.my_device();
         let facts = self.membership.devices.get(&me);
         if facts.is_some_and(|facts| facts.revoked) {
-            let revokes = |op: &&SignedOp| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(&me));
-            let by = self.signer(self.ops.as_ref()?.ops().filter(revokes).last()?);
+            let by = self.revocation_of(&me).and_then(|op| Some(self.signer(self.ops.as_ref()?.get(&op)?)));
+            let by = by.unwrap_or_else(|| "Somebody".to_owned());
             let back = format!(
                 "To bring it back, with your 24 words and a pass made since (by any member: `weft invite --for {}`): `weft \
                  leave`, then `weft identity recover PASS DIR --merge`.",

@@ -32,9 +32,33 @@ const PARTS_MAX: usize = 16;
 /// Devices remembered as told.
 const TOLD_MAX: usize = 1024;
 
-/// Who was told, until when not again, and how often.
+/// Who was told, until when not again, and how often; and the same of connections: one may speak as many devices.
 #[derive(Debug, Default)]
-pub(super) struct Notices(BTreeMap<DeviceId, (u64, u32)>);
+pub(super) struct Notices {
+    told: BTreeMap<DeviceId, (u64, u32)>,
+    routes: BTreeMap<Route, u64>,
+}
+
+impl Notices {
+    /// Whether a device is to be told, and how often it was; if so, it is told now.
+    fn begin(&mut self, now: Timestamp, route: Route, device: DeviceId) -> Option<u32> {
+        let (until, times) = self.told.get(&device).copied().unwrap_or_default();
+        if until > now.mono_ms || self.routes.get(&route).is_some_and(|until| *until > now.mono_ms) {
+            return None;
+        }
+        self.routes.retain(|_, until| *until > now.mono_ms);
+        if self.told.len() >= TOLD_MAX && !self.told.contains_key(&device) {
+            // Those who were told long ago begin anew.
+            self.told.retain(|_, (until, _)| *until > now.mono_ms);
+        }
+        if self.told.len() >= TOLD_MAX || self.routes.len() >= TOLD_MAX {
+            return None;
+        }
+        self.told.insert(device, (now.after_ms(AGAIN_MS), times.saturating_add(1)));
+        self.routes.insert(route, now.after_ms(AGAIN_MS));
+        Some(times)
+    }
+}
 
 impl Workspace {
     /// Whether somebody who was removed holds this epoch, and we hold another one that they do not.
@@ -86,14 +110,7 @@ impl Workspace {
 
     /// A device that does not belong speaks: it hears why nobody answers.
     pub(super) fn tell_former(&mut self, now: Timestamp, route: Route, device: DeviceId, kem: &[u8; 32]) {
-        let (until, times) = self.notices.0.get(&device).copied().unwrap_or_default();
-        if until > now.mono_ms {
-            return;
-        }
-        if self.notices.0.len() >= TOLD_MAX {
-            self.notices.0.clear();
-        }
-        self.notices.0.insert(device, (now.after_ms(AGAIN_MS), times + 1));
+        let Some(times) = self.notices.begin(now, route, device) else { return };
         if !self.is_our_turn(route, "notice", &[&device.0], times) {
             return;
         }
@@ -115,24 +132,36 @@ impl Workspace {
     fn end_of(&self, device: &DeviceId) -> Option<Vec<OpId>> {
         let ops = self.ops.as_ref()?;
         let root = self.membership.devices.get(device)?.root;
-        let revokes = |op: &&SignedOp| matches!(op.body(), OpBody::Revoke { devices, .. } if devices.contains(device));
-        let end = self
-            .membership
-            .former
-            .get(&root)
-            .copied()
-            .or_else(|| ops.ops().filter(revokes).last().map(SignedOp::id))?;
+        let end = self.membership.former.get(&root).copied().or_else(|| self.revocation_of(device))?;
         let votes = ops.ops().filter(|op| matches!(op.body(), OpBody::Endorse { op } if *op == end)).map(SignedOp::id);
         Some(votes.chain([end]).collect())
     }
 
-    /// The ops that ended those who let a device in, or let in those who did: why its admission does not count.
+    /// The op that counts and revoked a device; of several the same everywhere.
+    pub(super) fn revocation_of(&self, device: &DeviceId) -> Option<OpId> {
+        let ended = self.membership.ends.iter().filter(|(_, end)| end.devices.contains(device));
+        ended.map(|(op, _)| *op).min()
+    }
+
+    /// The ops that ended those who let a device in, or let in those who did, while they did not know of it: why its admission
+    /// does not count.
     pub(super) fn ends_of_hosts(&self, device: &DeviceId) -> Option<Vec<OpId>> {
         let ops = self.ops.as_ref()?;
         let (admission, _) = ops.introduction(device)?;
-        let hosts: BTreeSet<DeviceId> = ops.history(&[admission.id()])?.into_iter().filter_map(by_device).collect();
+        let known: BTreeSet<OpId> = ops.history(&[admission.id()])?.into_iter().map(SignedOp::id).collect();
+        let (mut hosts, mut ready) = (BTreeSet::new(), vec![admission]);
+        while let Some(op) = ready.pop() {
+            // Who signed it, and who made the link by which it let somebody in.
+            let invite = if let OpBody::Welcome { invite, .. } = op.body() { ops.get(invite) } else { None };
+            for host in [Some(op), invite].into_iter().flatten().filter_map(by_device) {
+                if hosts.insert(host) {
+                    ready.extend(ops.introduction(&host).map(|(op, _)| op));
+                }
+            }
+        }
         let gone = |host: &DeviceId| self.membership.devices.get(host).is_some_and(|facts| !facts.active);
-        Some(hosts.iter().filter(|host| gone(host)).filter_map(|host| self.end_of(host)).flatten().collect())
+        let ends = hosts.iter().filter(|host| gone(host)).filter_map(|host| self.end_of(host));
+        Some(ends.filter(|end| end.last().is_some_and(|end| !known.contains(end))).flatten().collect())
     }
 
     /// What a device that does not belong needs to know why: parents first, in lists that fit a notice.
@@ -166,7 +195,7 @@ impl Workspace {
         let kind = head.header.kind.to_byte();
         let body = head.trust_stored().open_body(&self.vault.keyring, payload).ok();
         if let Some(Some(Ok(message))) = body.map(|body| Message::from_body(kind, &body)) {
-            self.stranger(now, route, device, message);
+            self.stranger(now, route, epoch, device, message);
         }
     }
 

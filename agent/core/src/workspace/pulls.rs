@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use weft_protocol::id::RoomId;
+
 use crate::frontier::{Frontier, Range};
 use crate::id::{ChainId, DeviceId};
 use crate::workspace::links::Route;
@@ -17,6 +19,11 @@ pub(super) const PULLS_MAX: usize = 4;
 const FIRST_BYTE_MS: u64 = 4_000;
 /// One that began is given more: at 1 Mbit/s an envelope of 512 KiB takes 4 s by itself.
 const PROGRESS_MS: u64 = 15_000;
+
+/// Of a stranger in a room that was left behind only ops are taken, and one is asked at a time, for this long ...
+const BEHIND_MS: u64 = 20_000;
+/// ... and another not within this after: whoever sits there may go on with one name after another.
+const BEHIND_AGAIN_MS: u64 = 20_000;
 
 /// Names a pull.
 pub(super) type Nonce = [u8; 16];
@@ -32,11 +39,17 @@ pub(super) struct Pull {
     /// Bytes granted and not come yet.
     pub(super) credit: u64,
     deadline_mono: u64,
+    /// When it ends whatever comes.
+    last_mono: u64,
 }
 
 /// All pulls under way.
 #[derive(Debug, Default)]
-pub(super) struct Pulls(pub(super) BTreeMap<Nonce, Pull>);
+pub(super) struct Pulls(pub(super) BTreeMap<Nonce, Pull>, Behind);
+
+/// When strangers in rooms that were left behind are asked again, by room.
+#[derive(Debug, Default)]
+struct Behind(BTreeMap<RoomId, u64>);
 
 impl Pulls {
     pub(super) fn start(
@@ -48,8 +61,27 @@ impl Pulls {
         ranges: Vec<Range>,
         window: u64,
     ) {
-        let pull = Pull { device, route, ranges, window, credit: window, deadline_mono: now + FIRST_BYTE_MS };
+        let (deadline_mono, last_mono) = (now + FIRST_BYTE_MS, u64::MAX);
+        let pull = Pull { device, route, ranges, window, credit: window, deadline_mono, last_mono };
         self.0.insert(nonce, pull);
+    }
+
+    /// Whether a stranger in a room that was left behind may be asked now; if so, it is the only one for a while.
+    pub(super) fn may_ask_behind(&mut self, now: u64, room: RoomId) -> bool {
+        let Behind(until) = &mut self.1;
+        until.retain(|_, until| *until > now);
+        if !until.is_empty() {
+            return false;
+        }
+        until.insert(room, now + BEHIND_MS + BEHIND_AGAIN_MS);
+        true
+    }
+
+    /// The pull that began last at this route ends in time, whatever comes.
+    pub(super) fn bound(&mut self, now: u64, route: Route, device: &DeviceId) {
+        for pull in self.0.values_mut().filter(|pull| pull.route == route && pull.device == *device) {
+            pull.last_mono = pull.last_mono.min(now + BEHIND_MS);
+        }
     }
 
     /// Whether somebody is already asked for this chain.
@@ -61,7 +93,7 @@ impl Pulls {
     pub(super) fn arrived(&mut self, now: u64, route: Route, bytes: u64) -> Vec<(Nonce, u64)> {
         let mut grants = Vec::new();
         for (nonce, pull) in self.0.iter_mut().filter(|(_, pull)| pull.route == route) {
-            pull.deadline_mono = now + PROGRESS_MS;
+            pull.deadline_mono = (now + PROGRESS_MS).min(pull.last_mono);
             pull.credit = pull.credit.saturating_sub(bytes);
             if pull.credit < pull.window / 2 {
                 let grant = pull.window - pull.credit;

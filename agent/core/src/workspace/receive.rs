@@ -23,6 +23,15 @@ use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 use crate::vault::Location;
 
+/// What came of taking ops in.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// None waits for its parents. An envelope with one that does must not be held yet, or a restart would forget the op.
+    pub(super) complete: bool,
+    /// What is in since, also what had waited for its parents.
+    pub(super) added: Vec<OpId>,
+}
+
 /// What is remembered of a held envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
@@ -85,6 +94,15 @@ impl Workspace {
 
     /// Returns where it is held, if it was not before.
     fn take_in(&mut self, now: Timestamp, envelope: Bytes, tx: &Tx<'_>) -> Option<Place> {
+        let mut added = Vec::new();
+        let place = self.take_in_with(now, envelope, &mut added, tx);
+        // The envelope waits or is refused, and its ops are in; or what had waited for them is.
+        self.set_aside(&added, tx);
+        place
+    }
+
+    /// Ops that came in by it and that no envelope we hold carries are `added`.
+    fn take_in_with(&mut self, now: Timestamp, envelope: Bytes, added: &mut Vec<OpId>, tx: &Tx<'_>) -> Option<Place> {
         let head = match envelope::open_head(&self.id, &self.vault.keyring, &envelope) {
             Ok(head) => head,
             Err(OpenError::UnknownEpoch) => {
@@ -154,9 +172,13 @@ impl Workspace {
             // Ops stand by themselves: what the envelope names, or its very device, may be in it.
             let body = head.clone().trust_stored().open_body(&self.vault.keyring, &envelope);
             carried = body.ok().and_then(|body| from_bytes::<OpsBody>(&body).ok());
-            if carried.as_ref().is_some_and(|ops| !self.take_ops(ops, tx)) {
-                self.parked.park_unknown(envelope);
-                return None;
+            let taken = carried.as_ref().map(|ops| self.take_ops(ops, tx));
+            if let Some(taken) = taken {
+                added.extend(taken.added);
+                if !taken.complete {
+                    self.parked.park_unknown(envelope);
+                    return None;
+                }
             }
         }
         if !head.header.op_heads.iter().all(|op| self.knows(op)) {
@@ -183,7 +205,8 @@ impl Workspace {
         let before = before.flatten().map(|held| held.op_heads).unwrap_or_default();
         self.hold(now, &verified, place, &before, envelope, tx);
         if let Some(ops) = carried {
-            self.is_carried(&ops, tx);
+            let carried = self.is_carried(&ops, tx);
+            added.retain(|op| !carried.contains(op));
         }
         Some(place)
     }
@@ -314,10 +337,10 @@ impl Workspace {
         self.ops.as_ref().is_some_and(|ops| ops.contains(op))
     }
 
-    /// Stores what is new and evaluates; what follows from it is done by `settle_news`. False if some op waits for its
-    /// parents: then its envelope must not be held yet, or the op would be forgotten by a restart.
-    pub(super) fn take_ops(&mut self, body: &OpsBody, tx: &Tx<'_>) -> bool {
-        let Some(ops) = &mut self.ops else { return false };
+    /// Stores what is new and evaluates; what follows from it is done by `settle_news`. What is added and in no envelope that
+    /// we hold is to be [set aside](Self::set_aside).
+    pub(super) fn take_ops(&mut self, body: &OpsBody, tx: &Tx<'_>) -> Taken {
+        let Some(ops) = &mut self.ops else { return Taken::default() };
         let mut added = Vec::new();
         let mut complete = true;
         let mut refused = Vec::new();
@@ -342,7 +365,7 @@ impl Workspace {
             self.news = true;
         }
         refused.into_iter().for_each(|reason| self.reject(reason));
-        complete
+        Taken { complete, added: added.into_iter().map(|(_, id)| id).collect() }
     }
 
     /// Does what follows from new ops and keys, until nothing new comes of it.

@@ -195,7 +195,14 @@ impl Workspace {
 
     /// A device we do not know states what it holds. It may be new, or we may have gone back behind the op that let it in:
     /// what it holds is asked for, our own chain too, and each envelope proves itself or not. Nothing else is believed.
-    pub(super) fn stranger(&mut self, now: Timestamp, route: Route, device: DeviceId, message: Message) {
+    pub(super) fn stranger(
+        &mut self,
+        now: Timestamp,
+        route: Route,
+        epoch: &EpochId,
+        device: DeviceId,
+        message: Message,
+    ) {
         let statement = match message {
             Message::Beacon { statement, .. }
             | Message::Query { statement, .. }
@@ -213,7 +220,14 @@ impl Workspace {
         if ranges.is_empty() || self.pulls.0.len() >= PULLS_MAX {
             return;
         }
+        let behind = self.is_left_behind(epoch);
+        if behind && !self.pulls.may_ask_behind(now.mono_ms, route.room) {
+            return;
+        }
         self.pull(now, device, route, ranges);
+        if behind {
+            self.pulls.bound(now.mono_ms, route, &device);
+        }
     }
 
     /// Which of the room's answers ours is.

@@ -274,7 +274,7 @@ impl Workspace {
         let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();
         let unconfirmed = own - held_by_any.unwrap_or(0).min(own);
         let kept_here = self.kept_here();
-        let to_send = (self.outbox.len() + self.unsaid()) as u64 + unconfirmed - kept_here;
+        let to_send = (self.outbox.len() + self.unsaid()) as u64 - kept_here + unconfirmed;
         Status {
             workspace: self.id,
             name: self.name.clone(),
@@ -288,7 +288,7 @@ impl Workspace {
             // With nobody to send to, nothing is pending.
             pending_send: if self.is_alone() || self.has_left() { 0 } else { to_send },
             kept_here,
-            pending_receive: gap + self.blobs.pending() as u64 + figures.pending_writes,
+            pending_receive: gap.saturating_add(self.blobs.pending() as u64 + figures.pending_writes),
             halt: self.files.halted().cloned(),
             links: self
                 .links

@@ -36,15 +36,13 @@ const TELL_AGAIN_MS: u64 = 15_000;
 const ASIDE_MS: u64 = 60_000;
 /// ... and up to so much more: one says it, and the others hear that.
 const ASIDE_JITTER_MS: u64 = 60_000;
-/// Ops that came beside the chains and are remembered as such: whoever has a key for us can send any number.
-const ASIDE_MAX: usize = 256;
 
 /// The ids of those ops.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Vouch {
     /// Those we were let in with.
     ops: BTreeSet<OpId>,
-    /// Those that came beside the chains.
+    /// Those that are in and that no held envelope carries. All of them: what is sealed names the heads of what is in.
     aside: BTreeSet<OpId>,
     tell_mono: Option<u64>,
     /// When those in `aside` are said.
@@ -61,7 +59,7 @@ impl Wire for Vouch {
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
         reader.array(2, "vouch")?;
         let ops: Vec<OpId> = reader.list(OPS_MAX, "ops")?;
-        let aside: Vec<OpId> = reader.list(ASIDE_MAX, "ops aside")?;
+        let aside: Vec<OpId> = reader.list(OPS_MAX, "ops aside")?;
         Ok(Self { ops: ops.into_iter().collect(), aside: aside.into_iter().collect(), tell_mono: None, say_mono: None })
     }
 }
@@ -81,28 +79,29 @@ impl Workspace {
 
     /// Takes in ops that came beside the chains.
     pub(super) fn take_ops_aside(&mut self, ops: &[SignedOp], tx: &Tx<'_>) {
-        let room = ASIDE_MAX.saturating_sub(self.vouch.aside.len());
-        let news: Vec<OpId> = ops.iter().map(SignedOp::id).filter(|op| !self.knows(op)).take(room).collect();
-        self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
-        if !news.is_empty() {
-            self.vouch.aside.extend(news);
+        let taken = self.take_ops(&OpsBody(ops.iter().map(|op| op.bytes().clone()).collect()), tx);
+        self.set_aside(&taken.added, tx);
+    }
+
+    /// No envelope that we hold carries these, which are in.
+    pub(super) fn set_aside(&mut self, ops: &[OpId], tx: &Tx<'_>) {
+        if !ops.is_empty() {
+            self.vouch.aside.extend(ops);
             self.keep_vouch(tx);
         }
     }
 
-    /// An envelope that carries these is held.
-    pub(super) fn is_carried(&mut self, body: &OpsBody, tx: &Tx<'_>) {
+    /// An envelope that carries these is held. Returns which.
+    pub(super) fn is_carried(&mut self, body: &OpsBody, tx: &Tx<'_>) -> BTreeSet<OpId> {
+        let carried: BTreeSet<OpId> =
+            body.0.iter().filter_map(|bytes| SignedOp::parse(&self.id, bytes).ok()).map(|op| op.id()).collect();
         let before = self.vouch.ops.len() + self.vouch.aside.len();
-        if before == 0 {
-            return;
-        }
-        for op in body.0.iter().filter_map(|bytes| SignedOp::parse(&self.id, bytes).ok()) {
-            self.vouch.ops.remove(&op.id());
-            self.vouch.aside.remove(&op.id());
-        }
+        self.vouch.ops.retain(|op| !carried.contains(op));
+        self.vouch.aside.retain(|op| !carried.contains(op));
         if self.vouch.ops.len() + self.vouch.aside.len() < before {
             self.keep_vouch(tx);
         }
+        carried
     }
 
     /// What we were let in with, if some is left when we may speak, goes into our own chain.
@@ -136,14 +135,9 @@ impl Workspace {
         [self.vouch.tell_mono, self.vouch.say_mono].into_iter().flatten().min()
     }
 
-    /// What came beside the chains and is in none yet; without what still waits for its parents.
-    fn unsaid_ops(&self) -> impl Iterator<Item = OpId> {
-        self.vouch.aside.iter().copied().filter(|op| self.knows(op))
-    }
-
-    /// How many there are.
+    /// How many ops are in and in no chain yet.
     pub(super) fn unsaid(&self) -> usize {
-        self.unsaid_ops().count()
+        self.vouch.aside.len()
     }
 
     /// Says what came beside the chains and that nobody else said in time.
@@ -158,17 +152,14 @@ impl Workspace {
         if self.vouch.say_mono.is_some_and(|due| due <= now.mono_ms) {
             self.vouch.say_mono = None;
             self.say_aside(None, tx);
-            // What still waits for its parents proves nothing, and is forgotten.
-            self.vouch.aside.clear();
-            self.keep_vouch(tx);
         }
     }
 
     /// Puts what came beside the chains into our own, before an envelope of ours names it: who does not know an op that an
     /// envelope names waits for it, and it would wait behind that envelope for ever. All `but` one, which they have otherwise.
     pub(super) fn say_aside(&mut self, but: Option<OpId>, tx: &Tx<'_>) {
-        let unsaid: BTreeSet<OpId> = self.unsaid_ops().filter(|op| Some(*op) != but).collect();
-        self.vouch.aside.retain(|op| !unsaid.contains(op));
+        let mut unsaid = std::mem::take(&mut self.vouch.aside);
+        self.vouch.aside.extend(but.filter(|but| unsaid.remove(but)));
         self.say_ops(&unsaid, tx);
     }
 

@@ -191,10 +191,16 @@ fn what_was_sealed_under_a_key_that_does_not_count_is_read_by_all() {
 /// those who were removed may still be, takes nothing of what he wrote, and tells him why nobody answers.
 #[test]
 fn whoever_was_let_in_by_somebody_removed_is_told() {
-    let (mut town, people) = Town::team(3);
+    let (mut town, people) = Town::team(6);
     let (ada, ben, cleo) = (people[0], people[1], people[2]);
     let root = town.root(ben);
     assert_eq!(town.command(ada, Command::SetRole(root, Role::Admin)), Reply::Done);
+    // Others went long before: that is no reason.
+    for gone in &people[3..] {
+        assert_eq!(town.command(*gone, Command::Leave), Reply::Done);
+        town.run(15_000);
+    }
+    people[3..].iter().for_each(|gone| town.disconnect(*gone));
     town.run(5_000);
     for host in [ada, cleo] {
         town.disconnect(host);
