@@ -53,11 +53,15 @@ fn joining_while_nobody_is_there_finishes_by_itself() -> Result<()> {
 fn who_leaves_is_gone_for_everybody() -> Result<()> {
     let stage = Stage::open()?;
     let relay = stage.relay()?;
-    let team = stage.team(&relay, &["ada", "ben", "cleo"])?;
-    let [ada, ben, cleo] = team.as_slice() else { unreachable!("three were asked for") };
+    let mut team = stage.team(&relay, &["ada", "ben", "cleo"])?;
+    let [ada, ben, cleo] = team.as_mut_slice() else { unreachable!("three were asked for") };
+    let (ada, ben) = (&*ada, &*ben);
     ada.write("shared.md", "ours\n")?;
     wait_text(cleo, "shared.md", "ours\n")?;
-    wait_settled(&[ada, ben, cleo])?;
+    wait_settled(&[ada, ben, &*cleo])?;
+    // Whoever comes only to leave is heard as well: it waits until it has met somebody.
+    cleo.stop()?;
+    cleo.revive()?;
     let ran = cleo.run_here(["leave", "--yes"])?.expect_code(0)?;
     assert!(!ran.stderr.contains("No other device"), "{ran:?}");
     for agent in [ada, ben] {

@@ -27,9 +27,7 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
              recovery key, if it has one. Name another owner first: weft members role WHO owner"
         ));
     }
-    if !yes && !term::confirm(&format!("Leave '{name}'? Your files stay; coming back takes a new link."))? {
-        return Err(Failure::usage("not left; give --yes where nobody can be asked"));
-    }
+    term::agreed(yes, &format!("Leave '{name}'? Your files stay; coming back takes a new link."), "not left")?;
     let left = client.ask(&Request::Leave { dir })?;
     term::say(&format!("Left '{name}'. The files in {} are yours and no longer synced.", text(&left, "path")));
     if left.get("heard") == Some(&Value::Bool(false)) {

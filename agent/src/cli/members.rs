@@ -37,9 +37,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
                 text(&meant, "name"),
                 text(&meant, "fingerprint")
             );
-            if !yes && !term::confirm(&ask)? {
-                return Err(Failure::usage("nobody removed; give --yes where nobody can be asked"));
-            }
+            term::agreed(*yes, &ask, "nobody removed")?;
             let who = text(&meant, "id").to_owned();
             Request::RemoveMember { dir, who, recovery_key: words::recovery_key(*recovery_key)? }
         }
@@ -49,9 +47,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
                 "Keep what {} wrote before they knew? Whoever has their device may have written it. It counts for everybody then.",
                 text(&meant, "name")
             );
-            if !yes && !term::confirm(&ask)? {
-                return Err(Failure::usage("nothing kept; give --yes where nobody can be asked"));
-            }
+            term::agreed(*yes, &ask, "nothing kept")?;
             Request::KeepLate { dir, who: text(&meant, "id").to_owned() }
         }
         Some(MembersDo::Agree { id }) => Request::Agree { dir, id: id.clone() },
@@ -110,7 +106,7 @@ fn show(all: &Value, why: bool) {
         let of = if paths.is_empty() { String::new() } else { format!(" ({})", paths.join(", ")) };
         let name = text(late, "name");
         term::say(&format!(
-            "{} of {name}{of} came after their end and is set aside. An admin keeps it with: weft members keep {name:?}",
+            "{} of {name}{of} came after their end and is set aside. An admin who ranks as high as who ended them keeps it with: weft members keep {name:?}",
             paint(Style::Yellow, &changes(number(late, "count"))),
         ));
     }
@@ -165,9 +161,8 @@ pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
         if !takes.is_empty() {
             ask.push_str(&format!(", and what it let in: {}", takes.join(", ")));
         }
-        if !yes && !term::confirm(&format!("{ask}? Only the words of {} bring it back.", text(&meant, "member")))? {
-            return Err(Failure::usage("nothing revoked; give --yes where nobody can be asked"));
-        }
+        let ask = format!("{ask}? Only the words of {} bring it back.", text(&meant, "member"));
+        term::agreed(*yes, &ask, "nothing revoked")?;
         let asked = Request::RevokeDevice { dir, device, keep_certified: *keep_certified };
         let done = client.ask(&asked)?;
         if context.json {

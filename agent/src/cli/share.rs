@@ -130,6 +130,9 @@ fn paint_name(name: &str) -> String {
 /// Asks for a link.
 pub(crate) fn ask_link(client: &mut Client, dir: PathBuf, invite: &Invite) -> Result<Value, Failure> {
     let expires_ms = u64::try_from(term::span(&invite.expires)?.as_millis()).unwrap_or(u64::MAX);
+    if expires_ms == 0 {
+        return Err(Failure::usage("a link that is good for no time lets nobody in; write 30s, 5m, 2h or 7d"));
+    }
     let wish = InviteWish {
         role: invite.role.clone(),
         expires_ms,

@@ -58,6 +58,17 @@ pub(crate) fn paint(style: Style, text: &str) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
+/// Goes on if told to by a flag or by a person; otherwise says what is left undone.
+pub(crate) fn agreed(yes: bool, question: &str, undone: &str) -> Result<(), Failure> {
+    if yes || confirm(question)? {
+        return Ok(());
+    }
+    if io::stdin().is_terminal() {
+        return Err(Failure::new(undone));
+    }
+    Err(Failure::usage(format!("{undone}; give --yes where nobody can be asked")))
+}
+
 /// Asks yes or no; without a terminal the answer is no.
 pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {

@@ -25,10 +25,15 @@ const TRIES: usize = 3;
 /// 24 words are at most 215 bytes; anything much longer is something else.
 const INPUT_BYTES_MAX: u64 = 4096;
 
-/// Asks for words.
+/// Asks for the words of an identity.
 pub(crate) fn asked(question: &str) -> Result<Hidden, Failure> {
+    asked_for(question, WORDS_NEEDED)
+}
+
+/// Asks for words; `needed`: what is said if none come.
+fn asked_for(question: &str, needed: &str) -> Result<Hidden, Failure> {
     let words = term::ask_secret(question)?;
-    if words.is_empty() { Err(Failure::usage(WORDS_NEEDED)) } else { Ok(Hidden::new(words)) }
+    if words.is_empty() { Err(Failure::usage(needed)) } else { Ok(Hidden::new(words)) }
 }
 
 fn member(client: &mut Client) -> Result<Option<Value>, Failure> {
@@ -52,7 +57,9 @@ pub(crate) fn if_certificate_needed(client: &mut Client) -> Result<Option<Hidden
 
 /// The recovery key, if it is to be used.
 pub(crate) fn recovery_key(wanted: bool) -> Result<Option<Hidden>, Failure> {
-    wanted.then(|| asked("The workspace's recovery key (24 words):")).transpose()
+    let needed =
+        "this needs the 24 words of the workspace's recovery key; they are asked for, or read from standard input";
+    wanted.then(|| asked_for("The workspace's recovery key (24 words):", needed)).transpose()
 }
 
 /// Prints a recovery key that was just made, once.
@@ -110,7 +117,10 @@ pub(crate) fn run(context: &Context, show: bool) -> Ended {
         }
         term::say(&format!("  {}\n", if pass.is_empty() { text(workspace, "why") } else { pass }));
     }
-    term::say("A pass lets nobody in without the words. Without it, any member makes a new one: weft invite --for you");
+    let name = text(&all, "name");
+    term::say(&format!(
+        "A pass lets nobody in without the words. Without it, any member makes a new one: weft invite --for {name:?}"
+    ));
     if words.is_empty() || !watched || !std::io::stdin().is_terminal() {
         return Ok(0);
     }

@@ -360,15 +360,24 @@ pub(super) fn listed(
     Ok(daemon.start_space(entry, None, Vec::new())?)
 }
 
+/// Who leaves waits so long for somebody to tell.
+const LEAVE_HEARD: Duration = Duration::from_secs(5);
+
 async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
     let space = space(daemon, dir)?;
     let (id, path, name) = (space.shared.id, space.shared.path.clone(), space.shared.name());
     let mut heard = true;
     if !space.shared.is_joining() {
-        if let Reply::Status(status) = space.shared.ask(Command::Status, PATIENCE).await? {
+        // The others may just not have been met yet, say because the agent was started for this.
+        let until = tokio::time::Instant::now() + LEAVE_HEARD;
+        while let Reply::Status(status) = space.shared.ask(Command::Status, PATIENCE).await? {
             // Whoever was removed has nobody to tell.
-            let ended = status.state == State::Left;
-            heard = ended || status.members.len() < 2 || status.peers.iter().any(|peer| peer.connected);
+            let nobody = status.state == State::Left || status.members.len() < 2;
+            heard = nobody || status.in_touch;
+            if heard || tokio::time::Instant::now() >= until {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         done(&space, Command::Leave).await?;
         space.shared.farewell().await;

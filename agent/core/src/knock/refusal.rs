@@ -74,7 +74,8 @@ impl Refusal {
             Refusal::BeforeRemoval => "You were removed, and this link is older than that. Ask for a new one.",
             Refusal::Crowded => "Too many others wait to be let in by this link. Ask for one of your own.",
             Refusal::DeviceRevoked => {
-                "This device was revoked by its owner: a link does not bring it back, the owner's 24 words do."
+                "This device was revoked, and no link brings it back. The 24 words of whom it belongs to do, with a pass made \
+                 since: weft identity recover PASS DIR --merge."
             }
             Refusal::OtherKeys => {
                 "Your keys contradict what the members know of you. Ask them to look at `weft members`."

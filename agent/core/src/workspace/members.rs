@@ -91,6 +91,9 @@ impl Workspace {
         if lawful == Lawful::No {
             return self.may_not(by, &name);
         }
+        if let Some(reply) = self.proposed_already(&op) {
+            return reply;
+        }
         self.publish_op(&op, tx);
         answer(lawful, &op)
     }
@@ -100,8 +103,16 @@ impl Workspace {
         if !self.membership.proposals.contains_key(&op) {
             return Reply::Refused("Nothing of that name waits for owners; `weft members` lists what does.".into());
         }
+        let me = self.identity.root_public.sign;
+        if self.membership.proposals.get(&op).is_some_and(|proposal| proposal.votes.contains(&me)) {
+            return Reply::Refused("You agreed to that already; other owners have to.".into());
+        }
         let Some(vote) = self.sign_op(now, OpBody::Endorse { op }) else { return self.not_in() };
         if self.judge(&vote) == Lawful::No {
+            let body = self.ops.as_ref().and_then(|ops| ops.get(&op)).map(SignedOp::body);
+            if body.and_then(whom).is_some_and(|root| root == me) {
+                return Reply::Refused("That is about you: the other owners decide on it.".into());
+            }
             return Reply::Refused("Only owners decide on that, and only those who were when it was proposed.".into());
         }
         self.publish_op(&vote, tx);
@@ -129,6 +140,11 @@ impl Workspace {
         if lawful == Lawful::No {
             return self.may_not(by, name);
         }
+        if let Lawful::Together(needed) = lawful
+            && let Some(reply) = self.proposed_already(&op).or_else(|| self.too_few(&op, needed, name))
+        {
+            return reply;
+        }
         if !self.hand_out(now, epoch, &op, recipients, tx) {
             return Reply::Refused(
                 "This device cannot make the new key that this needs: it holds no content key.".into(),
@@ -136,6 +152,29 @@ impl Workspace {
         }
         self.tell_removed(now, &op.id());
         answer(lawful, &op)
+    }
+
+    /// The same was proposed before, by us or with our vote, and waits.
+    fn proposed_already(&self, op: &SignedOp) -> Option<Reply> {
+        let ops = self.ops.as_ref()?;
+        let me = self.identity.root_public.sign;
+        let same = |id: &OpId| ops.get(id).is_some_and(|known| is_same_deed(known.body(), op.body()));
+        let mut waiting = self.membership.proposals.iter().filter(|(_, proposal)| proposal.votes.contains(&me));
+        let (id, proposal) = waiting.find(|(id, _)| same(id))?;
+        Some(Reply::Proposed { id: *id, needed: proposal.needed })
+    }
+
+    /// Ending an owner takes more owners than there are beside them.
+    fn too_few(&self, op: &SignedOp, needed: usize, name: &str) -> Option<Reply> {
+        let ended = whom(op.body())?;
+        let others =
+            self.membership.members.iter().filter(|(root, member)| **root != ended && member.role == Role::Owner);
+        (others.count() < needed).then(|| {
+            Reply::Refused(format!(
+                "Ending an owner takes {needed} others, and there are not so many. Name another owner first (weft members role \
+                 WHO owner), use the recovery key, or {name} steps down: weft members role {name} admin, there."
+            ))
+        })
     }
 
     /// Whether an op of ours would count.
@@ -338,6 +377,21 @@ impl Workspace {
             |end| format!("{} {} at the same time", end.by, end.what),
         );
         Some(format!("Letting you into '{}' does not count: {why}. {stays}", self.name))
+    }
+}
+
+/// The member whose end or role an op is about.
+fn whom(body: &OpBody) -> Option<RootKey> {
+    if let OpBody::Remove { root, .. } | OpBody::Role { root, .. } = body { Some(*root) } else { None }
+}
+
+/// Whether two ops do the same to somebody, whatever keys come with them.
+fn is_same_deed(one: &OpBody, other: &OpBody) -> bool {
+    match (one, other) {
+        (OpBody::Remove { root, .. }, OpBody::Remove { root: other, .. }) => root == other,
+        (OpBody::Role { root, role, .. }, OpBody::Role { root: other, role: to, .. }) => (root, role) == (other, to),
+        (OpBody::Revoke { devices, .. }, OpBody::Revoke { devices: others, .. }) => devices == others,
+        (_, _) => false,
     }
 }
 

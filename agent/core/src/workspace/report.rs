@@ -288,6 +288,7 @@ impl Workspace {
             // With nobody to send to, nothing is pending.
             pending_send: if self.is_alone() || self.has_left() { 0 } else { to_send },
             kept_here,
+            in_touch: self.may_seal() && self.sealing_epoch().is_some() && !self.members_here().is_empty(),
             pending_receive: gap.saturating_add(self.blobs.pending() as u64 + figures.pending_writes),
             halt: self.files.halted().cloned(),
             links: self
@@ -406,15 +407,18 @@ impl Workspace {
                 self.ask(now, link, room, true);
             }
         }
+        let asked: BTreeMap<RequestId, u32> = self.flushes.iter().map(|flush| (flush.request, flush.peers)).collect();
         self.flushes.retain(|flush| !done.iter().any(|(request, _)| *request == flush.request));
         for (request, complete) in done {
-            let missing = if complete { String::new() } else { self.missing_for_flush(holding, connected.len()) };
+            let asked = asked.get(&request).copied().unwrap_or(1);
+            let missing =
+                if complete { String::new() } else { self.missing_for_flush(holding, connected.len(), asked) };
             let peers = u32::try_from(holding).unwrap_or(u32::MAX);
             self.effects.push(Output::Reply(request, Reply::Flushed { complete, peers, missing }));
         }
     }
 
-    fn missing_for_flush(&self, holding: usize, connected: usize) -> String {
+    fn missing_for_flush(&self, holding: usize, connected: usize, asked: u32) -> String {
         if self.has_left() {
             return "you do not belong here any more; `weft status` says why".into();
         }
@@ -428,6 +432,9 @@ impl Workspace {
         }
         if connected == 0 {
             return "nobody else is online".into();
+        }
+        if connected < asked as usize {
+            return format!("{asked} devices were asked for, and {connected} are online");
         }
         if holding < connected {
             return format!("{} of {connected} connected devices do not hold everything yet", connected - holding);

@@ -130,9 +130,19 @@ fn roles_are_kept_and_owners_decide_together() {
     assert_eq!(town.command(a, Command::SetRole(town.root(b), Role::Owner)), Reply::Done);
     town.run(5_000);
     // Now there are two: the second must agree.
+    // Of two, neither can be ended by the other, and is not proposed to be.
+    for asked in [Command::RemoveMember(town.root(b)), Command::SetRole(town.root(b), Role::Writer)] {
+        let reply = town.command(a, asked);
+        assert!(matches!(&reply, Reply::Refused(why) if why.contains("takes 2 others")), "{reply:?}");
+    }
     let reply = town.command(a, Command::SetRole(town.root(c), Role::Owner));
     let Reply::Proposed { id, needed: 2 } = reply else { panic!("{reply:?}") };
     town.run(5_000);
+    // Said twice it is one proposal, and one's own vote is given once.
+    let again = town.command(a, Command::SetRole(town.root(c), Role::Owner));
+    assert_eq!(again, Reply::Proposed { id, needed: 2 });
+    let reply = town.command(a, Command::Agree(id));
+    assert!(matches!(&reply, Reply::Refused(why) if why.contains("already")), "{reply:?}");
     assert!(matches!(town.command(d, Command::Agree(id)), Reply::Refused(_)));
     assert_eq!(town.command(b, Command::Agree(id)), Reply::Done);
     town.run(5_000);
@@ -140,6 +150,8 @@ fn roles_are_kept_and_owners_decide_together() {
     let Reply::Proposed { id, needed: 2 } = reply else { panic!("{reply:?}") };
     town.run(5_000);
     assert_eq!(town.status(b).state, weft_agent_core::workspace::command::State::Active);
+    let reply = town.command(b, Command::Agree(id));
+    assert!(matches!(&reply, Reply::Refused(why) if why.contains("about you")), "{reply:?}");
     assert_eq!(town.command(c, Command::Agree(id)), Reply::Done);
     town.run(10_000);
     assert_eq!(town.status(b).state, weft_agent_core::workspace::command::State::Left);
