@@ -239,7 +239,7 @@ impl Workspace {
     fn answer_knock(&mut self, now: Timestamp, pending: Pending, tx: &Tx<'_>) {
         let Some(invite) = self.membership.invites.get(&pending.invite).cloned() else { return };
         let joiner = device_of(&pending.knock);
-        let inside = self.membership.devices.get(&joiner).is_some_and(|device| device.active);
+        let inside = self.has_a_key_to_begin_with(&joiner);
         if !inside {
             let mut refusal = self.refusal_for(now, pending.invite, &invite, &pending.knock.admission);
             if refusal.is_none() && (invite.approval || self.membership.policy.approval) {
@@ -258,6 +258,18 @@ impl Workspace {
             return self.say_at_door(pending.route, pending.invite, &pending.knock.reply_key, refusal);
         }
         self.send_answer(pending.route, pending.invite, &pending.knock.reply_key);
+    }
+
+    /// Whether a device belongs, and what let it in brought a key with it: then it is only to be told again. What its owner's
+    /// words or another device let in had its key from elsewhere, and comes by a link now because it lost that.
+    fn has_a_key_to_begin_with(&self, device: &DeviceId) -> bool {
+        let facts = self.membership.devices.get(device).filter(|facts| facts.active);
+        facts.is_some_and(|facts| {
+            facts.introduced_by.iter().any(|op| {
+                let op = self.ops.as_ref().and_then(|ops| ops.get(op));
+                matches!(op.map(SignedOp::body), Some(OpBody::Welcome { slots, .. }) if !slots.is_empty())
+            })
+        })
     }
 
     /// Why whoever knocks is not let in, if that is so whoever decides.

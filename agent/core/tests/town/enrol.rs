@@ -151,6 +151,20 @@ fn words_bring_a_revoked_device_back() {
     town.write(back, "back.md", "here I am\n");
     town.run(5_000);
     assert_eq!(town.text(a, "back.md"), "here I am\n");
+    // Its replica is gone then, and nobody heard of it: it comes by a link like anybody.
+    town.disconnect(back);
+    town.run(1_000);
+    let link = town.invite(a);
+    let root = ben.root.clone().unwrap();
+    let known = ben.certified(DeviceCert::by_root(&root, ben.device.public()), &ben.name).unwrap();
+    let setup = town.setup_as(known, Watermark { incarnation: 5, seq: 9 });
+    let machine = Workspace::join(setup, town.now, &weft_agent_core::invite_link::InviteLink::parse(&link).unwrap());
+    let again = town.add(machine);
+    town.run(20_000);
+    assert_eq!(town.text(again, "back.md"), "here I am\n", "{:#?}", town.status(again));
+    town.write(again, "again.md", "and here\n");
+    town.run(5_000);
+    assert_eq!(town.text(a, "again.md"), "and here\n");
 }
 
 /// A device lets another of the same member in once the words on both are the same, also when the newcomer was restarted
