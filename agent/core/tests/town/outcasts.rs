@@ -37,7 +37,7 @@ impl Outcast {
         // Her computer went, as it should; a program of hers comes back to the old room.
         let peer = Peer { peer: peer_id(mallory), device: RelayDevice([mallory as u8; 16]) };
         for host in [ada, ben] {
-            town.frame(host, ServerFrame::PeerJoined { room: held.room().id, peer: peer.clone() });
+            town.frame(host, ServerFrame::PeerJoined { room: held.room().id, peer });
         }
         town.run(10_000);
         let thief = identity(mallory as u8 + 2);
