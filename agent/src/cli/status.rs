@@ -151,6 +151,11 @@ fn show(workspace: &Value) -> String {
         let waiting = term::count(requests, "person waits", "people wait");
         out.push_str(&format!("  {} {waiting} to be let in: weft requests\n", paint(Style::Yellow, "!")));
     }
+    let decisions = number(workspace, "decisions");
+    if decisions > 0 {
+        let waiting = term::count(decisions, "decision of owners waits", "decisions of owners wait");
+        out.push_str(&format!("  {} {waiting} for you: weft members\n", paint(Style::Yellow, "!")));
+    }
     let unverified = text(workspace, "unverified");
     if !unverified.is_empty() {
         out.push_str(&format!(

@@ -35,7 +35,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
             "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
             "settled": false, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
             "pending": {"send": 0, "receive": 0, "read": reading, "kept": 0}, "links": [], "peers": [], "problems": problems,
-            "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "knocking": null, "unverified": null,
+            "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "decisions": 0, "knocking": null, "unverified": null,
         });
     };
     let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
@@ -101,6 +101,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         "addresses": addresses,
         "halt": status.halt.as_ref().map(halt_text),
         "requests": status.requests,
+        "decisions": status.decisions,
         "knocking": status.knocking.as_ref().map(knocking),
     })
 }

@@ -310,6 +310,7 @@ impl Machine for Toy {
                     frontier_gap: 0,
                     pending_send: self.unconfirmed.len() as u64,
                     kept_here: 0,
+                    decisions: 0,
                     in_touch: !alone,
                     pending_receive: 0,
                     halt: None,

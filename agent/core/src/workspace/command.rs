@@ -452,6 +452,8 @@ pub struct Status {
     pub pending_send: u64,
     /// Batches made here that nobody gets as things stand: this member may only read, or does not belong any more.
     pub kept_here: u64,
+    /// Proposals that wait for this member's vote.
+    pub decisions: u64,
     /// Whether what is sealed now is heard by somebody at once.
     pub in_touch: bool,
     /// Envelopes and pieces we ask for, and writes to the folder under way.

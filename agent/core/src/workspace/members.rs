@@ -11,7 +11,7 @@ use crate::attestation;
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{RecoveryKey, fingerprint};
-use crate::membership::{Fork, Lawful, Role};
+use crate::membership::{Fork, Lawful, Proposal, Role};
 use crate::op::{ChainPoint, Cut, OpBody, OpSigner, SignedOp, Signer};
 use crate::store::{Read, Tx};
 use crate::time::Timestamp;
@@ -152,6 +152,16 @@ impl Workspace {
         }
         self.tell_removed(now, &op.id());
         answer(lawful, &op)
+    }
+
+    /// What waits for owners, and for us among them.
+    pub(super) fn decisions(&self, now: Timestamp) -> usize {
+        let me = self.identity.root_public.sign;
+        let waits = |(op, proposal): &(&OpId, &Proposal)| {
+            let vote = || self.sign_op(now, OpBody::Endorse { op: **op });
+            !proposal.votes.contains(&me) && vote().is_some_and(|vote| self.judge(&vote) != Lawful::No)
+        };
+        self.membership.proposals.iter().filter(waits).count()
     }
 
     /// The same was proposed before, by us or with our vote, and waits.

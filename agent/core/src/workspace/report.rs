@@ -288,6 +288,7 @@ impl Workspace {
             // With nobody to send to, nothing is pending.
             pending_send: if self.is_alone() || self.has_left() { 0 } else { to_send },
             kept_here,
+            decisions: self.decisions(now) as u64,
             in_touch: self.may_seal() && self.sealing_epoch().is_some() && !self.members_here().is_empty(),
             pending_receive: gap.saturating_add(self.blobs.pending() as u64 + figures.pending_writes),
             halt: self.files.halted().cloned(),

@@ -152,6 +152,9 @@ fn roles_are_kept_and_owners_decide_together() {
     assert_eq!(town.status(b).state, weft_agent_core::workspace::command::State::Active);
     let reply = town.command(b, Command::Agree(id));
     assert!(matches!(&reply, Reply::Refused(why) if why.contains("about you")), "{reply:?}");
+    // It waits for the one owner who is neither its author nor its target.
+    let waits: Vec<u64> = hosts.iter().map(|host| town.status(*host).decisions).collect();
+    assert_eq!(waits, [0, 0, 1, 0]);
     assert_eq!(town.command(c, Command::Agree(id)), Reply::Done);
     town.run(10_000);
     assert_eq!(town.status(b).state, weft_agent_core::workspace::command::State::Left);
