@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use weft_protocol::id::RoomId;
-
 use crate::frontier::{Frontier, Range};
 use crate::id::{ChainId, DeviceId};
 use crate::workspace::links::Route;
@@ -45,11 +43,11 @@ pub(super) struct Pull {
 
 /// All pulls under way.
 #[derive(Debug, Default)]
-pub(super) struct Pulls(pub(super) BTreeMap<Nonce, Pull>, Behind);
-
-/// When strangers in rooms that were left behind are asked again, by room.
-#[derive(Debug, Default)]
-struct Behind(BTreeMap<RoomId, u64>);
+pub(super) struct Pulls(
+    pub(super) BTreeMap<Nonce, Pull>,
+    /// No stranger in a room that was left behind is asked before this.
+    u64,
+);
 
 impl Pulls {
     pub(super) fn start(
@@ -67,14 +65,12 @@ impl Pulls {
     }
 
     /// Whether a stranger in a room that was left behind may be asked now; if so, it is the only one for a while.
-    pub(super) fn may_ask_behind(&mut self, now: u64, room: RoomId) -> bool {
-        let Behind(until) = &mut self.1;
-        until.retain(|_, until| *until > now);
-        if !until.is_empty() {
-            return false;
+    pub(super) fn may_ask_behind(&mut self, now: u64) -> bool {
+        let may = self.1 <= now;
+        if may {
+            self.1 = now + BEHIND_MS + BEHIND_AGAIN_MS;
         }
-        until.insert(room, now + BEHIND_MS + BEHIND_AGAIN_MS);
-        true
+        may
     }
 
     /// The pull that began last at this route ends in time, whatever comes.

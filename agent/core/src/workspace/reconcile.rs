@@ -221,7 +221,7 @@ impl Workspace {
             return;
         }
         let behind = self.is_left_behind(epoch);
-        if behind && !self.pulls.may_ask_behind(now.mono_ms, route.room) {
+        if behind && !self.pulls.may_ask_behind(now.mono_ms) {
             return;
         }
         self.pull(now, device, route, ranges);

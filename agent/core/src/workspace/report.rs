@@ -394,9 +394,9 @@ impl Workspace {
         for flush in &mut self.flushes {
             let enough = holding == connected.len() && holding >= flush.peers.max(1) as usize;
             if flush.asked && here && enough && !never {
-                done.push((flush.request, true));
+                done.push((flush.request, flush.peers, true));
             } else if never || flush.until_mono <= now.mono_ms {
-                done.push((flush.request, false));
+                done.push((flush.request, flush.peers, false));
             } else if flush.next_ask_mono <= now.mono_ms {
                 flush.next_ask_mono = now.after_ms(FLUSH_ASK_MS);
                 flush.asked = true;
@@ -408,10 +408,8 @@ impl Workspace {
                 self.ask(now, link, room, true);
             }
         }
-        let asked: BTreeMap<RequestId, u32> = self.flushes.iter().map(|flush| (flush.request, flush.peers)).collect();
-        self.flushes.retain(|flush| !done.iter().any(|(request, _)| *request == flush.request));
-        for (request, complete) in done {
-            let asked = asked.get(&request).copied().unwrap_or(1);
+        self.flushes.retain(|flush| !done.iter().any(|(request, ..)| *request == flush.request));
+        for (request, asked, complete) in done {
             let missing =
                 if complete { String::new() } else { self.missing_for_flush(holding, connected.len(), asked) };
             let peers = u32::try_from(holding).unwrap_or(u32::MAX);

@@ -71,12 +71,51 @@ impl Replica {
         self.goes_on(dice);
     }
 
+    /// Looks and acts until nothing more comes of it.
+    fn comes_to_rest(&mut self) {
+        for _ in 0..3 {
+            self.scan();
+            self.run();
+        }
+    }
+
     /// What is here of what was written by the one or ones of this name.
     fn marks(&self, name: &str) -> BTreeSet<String> {
         let texts: Vec<String> = self.files_here().iter().map(|path| self.text(path)).collect();
         let marks = (0..6).map(|number| format!("{name}{number}"));
         marks.filter(|mark| texts.iter().any(|text| text.contains(mark))).collect()
     }
+}
+
+impl World {
+    /// The second and the third tell one another what they make of what they heard, until nothing more comes of it.
+    fn exchange(&mut self) {
+        for (from, to) in [(1, 2), (2, 1)].repeat(3) {
+            self.replicas[from].scan();
+            self.replicas[from].run();
+            let said = self.take_back(from);
+            self.give(to, &said);
+        }
+    }
+}
+
+/// Three with the same files, of every kind, and these besides.
+fn begun(more: &[(&str, &str)]) -> World {
+    let mut world = World::new(3);
+    world.replicas[0].write("d/a.md", "one\ntwo\n");
+    world.replicas[0].write("d/b.bin", [0, 1, 2]);
+    world.replicas[0].write("d/sub/c.md", "three\nfour\n");
+    for (path, text) in more {
+        world.replicas[0].write(path, *text);
+    }
+    world.settle();
+    world.collect();
+    world
+}
+
+/// The documents that something was said of.
+fn named(said: &[(ChainId, Content)]) -> BTreeSet<DocumentName> {
+    said.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect()
 }
 
 /// What of a content is in documents that are built anew, and what stays: versions always do.
@@ -92,13 +131,7 @@ fn parted(content: Content, documents: &BTreeSet<DocumentName>) -> (Content, Con
 fn what_a_person_wrote_survives_whatever_falls() {
     for seed in 0..1_000 {
         let mut dice = Dice(seed * 7_919 + 12_345);
-        let mut world = World::new(3);
-        world.replicas[0].write("d/a.md", "one\ntwo\n");
-        world.replicas[0].write("d/b.bin", [0, 1, 2]);
-        world.replicas[0].write("d/sub/c.md", "three\nfour\n");
-        world.replicas[0].write("e.md", "five\nsix\n");
-        world.settle();
-        world.collect();
+        let mut world = begun(&[("e.md", "five\nsix\n")]);
         let mut told = format!("seed {seed}");
         let counts = world.said();
         for number in 0..=dice.roll(2) {
@@ -111,17 +144,13 @@ fn what_a_person_wrote_survives_whatever_falls() {
         for number in 0..=dice.roll(3) {
             told += &format!("; {}", one.does(&mut dice, &format!("mine{number}")));
         }
-        let documents: BTreeSet<_> =
-            forged.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect();
+        let documents = named(&forged);
         let (gone, stays): (Vec<Content>, Vec<Content>) =
             one.published.drain(..).map(|content| parted(content, &documents)).unzip();
         let before = one.marks("mine");
         told += &format!("; had {:?}", one.picture());
         one.rebuild_these(&documents, &counts, &gone);
-        for _ in 0..3 {
-            one.scan();
-            one.run();
-        }
+        one.comes_to_rest();
         told += &format!("; has {:?}", one.picture());
         assert!(one.files.settled() && one.halts.is_empty(), "{told}");
         assert!(one.marks("mine").is_superset(&before), "{told}");
@@ -140,12 +169,7 @@ fn what_a_person_wrote_survives_whatever_falls() {
 fn what_a_person_wrote_survives_among_others() {
     for seed in 0..1_000 {
         let mut dice = Dice(seed * 6_007 + 99);
-        let mut world = World::new(3);
-        world.replicas[0].write("d/a.md", "one\ntwo\n");
-        world.replicas[0].write("d/b.bin", [0, 1, 2]);
-        world.replicas[0].write("d/sub/c.md", "three\nfour\n");
-        world.settle();
-        world.collect();
+        let mut world = begun(&[]);
         let mut told = format!("seed {seed}");
         let mut counts = world.said();
         let (mut forged, mut mine, mut late) = (Vec::new(), Vec::new(), Vec::new());
@@ -180,18 +204,14 @@ fn what_a_person_wrote_survives_among_others() {
             }
         }
         mine.extend(world.take_back(1));
-        let documents: BTreeSet<_> =
-            forged.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect();
+        let documents = named(&forged);
         let chain = world.replicas[1].identity.chain;
         let (gone, stays): (Vec<Content>, Vec<Content>) =
             mine.into_iter().map(|(_, content)| parted(content, &documents)).unzip();
         let one = &mut world.replicas[1];
         told += &format!("; had {:?}", one.picture());
         one.rebuild_these(&documents, &counts, &gone);
-        for _ in 0..3 {
-            one.scan();
-            one.run();
-        }
+        one.comes_to_rest();
         told += &format!("; has {:?}", one.picture());
         assert!(one.files.settled() && one.halts.is_empty(), "{told}");
         assert!(one.marks("mine").is_superset(&kept), "{told}");
@@ -199,14 +219,7 @@ fn what_a_person_wrote_survives_among_others() {
         said.extend(world.take_back(1));
         world.give(1, &late);
         world.give(2, &said);
-        for _ in 0..3 {
-            for (from, to) in [(1, 2), (2, 1)] {
-                world.replicas[from].scan();
-                world.replicas[from].run();
-                let said = world.take_back(from);
-                world.give(to, &said);
-            }
-        }
+        world.exchange();
         told += &format!("; in the end {:?}", world.replicas[1].picture());
         assert!(world.replicas[1].marks("mine").is_superset(&kept), "{told}");
         assert_eq!(world.replicas[2].picture(), world.replicas[1].picture(), "{told}");
@@ -219,20 +232,14 @@ fn what_a_person_wrote_survives_among_others() {
 fn what_two_wrote_survives_whatever_falls() {
     for seed in 0..1_000 {
         let mut dice = Dice(seed * 5_003 + 77);
-        let mut world = World::new(3);
-        world.replicas[0].write("d/a.md", "one\ntwo\n");
-        world.replicas[0].write("d/b.bin", [0, 1, 2]);
-        world.replicas[0].write("d/sub/c.md", "three\nfour\n");
-        world.settle();
-        world.collect();
+        let mut world = begun(&[]);
         let mut told = format!("seed {seed}");
         let counts = world.said();
         for number in 0..=dice.roll(2) {
             told += &format!("; {}", world.replicas[0].does(&mut dice, &format!("forged{number}")));
         }
         let forged = world.take_back(0);
-        let documents: BTreeSet<_> =
-            forged.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect();
+        let documents = named(&forged);
         let (mut said, mut kept) = (Vec::new(), BTreeSet::new());
         for (who, name) in [(1, "mine"), (2, "thine")] {
             world.replicas[who].hears(&forged, &mut dice);
@@ -247,10 +254,7 @@ fn what_two_wrote_survives_whatever_falls() {
             let one = &mut world.replicas[who];
             told += &format!("; had {:?}", one.picture());
             one.rebuild_these(&documents, &counts, &gone);
-            for _ in 0..3 {
-                one.scan();
-                one.run();
-            }
+            one.comes_to_rest();
             told += &format!("; has {:?}", one.picture());
             let chain = one.identity.chain;
             let mut all: Vec<(ChainId, Content)> = stays.into_iter().map(|content| (chain, content)).collect();
@@ -259,14 +263,7 @@ fn what_two_wrote_survives_whatever_falls() {
         }
         world.give(1, &said[1]);
         world.give(2, &said[0]);
-        for _ in 0..3 {
-            for (from, to) in [(1, 2), (2, 1)] {
-                world.replicas[from].scan();
-                world.replicas[from].run();
-                let said = world.take_back(from);
-                world.give(to, &said);
-            }
-        }
+        world.exchange();
         for who in [1, 2] {
             let one = &world.replicas[who];
             told += &format!("; in the end {:?}", one.picture());
@@ -283,12 +280,7 @@ fn what_two_wrote_survives_whatever_falls() {
 fn what_falls_and_is_entered_again_is_as_before() {
     for seed in 0..1_000 {
         let mut dice = Dice(seed * 4_001 + 55);
-        let mut world = World::new(3);
-        world.replicas[0].write("d/a.md", "one\ntwo\n");
-        world.replicas[0].write("d/b.bin", [0, 1, 2]);
-        world.replicas[0].write("d/sub/c.md", "three\nfour\n");
-        world.settle();
-        world.collect();
+        let mut world = begun(&[]);
         let mut told = format!("seed {seed}");
         let (mut counts, mut mine) = (world.said(), Vec::new());
         let mut late = Vec::new();
@@ -312,8 +304,7 @@ fn what_falls_and_is_entered_again_is_as_before() {
         world.give(1, &[]);
         mine.extend(world.take_back(1));
         world.replicas[2].hears(&mine, &mut dice);
-        let documents: BTreeSet<_> =
-            mine.iter().flat_map(|(_, content)| &content.documents).map(|(name, _)| name.clone()).collect();
+        let documents = named(&mine);
         let chain = world.replicas[1].identity.chain;
         // Versions are said again as they are, changes as they are entered again.
         let (leaving, versions): (Vec<Content>, Vec<Content>) = mine
@@ -334,10 +325,7 @@ fn what_falls_and_is_entered_again_is_as_before() {
         let before = contents(&world);
         told += &format!("; had {:?}", world.replicas[1].picture());
         world.replicas[1].rebuild_these(&documents, &counts, &leaving);
-        for _ in 0..3 {
-            world.replicas[1].scan();
-            world.replicas[1].run();
-        }
+        world.replicas[1].comes_to_rest();
         told += &format!("; has {:?}", world.replicas[1].picture());
         assert_eq!(contents(&world), before, "{told}");
         assert!(world.replicas[1].files.settled() && world.replicas[1].halts.is_empty(), "{told}");
@@ -348,14 +336,7 @@ fn what_falls_and_is_entered_again_is_as_before() {
         said.extend(world.take_back(1));
         world.give(1, &late);
         world.give(2, &said);
-        for _ in 0..3 {
-            for (from, to) in [(1, 2), (2, 1)] {
-                world.replicas[from].scan();
-                world.replicas[from].run();
-                let said = world.take_back(from);
-                world.give(to, &said);
-            }
-        }
+        world.exchange();
         told += &format!("; in the end {:?}", world.replicas[1].picture());
         assert_eq!(world.replicas[2].picture(), world.replicas[1].picture(), "{told}");
     }
