@@ -10,12 +10,14 @@
 
 pub(crate) mod act;
 pub(crate) mod at;
+pub(crate) mod emptied;
 pub(crate) mod glance;
 pub(crate) mod guard;
 pub(crate) mod ignore;
 pub(crate) mod known;
 pub(crate) mod look;
 pub(crate) mod marker;
+pub(crate) mod orders;
 pub(crate) mod refuse;
 pub(crate) mod scan;
 pub(crate) mod thread;

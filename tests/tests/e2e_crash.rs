@@ -1,5 +1,7 @@
 //! Kill -9 of everything, at bad moments: nothing acknowledged is lost, and everybody meets again.
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use weft_tests::e2e::{Corpus, LONG, Stage, snapshot, wait, wait_same, wait_settled, wait_text};
 
@@ -39,6 +41,23 @@ fn what_was_flushed_survives_the_computer() -> Result<()> {
     ada.flush()?;
     ada.kill()?;
     wait_text(ben, "will.md", "all to the cat\n")?;
+    Ok(())
+}
+
+/// That holds for what no watcher told of yet, because whoever wrote it has the file still open.
+#[test]
+fn what_is_still_open_is_flushed_too() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben"])?;
+    let [ada, ben] = team.as_mut_slice() else { unreachable!("two were asked for") };
+    ada.write("will.md", "all to the cat\n")?;
+    wait_same(&[ada, ben])?;
+    let mut open = std::fs::OpenOptions::new().append(true).open(ada.folder().join("will.md"))?;
+    open.write_all(b"but the dog\n")?;
+    ada.flush()?;
+    ada.kill()?;
+    wait_text(ben, "will.md", "all to the cat\nbut the dog\n")?;
     Ok(())
 }
 

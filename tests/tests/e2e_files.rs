@@ -1,5 +1,8 @@
 //! Files as people really have them: odd names, empty, large, saved in every editor's way.
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -123,6 +126,56 @@ fn every_way_of_saving_works() -> Result<()> {
     let same = wait_same(&[ada, ben])?;
     expected.sort();
     assert_eq!(same.into_keys().collect::<Vec<_>>(), expected, "no temporary file of an editor is left");
+    Ok(())
+}
+
+/// A program that empties a file, is held up, and then writes it made one edit: what somebody else wrote into that text
+/// meanwhile stays where it belongs. The pause is the fault here, so it is a sleep.
+#[test]
+fn a_save_that_is_held_up_is_one_edit() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben"])?;
+    let [ada, ben] = team.as_mut_slice() else { unreachable!("two were asked for") };
+    let begun = "one\n\ntwo\n\nthree\n";
+    ada.write("notes.md", begun)?;
+    wait_same(&[ada, ben])?;
+    ada.flush()?;
+    let changes = ada.status()?.number("/changes");
+    // Neither knows of the other's edit.
+    ada.stop()?;
+    ada.write("notes.md", begun.replace("three", "three by Ada"))?;
+    let theirs = begun.replace("one", "one by Ben");
+    let mut open = std::fs::File::create(ben.folder().join("notes.md"))?;
+    std::thread::sleep(Duration::from_millis(500));
+    let (half, rest) = theirs.split_at(theirs.len() / 2);
+    open.write_all(half.as_bytes())?;
+    std::thread::sleep(Duration::from_millis(150));
+    open.write_all(rest.as_bytes())?;
+    drop(open);
+    wait("Ben's edit to be taken in", LONG, || Ok((ben.status()?.number("/changes") > changes).then_some(())))?;
+    ada.revive()?;
+    for agent in [&*ada, ben] {
+        wait_text(agent, "notes.md", &theirs.replace("three", "three by Ada"))?;
+    }
+    let log = ada.run_here(["log"])?.expect_code(0)?.stdout;
+    assert_eq!(log.matches("edited notes.md").count(), 2, "one edit each: {log}");
+    Ok(())
+}
+
+/// A file that was emptied is empty everywhere, though a look waits for what may be written into it; a flush does as well.
+#[test]
+fn an_emptied_file_is_emptied_everywhere() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben"])?;
+    let [ada, ben] = team.as_mut_slice() else { unreachable!("two were asked for") };
+    ada.write("notes.md", "to be forgotten\n")?;
+    wait_same(&[ada, ben])?;
+    ada.write("notes.md", "")?;
+    ada.flush()?;
+    ada.kill()?;
+    wait_text(ben, "notes.md", "")?;
     Ok(())
 }
 

@@ -423,9 +423,14 @@ async fn resume(daemon: &Arc<Daemon>, dir: Option<&Path>, answer: Option<ResumeA
 }
 
 async fn flush(daemon: &Arc<Daemon>, dir: &Path, timeout_ms: u64, peers: u32) -> Outcome {
+    let space = space(daemon, dir)?;
     let command = Command::Flush { until_mono_ms: clock::now().after_ms(timeout_ms), peers };
     let patience = Duration::from_millis(timeout_ms) + PATIENCE;
-    let Reply::Flushed { complete, peers, missing } = space(daemon, dir)?.shared.ask(command, patience).await? else {
+    // What was saved a moment ago, or in a folder that cannot be watched, is part of it.
+    if let Some(seeing) = space.shared.seeing() {
+        let _late = tokio::time::timeout(Duration::from_millis(timeout_ms), seeing.take_in()).await;
+    }
+    let Reply::Flushed { complete, peers, missing } = space.shared.ask(command, patience).await? else {
         return unexpected();
     };
     Ok(json!({"complete": complete, "peers": peers, "missing": missing}))

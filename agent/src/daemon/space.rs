@@ -21,6 +21,7 @@ use super::wires::Wires;
 use crate::engine::Machine;
 use crate::folder::glance::Glance;
 use crate::folder::marker::Marker;
+use crate::folder::orders::Seeing;
 use crate::home::registry::{Entry, Registry};
 use crate::home::{Home, identity};
 use crate::host::inbox::{Inbox, Task};
@@ -49,7 +50,7 @@ struct Inner {
     current: Option<Current>,
     pending: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     problem: Option<String>,
-    glance: Option<Arc<Glance>>,
+    seeing: Option<Seeing>,
     relays: Vec<String>,
     lan: Vec<String>,
     own: Option<String>,
@@ -96,7 +97,11 @@ impl Shared {
         self.lock().problem.clone()
     }
     pub(crate) fn glance(&self) -> Option<Arc<Glance>> {
-        self.lock().glance.clone()
+        self.seeing().map(|seeing| seeing.glance)
+    }
+    /// The folder's thread, while there is one.
+    pub(crate) fn seeing(&self) -> Option<Seeing> {
+        self.lock().seeing.clone()
     }
     pub(crate) fn health(&self) -> Vec<(String, Health)> {
         let links = self.lock().current.as_ref().map(|current| Arc::clone(&current.links));
@@ -105,8 +110,8 @@ impl Shared {
     pub(crate) fn events(&self) -> broadcast::Receiver<LogEntry> {
         self.events.subscribe()
     }
-    pub(super) fn set_glance(&self, glance: Option<Arc<Glance>>) {
-        self.lock().glance = glance;
+    pub(super) fn set_seeing(&self, seeing: Option<Seeing>) {
+        self.lock().seeing = seeing;
     }
     pub(super) fn set_addresses(&self, relays: Vec<String>, lan: Vec<String>) {
         let mut inner = self.lock();

@@ -13,7 +13,7 @@ use weft_protocol::frame::ClientFrame;
 
 use super::space::Shared;
 use crate::folder::marker::Marker;
-use crate::folder::thread::{Folder, Order};
+use crate::folder::orders::{Folder, Order};
 use crate::host::Effects;
 use crate::host::inbox::Inbox;
 use crate::link::Links;
@@ -48,7 +48,7 @@ impl Wires {
         }
         match Folder::start(self.root.clone(), self.marker.clone(), self.replica.clone(), Arc::clone(&self.inbox)) {
             Ok(folder) => {
-                self.shared.set_glance(Some(Arc::clone(&folder.glance)));
+                self.shared.set_seeing(Some(folder.seeing()));
                 self.folder = Some(folder);
             }
             Err(error) => tracing::error!(%error, "the folder's thread cannot be started"),
@@ -102,6 +102,6 @@ impl Drop for Wires {
     fn drop(&mut self) {
         // Whoever still waits on the inbox is let go before the folder's thread is joined.
         self.inbox.close();
-        self.shared.set_glance(None);
+        self.shared.set_seeing(None);
     }
 }

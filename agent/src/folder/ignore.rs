@@ -3,7 +3,7 @@
 //! Invariant: rules only ever keep a path from being taken in; a path that is known and becomes ignored is left as it
 //! is, here and elsewhere. Within one kind the deeper file wins, then the later line; `.weftignore` beats `.gitignore`
 //! beats the defaults, so `!.env` in `.weftignore` shares it after all.
-//! Spec: docs/using.md#ignoring.
+//! Spec: docs/using.md#what-stays-at-home.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -20,8 +20,19 @@ pub(crate) enum Known {
     Symlink(String),
     /// A folder.
     Folder,
-    /// Something, of which the core is to be told anew whatever it was.
-    Untold,
+    /// Something, of which the core is to be told anew whatever it was; its content, if it was a file.
+    Untold(Option<VersionHash>),
+}
+
+impl Known {
+    /// The content of a file.
+    pub(crate) fn held(&self) -> Option<VersionHash> {
+        match self {
+            Known::File { hash, .. } => Some(*hash),
+            Known::Untold(held) => *held,
+            Known::Symlink(_) | Known::Folder => None,
+        }
+    }
 }
 
 /// All of them.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the folder never holds keys or a database; folders live in clouds, repositories and backups. Another
 //! device's marker, or our own one at a second place, means that the folder was copied.
-//! Spec: docs/operating.md#marker.
+//! Spec: docs/using.md#where-things-are.
 
 use std::fs;
 use std::io;

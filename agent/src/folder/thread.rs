@@ -1,9 +1,12 @@
 //! The folder's thread: one loop over orders, hints and the slow look.
+//!
+//! Invariant: what is asked for ([`Order`]) is done in the order given; whoever waits for what is on the disk to be told
+//! waits for what is still being saved as well.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
@@ -16,12 +19,14 @@ use weft_agent_core::workspace::input::Input;
 
 use super::act::Actor;
 use super::at;
+use super::emptied::Emptied;
 use super::glance::Glance;
 use super::guard::Guard;
 use super::ignore::{EXCHANGED_PREFIX, Rules};
 use super::known::{Known, Paths};
 use super::look::{self, Looked};
 use super::marker::Marker;
+use super::orders::{Order, Waiting, joined};
 use super::scan::{self, Entry};
 use super::watch::{Debounce, Hint, Urgency, Watch};
 use crate::host::inbox::{Inbox, Task};
@@ -47,55 +52,7 @@ const VERDICT_LAST: Duration = Duration::from_secs(5);
 /// Actions done and answered together.
 const ACTIONS_AT_ONCE: usize = 256;
 
-/// What the thread is told.
-pub(crate) enum Order {
-    Act(Vec<(ActionId, FolderAction)>),
-    Look(Vec<RelPath>),
-    Hint(Hint),
-    Stop,
-}
-
-/// Told to the thread; ends it when dropped.
-pub(crate) struct Folder {
-    orders: Sender<Order>,
-    pub(crate) glance: Arc<Glance>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Folder {
-    /// Starts the thread, which first looks at everything.
-    pub(crate) fn start(root: PathBuf, marker: Marker, replica: PathBuf, inbox: Arc<Inbox>) -> std::io::Result<Folder> {
-        let (orders, inbox_orders) = channel();
-        let glance = Arc::new(Glance::default());
-        let hints = orders.clone();
-        let shared = Arc::clone(&glance);
-        let thread =
-            std::thread::Builder::new().name("weft-folder".to_owned()).spawn(move || {
-                match Store::open_reader(&replica) {
-                    Ok(reader) => Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders),
-                    Err(error) => {
-                        let _ended = inbox.folder(Task::Input(Input::RootLost { why: error.to_string() }), 0);
-                    }
-                }
-            })?;
-        Ok(Folder { orders, glance, thread: Some(thread) })
-    }
-    /// Gives an order; a thread that has ended takes none.
-    pub(crate) fn order(&self, order: Order) {
-        let _ended = self.orders.send(order);
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        self.order(Order::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
-}
-
-struct Looker {
+pub(super) struct Looker {
     root: PathBuf,
     workspace: WorkspaceId,
     guard: Guard,
@@ -105,6 +62,9 @@ struct Looker {
     inbox: Arc<Inbox>,
     watch: Watch,
     debounce: Debounce,
+    emptied: Emptied,
+    /// Who waits until the core was told of what is there.
+    waiting: Vec<Waiting>,
     glance: Arc<Glance>,
     lost: bool,
     next_look: Instant,
@@ -115,7 +75,7 @@ struct Looker {
 }
 
 impl Looker {
-    fn new(
+    pub(super) fn new(
         root: PathBuf,
         marker: Marker,
         reader: Store,
@@ -141,6 +101,8 @@ impl Looker {
             inbox,
             watch,
             debounce: Debounce::default(),
+            emptied: Emptied::default(),
+            waiting: Vec::new(),
             glance,
             lost: false,
             next_look: Instant::now(),
@@ -150,7 +112,7 @@ impl Looker {
         }
     }
 
-    fn run(&mut self, orders: &Receiver<Order>) {
+    pub(super) fn run(&mut self, orders: &Receiver<Order>) {
         loop {
             let now = Instant::now();
             let wake = self.debounce.next().map_or(self.next_look, |due| due.min(self.next_look));
@@ -171,6 +133,11 @@ impl Looker {
                         true
                     }
                     Order::Look(paths) => self.look_at(&paths),
+                    Order::TakeIn(told) => {
+                        everything = true;
+                        self.waiting.push(Waiting::new(told, Instant::now()));
+                        true
+                    }
                     Order::Hint(hint) => {
                         everything |= !self.hint(hint);
                         true
@@ -192,6 +159,8 @@ impl Looker {
             if !goes_on {
                 return;
             }
+            let (nothing_waits, now) = (self.debounce.next().is_none(), Instant::now());
+            self.waiting.retain(|waiting| !nothing_waits && !waiting.is_over(now));
         }
     }
 
@@ -229,9 +198,10 @@ impl Looker {
 
     /// Whatever is known is told again at the next look, as there or as absent.
     fn tell_anew(&mut self) {
-        let stored = known_files(&self.reader).map(|(path, ..)| path).chain(known_folders(&self.reader));
-        self.known.extend(stored.map(|path| (path, Known::Untold)));
-        self.known.values_mut().for_each(|known| *known = Known::Untold);
+        let files = known_files(&self.reader).map(|(path, _, hash)| (path, Some(hash)));
+        let stored = files.chain(known_folders(&self.reader).map(|path| (path, None)));
+        self.known.extend(stored.map(|(path, held)| (path, Known::Untold(held))));
+        self.known.values_mut().for_each(|known| *known = Known::Untold(known.held()));
     }
 
     fn rooted(&mut self) -> Option<OwnedFd> {
@@ -362,7 +332,8 @@ impl Looker {
     fn look_at(&mut self, paths: &[RelPath]) -> bool {
         let Some(root) = self.rooted() else { return true };
         for path in paths {
-            self.known.remove(path);
+            let held = self.known.get(path).and_then(Known::held);
+            self.known.insert(path.clone(), Known::Untold(held));
         }
         let (present, absent) = match self.read(&root, paths) {
             Some(read) => read,
@@ -399,7 +370,7 @@ impl Looker {
                 if self.known.get(&path) == Some(&Known::Folder) {
                     continue;
                 }
-            } else if matches!(self.known.get(&path), Some(Known::Folder | Known::Untold)) {
+            } else if matches!(self.known.get(&path), Some(Known::Folder | Known::Untold(_))) {
                 // What was below is gone with it.
                 todo.extend(self.known_below(&path).cloned());
             }
@@ -556,8 +527,15 @@ impl Looker {
         let (mut present, mut absent) = (Vec::new(), Vec::new());
         for (path, looked) in looked {
             match looked {
-                Ok(Looked::Found { found: Found::Absent, .. }) => absent.push(path),
+                Ok(Looked::Found { found: Found::Absent, .. }) => {
+                    self.emptied.forget(&path);
+                    absent.push(path);
+                }
                 Ok(Looked::Found { found, known: Some(known), .. }) => {
+                    if let Some(due) = self.emptied.wait(&path, self.known.get(&path), &found, Instant::now()) {
+                        self.debounce.at(path, due);
+                        continue;
+                    }
                     let same = self.is_same(&path, &known);
                     if known == Known::Folder {
                         self.watch.add(path.as_str());
@@ -636,18 +614,6 @@ fn seen_bytes(seen: &Seen) -> usize {
         Found::File { bytes: FileBytes::Blob { manifest, .. }, .. } => manifest.pieces.len() * 80 + 128,
         Found::Absent | Found::Symlink { .. } | Found::Folder => 128,
     }
-}
-
-/// Actions that follow one another become one order: they share their syncs.
-fn joined(orders: impl Iterator<Item = Order>) -> Vec<Order> {
-    let mut all: Vec<Order> = Vec::new();
-    for order in orders {
-        match (all.last_mut(), order) {
-            (Some(Order::Act(before)), Order::Act(more)) => before.extend(more),
-            (_, order) => all.push(order),
-        }
-    }
-    all
 }
 
 /// Where an action leaves something.

@@ -1,8 +1,9 @@
 //! What the operating system notices, as hints of paths to look at.
 //!
 //! Only folders that are carried are watched, each by itself, so that `node_modules` costs nothing. A close after
-//! writing and a rename are due at once; a stream of modifications when it pauses; a deletion a little later, because
-//! many editors delete and create.
+//! writing and a rename are due at once; what is being written when it pauses for long, because its writer still has it
+//! open and a half of it is no edit; other modifications when they pause; a deletion a little later, because many editors
+//! delete and create.
 //!
 //! Invariant: a hint can be late, double or missing; nothing depends on it but speed.
 
@@ -18,6 +19,9 @@ use super::ignore::TEMP_PREFIX;
 
 /// Quiet time after which a stream of modifications is looked at.
 const QUIET: Duration = Duration::from_millis(60);
+/// The same for bytes written by somebody who has not closed the file yet; where no system tells of a close, as short as
+/// any.
+const OPEN: Duration = if cfg!(target_os = "linux") { Duration::from_millis(300) } else { QUIET };
 /// Longest wait of a stream that never pauses.
 const PATIENCE: Duration = Duration::from_millis(1000);
 /// A deletion waits so long for a creation under the same name.
@@ -37,6 +41,8 @@ pub(crate) enum Hint {
 pub(crate) enum Urgency {
     Now,
     WhenQuiet,
+    /// It is open for writing; a close will follow, but for programs that keep it open.
+    Open,
     Gone,
 }
 
@@ -117,6 +123,7 @@ fn hints_of(event: &Event) -> Vec<Hint> {
         | EventKind::Modify(ModifyKind::Name(_))
         | EventKind::Create(notify::event::CreateKind::Folder) => Urgency::Now,
         EventKind::Remove(RemoveKind::Any | RemoveKind::File | RemoveKind::Folder | RemoveKind::Other) => Urgency::Gone,
+        EventKind::Modify(ModifyKind::Data(_)) => Urgency::Open,
         EventKind::Access(_) => return Vec::new(),
         EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => Urgency::WhenQuiet,
     };
@@ -141,12 +148,17 @@ impl Debounce {
         entry.0 = match urgency {
             Urgency::Now => now,
             Urgency::WhenQuiet => (now + QUIET).min(entry.1),
+            Urgency::Open => (now + OPEN).min(entry.1),
             Urgency::Gone => (now + DELETED).min(entry.1),
         };
     }
     /// Puts a path back that could not be looked at yet.
     pub(crate) fn later(&mut self, path: RelPath, now: Instant) {
         self.waiting.insert(path, (now + QUIET, now + PATIENCE));
+    }
+    /// Puts a path back until that moment.
+    pub(crate) fn at(&mut self, path: RelPath, due: Instant) {
+        self.waiting.insert(path, (due, due + PATIENCE));
     }
     /// When the first is due.
     pub(crate) fn next(&self) -> Option<Instant> {
@@ -184,9 +196,12 @@ mod tests {
                 break;
             }
         }
-        debounce.add(path.clone(), Urgency::WhenQuiet, start);
-        debounce.add(path.clone(), Urgency::Now, start);
-        assert_eq!(debounce.due(start), std::slice::from_ref(&path));
+        for pauses in [Urgency::WhenQuiet, Urgency::Open] {
+            debounce.add(path.clone(), pauses, start);
+            assert!(debounce.due(start + ms(50)).is_empty());
+            debounce.add(path.clone(), Urgency::Now, start + ms(50));
+            assert_eq!(debounce.due(start + ms(50)), std::slice::from_ref(&path));
+        }
         debounce.add(path.clone(), Urgency::Gone, start);
         assert!(debounce.due(start + ms(10)).is_empty());
         assert_eq!(debounce.due(start + ms(100)), [path]);
@@ -202,6 +217,8 @@ mod tests {
         let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
         assert_eq!(hints_of(&event(close, "/r/a")), [Hint::Path(PathBuf::from("/r/a"), Urgency::Now)]);
         assert!(hints_of(&event(close, "/r/.weft-tmp-1")).is_empty());
+        let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        assert_eq!(hints_of(&event(written, "/r/a")), [Hint::Path(PathBuf::from("/r/a"), Urgency::Open)]);
         assert_eq!(hints_of(&Event::new(EventKind::Other).set_flag(Flag::Rescan)), [Hint::Overflow]);
     }
 }
