@@ -2,7 +2,7 @@
 //!
 //! Invariant: memory is bounded by a piece, whatever the size of the file; a piece that does not open, or whose plain
 //! length is not what the manifest says, is an error and never content.
-//! Spec: docs/protocol.md#blobs.
+//! Spec: docs/sealing.md#pieces.
 
 use std::io::{self, Read as _};
 

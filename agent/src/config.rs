@@ -2,7 +2,7 @@
 //!
 //! Invariant: an unknown key, wherever it comes from, is an error that names the known ones; what `weft config set`
 //! writes keeps the person's comments and order.
-//! Spec: docs/operating.md#settings.
+//! Spec: docs/using.md#settings.
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: at most one daemon a home (the pid file is a lock that the system releases when the process ends, however
 //! it ends); the socket is for its owner only.
-//! Spec: docs/architecture.md#daemon.
+//! Spec: docs/architecture.md#one-task-owns-one-thing.
 
 pub(crate) mod answer;
 pub(crate) mod enrol;

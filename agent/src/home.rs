@@ -2,7 +2,7 @@
 //!
 //! Invariant: everything is private to its owner (folders 0700, secrets 0600), and two homes never share a socket, a
 //! lock or a database, so that several agents can live on one machine.
-//! Spec: docs/operating.md#files.
+//! Spec: docs/using.md#where-things-are.
 
 pub(crate) mod identity;
 pub(crate) mod registry;

@@ -7,7 +7,7 @@
 //! Invariant: nothing leaves before what was persisted in its round is durable. A panic of the machine, a failing read
 //! or a full disk ends this workspace with a sentence for people, never the daemon; the last commit is a state the
 //! machine can be opened from.
-//! Spec: docs/architecture.md#host.
+//! Spec: docs/architecture.md#one-task-owns-one-thing.
 
 pub(crate) mod inbox;
 pub(crate) mod watermark;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is said on the network names nobody: a random instance name and tags that only holders of a workspace
 //! can compute, both changing every hour.
-//! Spec: docs/architecture.md#lan.
+//! Spec: docs/sync.md#lan.
 
 pub(crate) mod addresses;
 pub(crate) mod mdns;

@@ -4,7 +4,7 @@
 //! only when everything applied survives a power cut. A read that fails never answers "absent": it unwinds out of the
 //! core with [`ReadFailed`], which the host catches and names. Why: a core that takes a failing disk for an empty one
 //! would re-create what is there.
-//! Spec: docs/architecture.md#store.
+//! Spec: docs/sync.md#stored-before-sent.
 
 use std::fs;
 use std::path::{Path, PathBuf};

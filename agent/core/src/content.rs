@@ -1,7 +1,7 @@
 //! The plain body of a content envelope: for each document, what happened to it, in order.
 //!
 //! Invariant: the bytes are bounded before they are parsed, and a list inside never makes memory for what is not there.
-//! Spec: docs/protocol.md#content.
+//! Spec: docs/sealing.md#content.
 
 use bytes::Bytes;
 use weft_protocol::cbor::{DecodeError, Decoded, Reader, Type, Wire, Writer};

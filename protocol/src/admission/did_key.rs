@@ -2,7 +2,7 @@
 //!
 //! Multibase base58btc (`z`) over a multicodec prefix and the key. Ed25519 can be made and used; secp256k1 and P-256
 //! keys are recognised, so that a refusal can say what they are.
-//! Spec: docs/protocol.md#did-key, W3C "The did:key Method" v0.9.
+//! Spec: docs/protocol.md#dids, W3C "The did:key Method" v0.9.
 
 use core::fmt;
 

@@ -1,7 +1,7 @@
 //! What a member who lies can say: made with its own keys, from its own store.
 //!
 //! Invariant: everything here is signed and sealed by the liar alone; nobody else's key is used. Why: what others can say
-//! without a key is the lying relay's part. Spec: docs/simulation.md#hostile.
+//! without a key is the lying relay's part. Spec: docs/simulation.md#hostile-members.
 
 pub mod former;
 pub mod poison;

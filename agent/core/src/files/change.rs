@@ -3,7 +3,7 @@
 //! Invariant: what [`inspect_change`] accepts is exactly one uncompressed change whose columns hold at most
 //! [`CHANGE_OPS_MAX`] rows; it never panics and its work is bounded by the number of bytes. Why: malformed changes can
 //! panic inside Automerge, a deflated one can inflate a thousandfold, and a run-length column of twenty bytes can claim
-//! billions of rows. Spec: docs/files.md#changes.
+//! billions of rows. Spec: docs/files.md#receiving.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

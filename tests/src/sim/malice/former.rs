@@ -2,7 +2,7 @@
 //!
 //! They have all they had: their keys, every epoch up to the removal, every envelope; and they hear what passes in the rooms
 //! and lobbies that those epochs lead to. Invariant: everything here is made with that alone.
-//! Spec: docs/simulation.md#former.
+//! Spec: docs/simulation.md#former-members.
 
 use bytes::Bytes;
 use weft_agent_core::envelope::{Class, DirectKind, Kind, open_direct, open_head, open_lobby, seal_direct, seal_lobby};

@@ -1,7 +1,7 @@
 //! A checkpoint with a lie in it, made of what its maker holds.
 //!
 //! Invariant: it is signed by its maker alone, but its changes claim to be anybody's: nobody's signature stands inside a
-//! saved document. Spec: docs/simulation.md#poison.
+//! saved document. Spec: docs/simulation.md#poisoned-checkpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 

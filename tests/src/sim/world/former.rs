@@ -2,7 +2,7 @@
 //!
 //! The founder removes them; from then on what their host hears goes to [`Former`], which enters every room and lobby it can
 //! and says what it likes, until the world is healed. Some stay on, silent, while the others settle. Invariant: they learn
-//! nothing that was written by anybody who knew of the removal. Spec: docs/simulation.md#former.
+//! nothing that was written by anybody who knew of the removal. Spec: docs/simulation.md#former-members.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! A member who lies: its agent is an honest one, and beside it somebody says things with the same keys.
 //!
 //! In a poisoned world what it says are checkpoints. Until the world is healed; then it is gone, and those who stay must
-//! agree on everything, have lost nothing of their own, and blame nobody else. Spec: docs/simulation.md#hostile.
+//! agree on everything, have lost nothing of their own, and blame nobody else. Spec: docs/simulation.md#hostile-members.
 
 use weft_agent_core::disk::RelPath;
 use weft_agent_core::workspace::input::LinkId;
