@@ -84,7 +84,7 @@ fn run(args: Args) -> Ended {
         Do::Leave { yes } => manage::leave(&context, yes),
         // A member needs no invite: they are in, and come back with a pass and their words.
         Do::Invite(invite) => match invite.whom.as_deref().filter(|who| !who.starts_with("did:")) {
-            Some(who) => words::pass_for(&context, who, invite.qr),
+            Some(who) => words::pass_for(&context, who, &invite),
             None => share::invite(&context, &invite),
         },
         Do::Invites { action } => manage::invites(&context, action.as_ref()),

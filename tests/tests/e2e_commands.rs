@@ -22,6 +22,7 @@ fn bad_usage_is_refused() -> Result<()> {
         &["invite", "--uses", "-1"],
         &["invite", "--uses", "0"],
         &["resume", "--restore", "--accept-deletes"],
+        &["invite", "--for", "Ben", "--expires", "1h"],
         &["completions", "no-such-shell"],
     ] {
         refused(&agent.run(args)?, 2)?;

@@ -291,12 +291,12 @@ pub(crate) struct Join {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Invite {
-    /// What the new person may do: reader, writer or admin
-    #[arg(long, default_value = "writer")]
-    pub(crate) role: String,
-    /// How long the link works
-    #[arg(long, default_value = "7d", value_name = "TIME")]
-    pub(crate) expires: String,
+    /// What the new person may do: reader, writer or admin [default: writer]
+    #[arg(long)]
+    pub(crate) role: Option<String>,
+    /// How long the link works [default: 7d]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<String>,
     /// How many people may join by it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) uses: u32,
@@ -310,6 +310,17 @@ pub(crate) struct Invite {
     /// Print it as a QR code too
     #[arg(long)]
     pub(crate) qr: bool,
+}
+
+impl Invite {
+    /// What the new person may do.
+    pub(crate) fn role(&self) -> &str {
+        self.role.as_deref().unwrap_or("writer")
+    }
+    /// How long the link works.
+    pub(crate) fn expires(&self) -> &str {
+        self.expires.as_deref().unwrap_or("7d")
+    }
 }
 
 #[derive(Debug, Subcommand)]

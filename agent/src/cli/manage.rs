@@ -183,20 +183,28 @@ pub(crate) fn log(
     let mut client = Client::running(&context.home)?;
     let below = path.map(|path| format!("{}/", path.trim_end_matches('/')));
     let json = context.json;
+    let mut shown = 0u32;
     let mut each = |entry: Value| {
         let here = match (path, &below) {
-            (Some(path), Some(below)) => {
-                let at = text(&entry, "path");
-                at == path.trim_end_matches('/') || at.starts_with(below.as_str())
-            }
+            (Some(path), Some(below)) => [text(&entry, "path"), text(&entry, "other")]
+                .iter()
+                .any(|at| *at == path.trim_end_matches('/') || at.starts_with(below.as_str())),
             _ => true,
         };
         let theirs = by.is_none_or(|by| text(&entry, "who") == by || text(&entry, "device").starts_with(by));
         if here && theirs {
+            shown += 1;
             term::say(&if json { entry.to_string() } else { show_entry(&entry) });
         }
     };
     client.ask_each(&Request::Log { dir, since_wall_ms, limit, follow }, &mut each)?;
+    if shown == 0 && !json {
+        term::note(if path.is_some() || by.is_some() {
+            "Nothing of that in this time; --since 30d looks further back, --limit at more."
+        } else {
+            "Nothing happened here in this time; --since 30d looks further back."
+        });
+    }
     Ok(0)
 }
 

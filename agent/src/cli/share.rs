@@ -129,12 +129,12 @@ fn paint_name(name: &str) -> String {
 
 /// Asks for a link.
 pub(crate) fn ask_link(client: &mut Client, dir: PathBuf, invite: &Invite) -> Result<Value, Failure> {
-    let expires_ms = u64::try_from(term::span(&invite.expires)?.as_millis()).unwrap_or(u64::MAX);
+    let expires_ms = u64::try_from(term::span(invite.expires())?.as_millis()).unwrap_or(u64::MAX);
     if expires_ms == 0 {
         return Err(Failure::usage("a link that is good for no time lets nobody in; write 30s, 5m, 2h or 7d"));
     }
     let wish = InviteWish {
-        role: invite.role.clone(),
+        role: invite.role().to_owned(),
         expires_ms,
         uses: invite.uses,
         approval: invite.approve,
@@ -158,7 +158,7 @@ pub(crate) fn show_link(made: &Value, qr: bool) -> Result<(), Failure> {
 
 /// What a link is good for, in words.
 fn good_for(invite: &Invite) -> String {
-    let Invite { role, expires, .. } = invite;
+    let (role, expires) = (invite.role(), invite.expires());
     let mut words = match &invite.whom {
         Some(who) => format!("Good for {who} alone, as {role}, for {expires}."),
         None if invite.uses == 1 => format!("Good for one person as {role}, for {expires}."),

@@ -46,8 +46,7 @@ pub(crate) fn run(context: &Context, up: &Up) -> Ended {
         }
     }
     let workspace = ask_one(&mut client, &dir)?;
-    let invite =
-        Invite { role: "writer".to_owned(), expires: "7d".to_owned(), uses: 1, approve: false, whom: None, qr: up.qr };
+    let invite = Invite { role: None, expires: None, uses: 1, approve: false, whom: None, qr: up.qr };
     let mut made = share::ask_link(&mut client, dir.clone(), &invite)?;
     if context.json {
         if let (false, Some(made)) = (recovery_key.is_null(), made.as_object_mut()) {

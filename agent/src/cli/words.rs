@@ -11,6 +11,7 @@ use serde_json::Value;
 use weft_agent_core::enrol::Pass;
 use zeroize::Zeroizing;
 
+use super::args::Invite;
 use super::client::Client;
 use super::status::{list, text};
 use super::term::{self, Style, paint};
@@ -211,7 +212,13 @@ pub(crate) fn enrol(
 }
 
 /// `weft invite --for`.
-pub(crate) fn pass_for(context: &Context, who: &str, qr: bool) -> Ended {
+pub(crate) fn pass_for(context: &Context, who: &str, invite: &Invite) -> Ended {
+    if invite.role.is_some() || invite.expires.is_some() || invite.approve {
+        return Err(Failure::usage(
+            "a pass for a member takes no --role, --expires or --approve: it lets nobody in without their words, and they come \
+             back as what they are. For somebody new: their key, --for did:key:..., or no --for",
+        ));
+    }
     let dir = context.folder()?;
     let made = Client::ready(&context.home)?.ask(&Request::PassFor { dir, who: who.to_owned() })?;
     if context.json {
@@ -220,7 +227,7 @@ pub(crate) fn pass_for(context: &Context, who: &str, qr: bool) -> Ended {
     }
     let pass = text(&made, "pass");
     term::say(pass);
-    if qr {
+    if invite.qr {
         term::say(&term::qr(pass)?);
     }
     term::note(&format!(
