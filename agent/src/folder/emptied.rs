@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use weft_agent_core::disk::{FileBytes, Found, RelPath};
-
-use super::known::Known;
+use weft_agent_core::id::VersionHash;
 
 /// So long a file must be empty to be taken for emptied.
 const EMPTIED: Duration = Duration::from_millis(1000);
@@ -23,19 +22,20 @@ pub(crate) struct Emptied {
 }
 
 impl Emptied {
-    /// Until when to wait before the core is told that this is what a path holds; `None`: it may be told. `before`: what it
-    /// was told last.
+    /// Until when to wait before the core is told that this is what a path holds; `None`: it may be told. `before`: the
+    /// content that it was told of last, `found`: what is there, and the hash of that.
     pub(crate) fn wait(
         &mut self,
         path: &RelPath,
-        before: Option<&Known>,
-        found: &Found,
+        before: Option<VersionHash>,
+        found: (&Found, Option<VersionHash>),
         now: Instant,
     ) -> Option<Instant> {
-        let is_empty = matches!(found, Found::File { bytes: FileBytes::Here(bytes), .. } if bytes.is_empty());
-        // A file whose content was not empty, or one of which nothing is known: that is new, and none of this.
-        let due = *self.since.get(path).filter(|_| is_empty).unwrap_or(&now) + EMPTIED;
-        if !is_empty || before.and_then(Known::held).is_none() || due <= now {
+        let is_empty = matches!(found.0, Found::File { bytes: FileBytes::Here(bytes), .. } if bytes.is_empty());
+        // What was no file, or an empty one, was not emptied.
+        let was_emptied = is_empty && before.is_some() && before != found.1;
+        let due = *self.since.get(path).unwrap_or(&now) + EMPTIED;
+        if !was_emptied || due <= now {
             self.since.remove(path);
             return None;
         }
@@ -53,40 +53,41 @@ impl Emptied {
 mod tests {
     use bytes::Bytes;
     use weft_agent_core::disk::Stat;
-    use weft_agent_core::id::VersionHash;
 
     use super::*;
 
-    fn file(bytes: &'static [u8]) -> Found {
+    const NOTHING: VersionHash = VersionHash([0; 32]);
+    const TEXT: VersionHash = VersionHash([1; 32]);
+
+    fn look(emptied: &mut Emptied, before: Option<VersionHash>, bytes: &'static [u8], now: Instant) -> Option<Instant> {
+        let hash = if bytes.is_empty() { NOTHING } else { TEXT };
         let bytes = FileBytes::Here(Bytes::from_static(bytes));
-        Found::File { bytes, executable: false, stat: Stat::default() }
+        let found = Found::File { bytes, executable: false, stat: Stat::default() };
+        emptied.wait(&RelPath::new("n.md").unwrap(), before, (&found, Some(hash)), now)
     }
 
     /// What is empty for a moment is not told; what stays empty is; and each time is one of its own.
     #[test]
     fn a_file_must_stay_empty() {
-        let (mut emptied, path) = (Emptied::default(), RelPath::new("n.md").unwrap());
-        let known = Known::File { hash: VersionHash([1; 32]), executable: None, stat: None };
-        let (start, ms) = (Instant::now(), Duration::from_millis);
-        assert_eq!(emptied.wait(&path, Some(&known), &file(b""), start), Some(start + EMPTIED));
-        assert_eq!(emptied.wait(&path, Some(&known), &file(b""), start + ms(700)), Some(start + EMPTIED));
-        assert_eq!(emptied.wait(&path, Some(&known), &file(b"x"), start + ms(800)), None);
+        let (mut emptied, start, ms) = (Emptied::default(), Instant::now(), Duration::from_millis);
+        assert_eq!(look(&mut emptied, Some(TEXT), b"", start), Some(start + EMPTIED));
+        assert_eq!(look(&mut emptied, Some(TEXT), b"", start + ms(700)), Some(start + EMPTIED));
+        assert_eq!(look(&mut emptied, Some(TEXT), b"x", start + ms(800)), None);
         let again = start + ms(900);
-        assert_eq!(emptied.wait(&path, Some(&known), &file(b""), again), Some(again + EMPTIED), "from the beginning");
-        assert_eq!(emptied.wait(&path, Some(&known), &file(b""), again + EMPTIED), None);
+        assert_eq!(look(&mut emptied, Some(TEXT), b"", again), Some(again + EMPTIED), "from the beginning");
+        assert_eq!(look(&mut emptied, Some(TEXT), b"", again + EMPTIED), None);
         assert!(emptied.since.is_empty());
     }
 
-    /// Neither a new file nor one that is no file any more waits; one of which the core is to be told anew does.
+    /// Neither a new file nor one that was empty before waits.
     #[test]
     fn only_what_held_something_waits() {
-        let (mut emptied, path, now) = (Emptied::default(), RelPath::new("n.md").unwrap(), Instant::now());
-        for before in [None, Some(Known::Folder), Some(Known::Untold(None)), Some(Known::Symlink("n".into()))] {
-            assert_eq!(emptied.wait(&path, before.as_ref(), &file(b""), now), None);
+        let (mut emptied, now) = (Emptied::default(), Instant::now());
+        for before in [None, Some(NOTHING)] {
+            assert_eq!(look(&mut emptied, before, b"", now), None);
         }
-        let anew = Known::Untold(Some(VersionHash([1; 32])));
-        assert!(emptied.wait(&path, Some(&anew), &file(b""), now).is_some());
-        emptied.forget(&path);
+        assert!(look(&mut emptied, Some(TEXT), b"", now).is_some());
+        emptied.forget(&RelPath::new("n.md").unwrap());
         assert!(emptied.since.is_empty());
     }
 }

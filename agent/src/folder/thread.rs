@@ -532,7 +532,8 @@ impl Looker {
                     absent.push(path);
                 }
                 Ok(Looked::Found { found, known: Some(known), .. }) => {
-                    if let Some(due) = self.emptied.wait(&path, self.known.get(&path), &found, Instant::now()) {
+                    let before = self.known.get(&path).and_then(Known::held);
+                    if let Some(due) = self.emptied.wait(&path, before, (&found, known.held()), Instant::now()) {
                         self.debounce.at(path, due);
                         continue;
                     }
