@@ -50,6 +50,8 @@ struct Town {
     seed: u8,
     /// What was sent to one peer: from whom, to whom, how many bytes.
     sent: Vec<(usize, usize, usize)>,
+    /// Whom the relay shows to the others, and forwards nothing to or from.
+    cut: Option<usize>,
 }
 
 fn identity(seed: u8) -> LocalIdentity {
@@ -63,7 +65,7 @@ fn peer_id(host: usize) -> PeerId {
 impl Town {
     fn new() -> Self {
         let now = Timestamp { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
-        Self { now, hosts: Vec::new(), rooms: BTreeMap::new(), requests: 0, seed: 1, sent: Vec::new() }
+        Self { now, hosts: Vec::new(), rooms: BTreeMap::new(), requests: 0, seed: 1, sent: Vec::new(), cut: None }
     }
 
     fn setup(&mut self) -> Setup {
@@ -135,6 +137,11 @@ impl Town {
     }
 
     fn frame(&mut self, host: usize, frame: ServerFrame) {
+        if let ServerFrame::Deliver { from, .. } = &frame
+            && self.cut.is_some_and(|cut| host == cut || *from == peer_id(cut))
+        {
+            return;
+        }
         self.hosts[host].inputs.push_back(Input::Frame { link: LinkId(1), frame });
     }
 

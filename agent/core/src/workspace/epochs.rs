@@ -227,38 +227,60 @@ impl Workspace {
         }
     }
 
-    /// A key packet came; whether there was something in it for us.
-    pub(super) fn key_packet(&mut self, now: Timestamp, packet: &Bytes, from: Option<DeviceId>, tx: &Tx<'_>) -> bool {
+    /// A key packet came; the epoch in it, if there was something in it for us.
+    pub(super) fn key_packet(
+        &mut self,
+        now: Timestamp,
+        packet: &Bytes,
+        from: Option<DeviceId>,
+        tx: &Tx<'_>,
+    ) -> Option<EpochId> {
         let mut kems = vec![self.identity.device.kem_secret()];
         kems.extend(self.identity.root.as_ref().map(RootSecret::kem_secret));
         let opened = match KeyPacket::parse(packet).and_then(|packet| packet.open(&self.id, &kems)) {
             Ok(opened) => opened,
             Err(KeyPacketError::NotForUs) => {
                 self.left_out(now, from, packet);
-                return false;
+                return None;
             }
             Err(KeyPacketError::WrongSecrets) => {
                 self.wrong_secrets(now, from, packet);
-                return false;
+                return None;
             }
             Err(_) => {
                 self.reject("malformed key packet");
-                return false;
+                return None;
             }
         };
         if self.is_forged(&opened.op) {
             self.reject("key packet with a forged op");
-            return false;
+            return None;
         }
         let id = opened.epoch.id();
         if !self.packets.keep(now.wall_ms, id, packet.clone(), tx) {
-            return true;
+            return Some(id);
         }
         self.keep_epoch(opened.epoch, tx);
         self.take_ops_aside(std::slice::from_ref(&opened.op), tx);
         self.forget_unproven(&id, tx);
         self.news = true;
-        true
+        Some(id)
+    }
+
+    /// In a room that was left behind somebody who belongs said a key as the newest it has. If others followed that, it lacks
+    /// them: it is as silent there as we are, so nothing else tells.
+    pub(super) fn key_said_behind(
+        &mut self,
+        now: Timestamp,
+        route: Route,
+        room: &EpochId,
+        device: DeviceId,
+        said: EpochId,
+    ) {
+        let is_followed = self.membership.epochs.contains_key(&said) && !self.membership.epoch_heads().contains(&said);
+        if is_followed && self.is_left_behind(room) {
+            self.offer_epochs(now, route, device, said, false);
+        }
     }
 
     /// Whether an op names a signer that is known here and did not sign it. Of others it is known once their ops are here.

@@ -97,6 +97,17 @@ impl Workspace {
         self.lobbies.asks.insert((link, room), (0, at));
     }
 
+    /// Somebody left a room of this link, or we did: who is still in a lobby with us may be met nowhere else from now on, and
+    /// was not when they came.
+    pub(super) fn lobbies_after_leave(&mut self, now: Timestamp, link: LinkId) {
+        let Some(state) = self.links.0.get(&link) else { return };
+        let doors = state.rooms.keys().map(|room| (link, *room));
+        let apart = |door: &Door| !self.lobbies.asks.contains_key(door) && self.is_apart(door);
+        for (link, room) in doors.filter(apart).collect::<Vec<_>>() {
+            self.lobby_peopled(now, link, room);
+        }
+    }
+
     /// Whether there is somebody in a lobby who is in none of the epochs' rooms on that link.
     fn is_apart(&self, (link, room): &Door) -> bool {
         let Some(state) = self.links.0.get(link) else { return false };
@@ -170,7 +181,7 @@ impl Workspace {
                 let asked = self.lobbies.asks.get(&door).is_some_and(|(tries, _)| *tries > 0);
                 // Where others use the key that we use it is somebody else's, who was removed perhaps: nothing to tell.
                 let alone = !self.is_among_others();
-                if !self.key_packet(now, &packet, None, tx) && asked && alone && self.is_apart(&door) {
+                if self.key_packet(now, &packet, None, tx).is_none() && asked && alone && self.is_apart(&door) {
                     self.problem(
                         "Somebody uses a key that this device did not get: either it was removed, or they were. Ask a member."
                             .into(),

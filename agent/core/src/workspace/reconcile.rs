@@ -187,7 +187,9 @@ impl Workspace {
             Message::Want { nonce, pieces } => self.wanted(route, nonce, pieces, tx),
             Message::Have { absent, .. } => self.absent(device, &absent),
             Message::KeyPacket(packet) => {
-                self.key_packet(now, &packet, Some(device), tx);
+                if let Some(said) = self.key_packet(now, &packet, Some(device), tx) {
+                    self.key_said_behind(now, route, &epoch, device, said);
+                }
             }
             Message::Offer(envelope) => self.offered(&envelope, tx),
         }

@@ -3,7 +3,7 @@
 //! Invariant: the rooms we are in on every link are exactly those that our keys and open invites call for.
 //! Spec: docs/sync.md#rooms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -140,8 +140,15 @@ impl Workspace {
                 }
             }
         }
+        let mut given_up = BTreeSet::new();
         for (link, rank, frame) in frames {
+            if matches!(frame, ClientFrame::Leave { .. }) {
+                given_up.insert(link);
+            }
             self.send(link, rank, frame);
+        }
+        for link in given_up {
+            self.lobbies_after_leave(now, link);
         }
     }
 
@@ -195,6 +202,7 @@ impl Workspace {
         if let Some(state) = self.links.room_mut(link, &room) {
             state.peers.remove(&peer);
             self.after_route_loss(now);
+            self.lobbies_after_leave(now, link);
         }
     }
 

@@ -136,6 +136,58 @@ fn a_device_that_was_away_for_ten_keys_catches_up() {
     }
 }
 
+/// A device that was in the room of an old key with the others, and heard nothing there while they went on to newer keys
+/// and left that room, finds them in the lobby: it was among them when it looked there first.
+#[test]
+fn who_is_left_in_an_old_room_asks_in_the_lobby() {
+    let (mut town, hosts) = Town::team(3);
+    let [a, b, c] = hosts[..] else { panic!("three") };
+    for week in 0..3 {
+        town.write(a, "log.md", &format!("week {week}\n"));
+        town.days(8, &[a, b]);
+    }
+    town.cut = Some(c);
+    town.connect(c);
+    town.run(20_000);
+    for round in 0..2 {
+        // Everybody's computer sleeps; nobody's connection ends.
+        town.now.mono_ms += 8 * DAY;
+        town.now.wall_ms += 8 * DAY;
+        town.write(a, "log.md", &format!("round {round}\n"));
+        town.run(150_000);
+    }
+    assert_eq!((town.epochs(a), town.epochs(c)), (6, 1));
+    town.cut = None;
+    town.run(1_300_000);
+    let status = town.status(c);
+    assert_eq!(town.text(c, "log.md"), "round 1\n", "{status:#?}");
+    assert!(status.settled && status.problems.is_empty(), "{status:#?}");
+}
+
+/// A device that knows of a removal, and missed so many keys since that it meets the others only in the room where whoever
+/// was removed may look for them: all are silent there, and yet it gets the newest key.
+#[test]
+fn who_knows_of_a_removal_is_not_left_with_an_old_key() {
+    let (mut town, hosts) = Town::team(4);
+    let [a, b, c, d] = hosts[..] else { panic!("four") };
+    assert_eq!(town.command(a, Command::RemoveMember(town.root(d))), Reply::Done);
+    town.run(10_000);
+    town.disconnect(d);
+    town.disconnect(c);
+    town.write(c, "offline.md", "by c\n");
+    for week in 0..5 {
+        town.write(a, "log.md", &format!("week {week}\n"));
+        town.days(8, &[a, b]);
+    }
+    assert_eq!((town.epochs(a), town.epochs(c)), (7, 2));
+    town.connect(c);
+    town.run(120_000);
+    let status = town.status(c);
+    assert_eq!(town.text(c, "log.md"), "week 4\n", "{status:#?}");
+    assert_eq!(town.text(b, "offline.md"), "by c\n");
+    assert!(status.settled && status.problems.is_empty(), "{status:#?}");
+}
+
 /// What is listened to does not grow with the keys there were, and ends when nobody can be away any more.
 #[test]
 fn old_rooms_are_left() {
