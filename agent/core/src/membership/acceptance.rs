@@ -33,7 +33,7 @@ pub struct Envelope {
 
 impl Envelope {
     /// All that its own content stands on.
-    fn below(&self) -> impl Iterator<Item = &Link> {
+    pub(crate) fn below(&self) -> impl Iterator<Item = &Link> {
         self.built_on.iter().flatten().chain(&self.started_from)
     }
 }

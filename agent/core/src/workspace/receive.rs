@@ -245,6 +245,7 @@ impl Workspace {
                 for refusal in refusals {
                     self.reject(&refusal.why.to_string());
                 }
+                self.counted(now, &content);
             }
             Ok(Opened::Checkpoint(checkpoint)) => self.note_checkpoint(place, head.link(), checkpoint, tx),
             Ok(Opened::Nothing) => {}

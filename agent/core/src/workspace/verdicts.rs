@@ -21,7 +21,7 @@ use crate::content::{Content, DocumentName, Item};
 use crate::envelope::{Kind, VerifiedHead};
 use crate::files::{self, Author, Halt, inspect_change};
 use crate::id::{ChainId, Link, Place};
-use crate::membership::{Envelope, Refused, ends_before, settle};
+use crate::membership::{Envelope, Refused, Verdict, ends_before, settle};
 use crate::store::{Read, Table, Tx, rows};
 use crate::time::Timestamp;
 use crate::vault::Location;
@@ -64,6 +64,9 @@ pub(super) struct Verdicts {
     void: BTreeMap<Place, VoidEnvelope>,
     /// How many of them hold each change and version.
     held: BTreeMap<[u8; 32], u32>,
+    /// Changes and versions that count, in envelopes that stand on what one of them holds too, directly or through others:
+    /// whoever goes on with those supports what does not count.
+    above: BTreeSet<[u8; 32]>,
     due_mono: Option<u64>,
 }
 
@@ -116,6 +119,13 @@ impl Verdicts {
         facts.deps.iter().any(|hash| self.held.contains_key(hash))
             || facts.starts.iter().any(|start| self.held.range(starting(start)).next().is_some())
     }
+    /// Whether a content that counts may change what else does: it brings what something that does not count holds too, or
+    /// goes on with what stands on that.
+    fn may_turn_by(&self, facts: &Facts) -> bool {
+        facts.holds.iter().any(|hash| self.held.contains_key(hash))
+            || facts.deps.iter().any(|hash| self.above.contains(hash))
+            || facts.starts.iter().any(|start| self.above.range(starting(start)).next().is_some())
+    }
 }
 
 /// Changes and versions in a content, and what those build on.
@@ -160,6 +170,27 @@ fn facts_of(content: &Content) -> Facts {
 struct Docket {
     envelopes: BTreeMap<Link, Envelope>,
     rows: BTreeMap<Link, (Place, Held)>,
+    holds: BTreeMap<Link, Vec<[u8; 32]>>,
+}
+
+impl Docket {
+    /// What stands on something that does not count and counts itself, and holds this.
+    fn above(&self, verdicts: &BTreeMap<Link, Verdict>) -> BTreeSet<[u8; 32]> {
+        let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
+        for (link, envelope) in &self.envelopes {
+            for below in envelope.below() {
+                builders.entry(*below).or_default().push(*link);
+            }
+        }
+        let void = |link: &Link| verdicts.get(link).is_some_and(Result::is_err);
+        let mut ready: Vec<Link> = self.rows.keys().filter(|link| void(link)).copied().collect();
+        let mut found = BTreeSet::new();
+        while let Some(link) = ready.pop() {
+            let above = builders.get(&link).into_iter().flatten();
+            ready.extend(above.filter(|link| found.insert(**link)));
+        }
+        found.iter().filter(|link| !void(link)).filter_map(|link| self.holds.get(link)).flatten().copied().collect()
+    }
 }
 
 impl Workspace {
@@ -180,8 +211,19 @@ impl Workspace {
 
     /// We sealed this. Something below it that does not count may count by that, as it does for whoever gets it.
     pub(super) fn sealed_on(&mut self, content: &Content) {
-        if !self.verdicts.void.is_empty() && self.verdicts.hold_what_is_below(&facts_of(content)) {
+        if self.verdicts.void.is_empty() {
+            return;
+        }
+        let facts = facts_of(content);
+        if self.verdicts.hold_what_is_below(&facts) || self.verdicts.may_turn_by(&facts) {
             self.verdicts.due_mono = Some(self.last_mono);
+        }
+    }
+
+    /// Somebody sealed this, and it counts. What else does may be another matter now.
+    pub(super) fn counted(&mut self, now: Timestamp, content: &Content) {
+        if !self.verdicts.void.is_empty() && self.verdicts.may_turn_by(&facts_of(content)) {
+            self.judge_soon(now);
         }
     }
 
@@ -272,6 +314,7 @@ impl Workspace {
         let docket = self.docket(tx);
         let Some(ops) = &self.ops else { return };
         let verdicts = settle(ops, &docket.envelopes);
+        self.verdicts.above = docket.above(&verdicts);
         let mut voided: BTreeSet<Place> = BTreeSet::new();
         let mut freed: BTreeSet<Place> = BTreeSet::new();
         let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
@@ -356,6 +399,7 @@ impl Workspace {
                 holders.get(hash).into_iter().flatten().copied().filter(|other| *other != link).collect()
             };
             let own = |hash: &[u8; 32]| holders.get(hash).is_some_and(|holders| holders.contains(&link));
+            docket.holds.insert(link, found.holds.clone());
             let deps: BTreeSet<Vec<Link>> = found.deps.iter().filter(|hash| !own(hash)).map(held_by).collect();
             envelope.built_on = deps.into_iter().filter(|holders| !holders.is_empty()).collect();
             // Not if it brings the version itself.
@@ -446,4 +490,52 @@ fn void_key(place: Place) -> Vec<u8> {
 fn is_ours_to_judge(refused: &str) -> bool {
     let ours = [Refused::BeyondCut, Refused::Forked, Refused::BuiltOnRefused, Refused::Waiting];
     refused.is_empty() || ours.iter().any(|why| why.to_string() == refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DeviceId;
+
+    fn envelope(seq: u64, built_on: &[&[u8]]) -> Envelope {
+        let links = |of: &[u8]| of.iter().map(|byte| Link([*byte; 32])).collect();
+        Envelope {
+            chain: ChainId { device: DeviceId([1; 16]), incarnation: 1 },
+            seq,
+            prev: Link([0; 32]),
+            kind: Kind::Content,
+            op_heads: Vec::new(),
+            built_on: built_on.iter().copied().map(links).collect(),
+            started_from: Vec::new(),
+        }
+    }
+
+    /// Somebody sealed one change twice, in a branch that does not count too: whoever goes on with what was built on the other,
+    /// at any distance, may make that branch count. What has nothing to do with it does not.
+    #[test]
+    fn what_supports_the_void_at_a_distance_is_judged() {
+        let mut docket = Docket::default();
+        let row = |seq| {
+            let place = Place { chain: ChainId { device: DeviceId([1; 16]), incarnation: 1 }, seq };
+            (place, Held { link: Link([0; 32]), kind: 1, refused: String::new(), op_heads: Vec::new() })
+        };
+        let all =
+            [(1, envelope(1, &[])), (2, envelope(2, &[])), (3, envelope(3, &[&[1, 2]])), (4, envelope(4, &[&[3]]))];
+        let all = all.into_iter().chain([(5, envelope(5, &[]))]);
+        for (byte, envelope) in all {
+            docket.rows.insert(Link([byte; 32]), row(envelope.seq));
+            docket.holds.insert(Link([byte; 32]), vec![[10 + byte; 32]]);
+            docket.envelopes.insert(Link([byte; 32]), envelope);
+        }
+        let verdict = |byte: u8| if byte == 2 { Err(Refused::Forked) } else { Ok(()) };
+        let verdicts = (1..=5).map(|byte| (Link([byte; 32]), verdict(byte))).collect();
+        let verdicts = Verdicts { above: docket.above(&verdicts), held: [([12; 32], 1)].into(), ..Verdicts::default() };
+        let on = |byte: u8| Facts { deps: vec![[byte; 32]], ..Facts::default() };
+        assert!(verdicts.hold_what_is_below(&on(12)) && !verdicts.hold_what_is_below(&on(14)));
+        assert!(verdicts.may_turn_by(&on(13)) && verdicts.may_turn_by(&on(14)));
+        assert!(!verdicts.may_turn_by(&on(11)) && !verdicts.may_turn_by(&on(15)));
+        let started = Facts { starts: [[14; 8]].into(), ..Facts::default() };
+        let again = Facts { holds: vec![[12; 32]], ..Facts::default() };
+        assert!(verdicts.may_turn_by(&started) && verdicts.may_turn_by(&again));
+    }
 }
