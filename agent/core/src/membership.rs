@@ -23,7 +23,7 @@ mod step;
 #[cfg(test)]
 mod unsigned;
 
-pub(crate) use acceptance::{Beyond, ends_before};
+pub(crate) use acceptance::{Beyond, above, builders, ends_before};
 pub use acceptance::{Envelope, Refused, Verdict, accepts, settle};
 pub(crate) use defence::Defence;
 pub use fold::ATTESTED_MAX;

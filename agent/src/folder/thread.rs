@@ -176,7 +176,7 @@ impl Looker {
             return path != self.root;
         };
         if rel.as_str().starts_with(".weft/") || rel.as_str() == ".weft" {
-            return matches!(urgency, Urgency::WhenQuiet);
+            return matches!(urgency, Urgency::WhenQuiet | Urgency::Open);
         }
         if Rules::is_rule_file(&rel) {
             self.rules.reload();

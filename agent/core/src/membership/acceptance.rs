@@ -33,7 +33,7 @@ pub struct Envelope {
 
 impl Envelope {
     /// All that its own content stands on.
-    pub(crate) fn below(&self) -> impl Iterator<Item = &Link> {
+    fn below(&self) -> impl Iterator<Item = &Link> {
         self.built_on.iter().flatten().chain(&self.started_from)
     }
 }
@@ -143,14 +143,8 @@ struct Court<'a> {
 
 impl<'a> Court<'a> {
     fn new(set: &'a OpSet, held: &'a BTreeMap<Link, Envelope>) -> Self {
-        let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
-        for (link, envelope) in held {
-            for dependency in envelope.below() {
-                builders.entry(*dependency).or_default().push(*link);
-            }
-        }
         let (base, beyond) = (BTreeMap::new(), BTreeMap::new());
-        let mut court = Self { set, held, state: evaluate(set), base, beyond, builders };
+        let mut court = Self { set, held, state: evaluate(set), base, beyond, builders: builders(held) };
         for (link, envelope) in held {
             court.base.insert(*link, court.base_of(envelope));
             let beyond =
@@ -255,20 +249,6 @@ impl<'a> Court<'a> {
         self.state.role_of(device).filter(|role| *role >= Role::Writer).map(|_| root)
     }
 
-    /// Everything built on an envelope, directly or through others.
-    fn above(&self, link: Link) -> BTreeSet<Link> {
-        let mut above = BTreeSet::new();
-        let mut ready = vec![link];
-        while let Some(next) = ready.pop() {
-            for builder in self.builders.get(&next).into_iter().flatten() {
-                if above.insert(*builder) {
-                    ready.push(*builder);
-                }
-            }
-        }
-        above
-    }
-
     /// What was signed for a place that was signed for twice, and everything after it on that chain, without the branch
     /// that stays. As long as no op proves the fork, no branch stays: whoever holds both makes that op at once.
     fn lost_branches(&self) -> BTreeSet<Link> {
@@ -285,14 +265,8 @@ impl<'a> Court<'a> {
             }
         }
         let branch = |root: Link| {
-            let (mut all, mut ready) = (BTreeSet::from([root]), vec![root]);
-            while let Some(link) = ready.pop() {
-                for after in next.get(&link).into_iter().flatten() {
-                    if all.insert(*after) {
-                        ready.push(*after);
-                    }
-                }
-            }
+            let mut all = above(&next, std::iter::once(root));
+            all.insert(root);
             all
         };
         for ((chain, _), links) in places.into_iter().filter(|(_, links)| links.len() > 1) {
@@ -317,7 +291,7 @@ impl<'a> Court<'a> {
     /// How many members who may write now, besides the forker, built on a branch.
     fn supporters(&self, chain: ChainId, branch: &BTreeSet<Link>) -> usize {
         let own = self.state.devices.get(&chain.device).map(|device| device.root);
-        let above = branch.iter().flat_map(|link| self.above(*link)).filter(|link| !branch.contains(link));
+        let above = above(&self.builders, branch.iter().copied()).into_iter().filter(|link| !branch.contains(link));
         let sound = |link: &Link| self.base.get(link).is_some_and(Result::is_ok) && !self.beyond.contains_key(link);
         let members: BTreeSet<RootKey> = above
             .filter(sound)
@@ -326,6 +300,27 @@ impl<'a> Court<'a> {
             .collect();
         members.len()
     }
+}
+
+/// What was built on each of these envelopes, or of those they name.
+pub(crate) fn builders(held: &BTreeMap<Link, Envelope>) -> BTreeMap<Link, Vec<Link>> {
+    let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
+    for (link, envelope) in held {
+        for below in envelope.below() {
+            builders.entry(*below).or_default().push(*link);
+        }
+    }
+    builders
+}
+
+/// Everything that comes after some envelopes by this, directly or through others: with [`builders`], what was built on them.
+pub(crate) fn above(next: &BTreeMap<Link, Vec<Link>>, from: impl Iterator<Item = Link>) -> BTreeSet<Link> {
+    let (mut found, mut ready) = (BTreeSet::new(), from.collect::<Vec<_>>());
+    while let Some(link) = ready.pop() {
+        let after = next.get(&link).into_iter().flatten();
+        ready.extend(after.filter(|link| found.insert(**link)));
+    }
+    found
 }
 
 fn concerns(end: &End, chain: ChainId, root: &RootKey) -> bool {

@@ -227,7 +227,7 @@ impl Workspace {
     ) {
         let opened = self.accept(head, before, &envelope);
         if let Ok(Opened::Content(content)) = &opened
-            && let Some(why) = self.suspect(head, content)
+            && let Some(why) = self.suspect(now, head, content)
         {
             self.store_held(place, head, &why.to_string(), envelope, tx);
             self.suspend(now, place, why, content, tx);
@@ -245,7 +245,6 @@ impl Workspace {
                 for refusal in refusals {
                     self.reject(&refusal.why.to_string());
                 }
-                self.counted(now, &content);
             }
             Ok(Opened::Checkpoint(checkpoint)) => self.note_checkpoint(place, head.link(), checkpoint, tx),
             Ok(Opened::Nothing) => {}

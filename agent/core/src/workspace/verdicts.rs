@@ -21,7 +21,7 @@ use crate::content::{Content, DocumentName, Item};
 use crate::envelope::{Kind, VerifiedHead};
 use crate::files::{self, Author, Halt, inspect_change};
 use crate::id::{ChainId, Link, Place};
-use crate::membership::{Envelope, Refused, Verdict, ends_before, settle};
+use crate::membership::{Envelope, Refused, Verdict, above, builders, ends_before, settle};
 use crate::store::{Read, Table, Tx, rows};
 use crate::time::Timestamp;
 use crate::vault::Location;
@@ -176,26 +176,16 @@ struct Docket {
 impl Docket {
     /// What stands on something that does not count and counts itself, and holds this.
     fn above(&self, verdicts: &BTreeMap<Link, Verdict>) -> BTreeSet<[u8; 32]> {
-        let mut builders: BTreeMap<Link, Vec<Link>> = BTreeMap::new();
-        for (link, envelope) in &self.envelopes {
-            for below in envelope.below() {
-                builders.entry(*below).or_default().push(*link);
-            }
-        }
         let void = |link: &Link| verdicts.get(link).is_some_and(Result::is_err);
-        let mut ready: Vec<Link> = self.rows.keys().filter(|link| void(link)).copied().collect();
-        let mut found = BTreeSet::new();
-        while let Some(link) = ready.pop() {
-            let above = builders.get(&link).into_iter().flatten();
-            ready.extend(above.filter(|link| found.insert(**link)));
-        }
+        let found = above(&builders(&self.envelopes), self.rows.keys().filter(|link| void(link)).copied());
         found.iter().filter(|link| !void(link)).filter_map(|link| self.holds.get(link)).flatten().copied().collect()
     }
 }
 
 impl Workspace {
     /// Whether an envelope that would be accepted must wait for a judgement, and why it does not count until then.
-    pub(super) fn suspect(&self, head: &VerifiedHead, content: &Content) -> Option<Refused> {
+    /// If it counts at once, what else does may be another matter now.
+    pub(super) fn suspect(&mut self, now: Timestamp, head: &VerifiedHead, content: &Content) -> Option<Refused> {
         let header = head.header();
         let ops = self.ops.as_ref()?;
         let ends =
@@ -206,7 +196,14 @@ impl Workspace {
         if self.verdicts.void.is_empty() {
             return None;
         }
-        self.verdicts.hold_what_is_below(&facts_of(content)).then_some(Refused::BuiltOnRefused)
+        let facts = facts_of(content);
+        if self.verdicts.hold_what_is_below(&facts) {
+            return Some(Refused::BuiltOnRefused);
+        }
+        if self.verdicts.may_turn_by(&facts) {
+            self.judge_soon(now);
+        }
+        None
     }
 
     /// We sealed this. Something below it that does not count may count by that, as it does for whoever gets it.
@@ -217,13 +214,6 @@ impl Workspace {
         let facts = facts_of(content);
         if self.verdicts.hold_what_is_below(&facts) || self.verdicts.may_turn_by(&facts) {
             self.verdicts.due_mono = Some(self.last_mono);
-        }
-    }
-
-    /// Somebody sealed this, and it counts. What else does may be another matter now.
-    pub(super) fn counted(&mut self, now: Timestamp, content: &Content) {
-        if !self.verdicts.void.is_empty() && self.verdicts.may_turn_by(&facts_of(content)) {
-            self.judge_soon(now);
         }
     }
 
