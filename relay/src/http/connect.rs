@@ -44,22 +44,25 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
     let (true, true, Some(key)) = (asks, has(headers, header::SEC_WEBSOCKET_VERSION, "13"), key) else {
         return Err(Refusal::new(Code::Malformed, "a WebSocket upgrade (RFC 6455, version 13) is needed here"));
     };
-    let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), headers);
+    let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), headers)?;
     if shared.admitter.policy().blocked.has_ip(ip) {
         return Err(Refusal::new(
             Code::NotAllowed,
             "the operator of this relay has blocked this address: ask them why",
         ));
     }
-    if ip != peer.remote.ip().to_canonical() {
+    // The gate let all that comes from a proxy in; what the proxy sends on its own account has the limit of one address too.
+    if forwarded::is_trusted(&shared.gates.trusted, peer.remote.ip()) {
         let message = "as many connections as this address may have are open: close one first";
         let place = shared.gates.enter_forwarded(ip);
         peer.forwarded = Some(place.ok_or_else(|| Refusal::new(Code::TooManyConnections, message))?);
     }
     let accept = derive_accept_key(key.as_bytes());
-    let offered: Vec<&str> =
-        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok()).collect();
-    let offered = offered.join(",");
+    let offered: Vec<&[u8]> =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().map(|value| value.as_bytes()).collect();
+    // A byte that is no ASCII spoils the entry it stands in, and no other.
+    let offered = offered.join(&b',');
+    let offered = String::from_utf8_lossy(&offered);
     let token = subprotocol::parse(&offered).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
     let token = token.to_owned();
     let admission = shared.admitter.verify_token(&token, peer.local).map_err(|code| {
@@ -101,6 +104,7 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
 
 /// Whether one of a header's comma-separated values is `value`, in any letter case.
 fn has(headers: &HeaderMap, name: HeaderName, value: &str) -> bool {
-    let values = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    values.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(value))
+    let values = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let mut parts = values.flat_map(|line| line.split(|&byte| byte == b','));
+    parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(value.as_bytes()))
 }

@@ -35,7 +35,10 @@ pub(super) async fn token(
         return Refusal::new(Code::Malformed, "an Authorization header with Bearer and a JWT is needed")
             .into_response();
     };
-    let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), &headers);
+    let ip = match forwarded::client(&shared.gates.trusted, peer.remote.ip(), &headers) {
+        Ok(ip) => ip,
+        Err(refusal) => return refusal.into_response(),
+    };
     let auth = headers.get(AUTH_HEADER).and_then(|value| value.to_str().ok());
     let asked = Asked { ip, local: peer.local, jwt, body: &body, auth };
     let span = tracing::info_span!("token", code = tracing::field::Empty);

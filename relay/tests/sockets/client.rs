@@ -70,12 +70,15 @@ pub(crate) fn key(seed: u8) -> SigningKey {
 
 /// One HTTP/1.1 exchange; status and body.
 pub(crate) async fn http(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    http_bytes(addr, method, path, headers.as_bytes(), body).await
+}
+
+/// With header lines of any bytes.
+async fn http_bytes(addr: SocketAddr, method: &str, path: &str, headers: &[u8], body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
+    let tail = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(&[head.as_bytes(), headers, tail.as_bytes()].concat()).await.unwrap();
     let mut answer = String::new();
     within("an HTTP answer", stream.read_to_string(&mut answer)).await.unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
@@ -93,8 +96,19 @@ pub(crate) async fn post_token_with(
     body: &str,
     more: &str,
 ) -> Result<TokenAnswer, ErrorAnswer> {
-    let headers = format!("Authorization: Bearer {jwt}\r\nContent-Type: application/json\r\n{more}");
-    let (status, body) = http(addr, "POST", "/v1/token", &headers, body).await;
+    post_token_bytes(addr, jwt, body, more.as_bytes()).await
+}
+
+/// With more header lines, of any bytes.
+pub(crate) async fn post_token_bytes(
+    addr: SocketAddr,
+    jwt: &str,
+    body: &str,
+    more: &[u8],
+) -> Result<TokenAnswer, ErrorAnswer> {
+    let headers = format!("Authorization: Bearer {jwt}\r\nContent-Type: application/json\r\n");
+    let headers = [headers.as_bytes(), more].concat();
+    let (status, body) = http_bytes(addr, "POST", "/v1/token", &headers, body).await;
     if status == 200 {
         Ok(serde_json::from_str(&body).unwrap())
     } else {
@@ -174,6 +188,14 @@ pub(crate) async fn upgrade_with(
     if !forwarded.is_empty() {
         request.headers_mut().insert("x-forwarded-for", forwarded.parse().unwrap());
     }
+    upgrade_request(addr, request).await
+}
+
+/// With whatever header lines.
+pub(crate) async fn upgrade_request(
+    addr: SocketAddr,
+    request: tokio_tungstenite::tungstenite::http::Request<()>,
+) -> Result<WebSocketStream<TcpStream>, (u16, ErrorAnswer)> {
     let stream = TcpStream::connect(addr).await.unwrap();
     match within("the upgrade", tokio_tungstenite::client_async(request, stream)).await {
         Ok((ws, response)) => {

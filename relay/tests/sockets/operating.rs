@@ -9,13 +9,18 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use weft_protocol::admission::proof::auth_proof;
 use weft_protocol::admission::{DidKey, subprotocol};
 use weft_protocol::code::Code;
 use weft_protocol::frame::ServerFrame;
 use weft_relay::{Config, PolicyConfig, Server, TlsFiles};
 
-use crate::client::{Came, Client, Who, http, key, now_s, post_token_with, relay, roomy, upgrade_with, within};
+use crate::client::{
+    Came, Client, Who, http, key, now_s, post_token_bytes, post_token_with, relay, roomy, upgrade_request,
+    upgrade_with, within,
+};
 use crate::process::Process;
 
 fn binary(args: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -266,6 +271,51 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_limits() {
     assert_eq!(refused.1.code(), Code::TooManyConnections);
     drop(upgrade_with(relay.addr, &subprotocol::offer(&other), &from("192.0.2.2")).await.unwrap());
     drop(open);
+}
+
+/// A client behind a proxy cannot take its address out of what the relay reads: one byte above 0x7f in a header of its own, to
+/// which the proxy appends, hid it from blocks and from its limits.
+#[tokio::test]
+async fn no_byte_hides_a_client_behind_its_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("blocked");
+    std::fs::write(&blocked, "192.0.2.66\n").unwrap();
+    let config = Config {
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        policy: PolicyConfig { block_file: Some(blocked), ..PolicyConfig::default() },
+        connections_per_ip_max: 1,
+        token_requests_per_minute: 2,
+        ..Config::default()
+    };
+    let relay = relay(config).await;
+    let token = async |header: &[u8]| {
+        let who = Who::new(relay.addr, 1);
+        let (jwt, body) = who.request(now_s());
+        post_token_bytes(relay.addr, &jwt, &body, header).await.map_err(|error| error.code())
+    };
+    assert_eq!(token(b"X-Forwarded-For: \xff, 192.0.2.66\r\n").await.err(), Some(Code::NotAllowed));
+    assert_eq!(token(b"X-Forwarded-For: \xff\r\nX-Forwarded-For: 192.0.2.66\r\n").await.err(), Some(Code::NotAllowed));
+    let first = token(b"X-Forwarded-For: \xff, 192.0.2.1\r\n").await.unwrap().token;
+    let second = token(b"X-Forwarded-For: \xc3\xbc, 192.0.2.1\r\n").await.unwrap().token;
+    assert_eq!(token(b"X-Forwarded-For: \xff, 192.0.2.1\r\n").await.err(), Some(Code::RateLimited));
+    let connect = async |token: &str, forwarded: &[u8]| {
+        let mut request = format!("ws://{}/v1/connect", relay.addr).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", subprotocol::offer(token).parse().unwrap());
+        request.headers_mut().insert("x-forwarded-for", HeaderValue::from_bytes(forwarded).unwrap());
+        upgrade_request(relay.addr, request).await.map_err(|(_, error)| error.code())
+    };
+    assert_eq!(connect(&first, b"\xff, 192.0.2.66").await.err(), Some(Code::NotAllowed));
+    let _open = connect(&first, b"\xff, 192.0.2.1").await.unwrap();
+    assert_eq!(connect(&second, b"\xff, 192.0.2.1").await.err(), Some(Code::TooManyConnections));
+    // A proxy that does not say who the client is gets nothing, and not the limits of its own address.
+    assert_eq!(token(b"X-Forwarded-For: 192.0.2.1, \xff\r\n").await.err(), Some(Code::Malformed));
+    assert_eq!(connect(&second, b"unknown").await.err(), Some(Code::Malformed));
+    // What comes from the proxy itself is one client, with the limits of one.
+    let own = token(b"").await.unwrap().token;
+    let _its_own = upgrade_with(relay.addr, &subprotocol::offer(&own), "").await.unwrap();
+    let more = token(b"").await.unwrap().token;
+    let refused = upgrade_with(relay.addr, &subprotocol::offer(&more), "").await.unwrap_err();
+    assert_eq!(refused.1.code(), Code::TooManyConnections);
 }
 
 /// A certificate for localhost; its PEM and its key's.
