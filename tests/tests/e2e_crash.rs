@@ -44,6 +44,24 @@ fn what_was_flushed_survives_the_computer() -> Result<()> {
     Ok(())
 }
 
+/// That holds for a large file as well, whose pieces travel apart from the edit that names them.
+#[test]
+fn a_large_file_that_was_flushed_survives_the_computer() -> Result<()> {
+    let stage = Stage::open()?;
+    let relay = stage.relay()?;
+    let mut team = stage.team(&relay, &["ada", "ben"])?;
+    let [ada, ben] = team.as_mut_slice() else { unreachable!("two were asked for") };
+    // No text, and nothing that compresses away.
+    let film: Vec<u8> = (0..1_500_000u64).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    ada.write("film.bin", &film)?;
+    ada.flush()?;
+    ada.kill()?;
+    wait("the film to be there", LONG, || {
+        Ok(std::fs::read(ben.folder().join("film.bin")).is_ok_and(|found| found == film).then_some(()))
+    })?;
+    Ok(())
+}
+
 /// That holds for what no watcher told of yet, because whoever wrote it has the file still open.
 #[test]
 fn what_is_still_open_is_flushed_too() -> Result<()> {

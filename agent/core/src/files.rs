@@ -33,6 +33,7 @@ mod entry;
 mod gone;
 mod ingest;
 mod journal;
+mod lacking;
 mod names;
 mod plan;
 mod projection;
@@ -261,6 +262,8 @@ pub struct Files {
     /// Paths that we asked the shell to look at, and have not heard of yet.
     asked: BTreeSet<RelPath>,
     halt: Option<Halt>,
+    /// Whether it stood still when it was last asked what is not in the folder.
+    was_halted: bool,
     /// Documents are being built anew: what they say until they are whole is not done.
     building: bool,
     /// Inline versions that came or were published in this call.
@@ -295,6 +298,7 @@ impl Files {
             deferred: BTreeSet::new(),
             asked: BTreeSet::new(),
             halt: None,
+            was_halted: false,
             building: false,
             fresh: BTreeMap::new(),
             draft: Draft::default(),
@@ -468,6 +472,7 @@ impl Files {
         }
         differing.extend(self.shown.paths.keys().filter(|key| !new.paths.contains_key(key)));
         let old = std::mem::replace(&mut self.shown, new);
+        self.tree.blobs_moved = true;
         self.work.add(differing);
         let clashes: Vec<LogEvent> = self
             .shown

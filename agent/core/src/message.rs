@@ -32,6 +32,9 @@ pub struct Statement {
     pub digest: [u8; 32],
     /// The frontier, unless it is long.
     pub frontier: Option<Frontier>,
+    /// Bytes of large files that it lacks: of versions that its files hold now, and that are whole neither in its folder
+    /// nor in its store. At least 1 while it has not judged all that it holds, and so cannot tell.
+    pub lacks: u64,
 }
 
 /// One relay of the workspace's list: last writer wins, by (stamp, present).
@@ -109,11 +112,12 @@ pub enum Message {
 
 impl Wire for Statement {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(3).item(&self.epoch).item(&self.digest).optional(self.frontier.as_ref());
+        writer.array(4).item(&self.epoch).item(&self.digest).optional(self.frontier.as_ref()).uint(self.lacks);
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
-        reader.array(3, "statement")?;
-        Ok(Self { epoch: reader.item()?, digest: reader.item()?, frontier: reader.optional()? })
+        reader.array(4, "statement")?;
+        let (epoch, digest, frontier) = (reader.item()?, reader.item()?, reader.optional()?);
+        Ok(Self { epoch, digest, frontier, lacks: reader.uint()? })
     }
 }
 
@@ -268,7 +272,8 @@ mod tests {
 
     #[test]
     fn every_message_round_trips_and_none_takes_trailing_bytes() {
-        let statement = Statement { epoch: EpochId([1; 16]), digest: [2; 32], frontier: Some(Frontier::default()) };
+        let frontier = Some(Frontier::default());
+        let statement = Statement { epoch: EpochId([1; 16]), digest: [2; 32], frontier, lacks: 300 };
         let messages = [
             Message::Beacon {
                 statement: statement.clone(),

@@ -42,7 +42,7 @@ pub enum Table {
     Log = 14,
     /// invite op id (32) -> the link we issued. Secret.
     Invites = 15,
-    /// device (16) -> last frontier that device stated.
+    /// device (16) -> when it was last heard (wall ms, 8 BE) ‖ bytes of large files it stated to lack (8 BE) ‖ its frontier.
     Peers = 16,
 }
 

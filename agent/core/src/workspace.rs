@@ -137,6 +137,11 @@ pub struct Workspace {
     pulls: Pulls,
     serving: Serving,
     blobs: blobs::Blobs,
+    /// Bytes of large files that are not here, ...
+    lacks: u64,
+    /// ... whether that cannot be told yet, and whether it was anything when others were last told.
+    lacks_are_unknown: bool,
+    lacks_something: bool,
     parked: Parked,
     knocks: admission::Knocks,
     doors: enrol::Doors,
@@ -195,6 +200,8 @@ impl Workspace {
         let tx = Tx::new(read);
         self.dispatch(now, input, &tx);
         self.settle_news(now, &tx);
+        // Before anything states it beside the frontier as it is now.
+        self.note_lacks(now, &tx);
         self.run_deadlines(now, &tx);
         self.settle_news(now, &tx);
         self.go_on_reborn(now, &tx);
@@ -206,6 +213,7 @@ impl Workspace {
         self.plan_pulls(now);
         self.plan_pieces(now);
         self.serve(now, &tx);
+        self.note_lacks(now, &tx);
         self.check_flushes(now);
         self.effects.commit(tx, self.own.watermark());
     }

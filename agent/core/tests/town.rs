@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use weft_agent_core::content::INLINE_BYTES_MAX;
 use weft_agent_core::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
 use weft_agent_core::identity::{DeviceCert, LocalIdentity};
 use weft_agent_core::invite_link::InviteLink;
@@ -28,6 +29,8 @@ use weft_agent_core::workspace::output::Output;
 use weft_protocol::frame::{ClientFrame, Peer, PeerId, ServerFrame};
 use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
 
+#[path = "town/blob.rs"]
+mod blob;
 #[path = "town/enrol.rs"]
 mod enrol;
 
@@ -52,6 +55,10 @@ struct Town {
     sent: Vec<(usize, usize, usize)>,
     /// Whom the relay shows to the others, and forwards nothing to or from.
     cut: Option<usize>,
+    /// Whether the relay loses all pieces of large files.
+    loses_pieces: bool,
+    /// What was cut, and how.
+    made: Vec<(Bytes, weft_agent_core::content::Manifest)>,
 }
 
 fn identity(seed: u8) -> LocalIdentity {
@@ -65,7 +72,17 @@ fn peer_id(host: usize) -> PeerId {
 impl Town {
     fn new() -> Self {
         let now = Timestamp { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
-        Self { now, hosts: Vec::new(), rooms: BTreeMap::new(), requests: 0, seed: 1, sent: Vec::new(), cut: None }
+        Self {
+            now,
+            hosts: Vec::new(),
+            rooms: BTreeMap::new(),
+            requests: 0,
+            seed: 1,
+            sent: Vec::new(),
+            cut: None,
+            loses_pieces: false,
+            made: Vec::new(),
+        }
     }
 
     fn setup(&mut self) -> Setup {
@@ -175,6 +192,9 @@ impl Town {
             ClientFrame::Send { room, to, payload } => {
                 let to = to.0[0] as usize;
                 self.sent.push((host, to, payload.len()));
+                if self.loses_pieces && blob::is_piece(&payload) {
+                    return;
+                }
                 self.frame(to, ServerFrame::Deliver { room, from: peer_id(host), payload });
             }
             _ => {}
@@ -221,7 +241,11 @@ impl Town {
         }
     }
 
-    fn look(&self, host: usize, path: &str) -> Seen {
+    fn look(&mut self, host: usize, path: &str) -> Seen {
+        let large = self.hosts[host].folder.get(path).filter(|bytes| bytes.len() > INLINE_BYTES_MAX).cloned();
+        if let Some(bytes) = large {
+            return self.look_at_large(host, path, &bytes);
+        }
         let folder = &self.hosts[host].folder;
         let below = format!("{path}/");
         let found = match folder.get(path) {
@@ -236,23 +260,30 @@ impl Town {
         Seen { path: RelPath::new(path).unwrap(), found, opened_since_write: None }
     }
 
-    fn matches(&self, host: usize, path: &RelPath, expect: &Expect) -> bool {
+    fn matches(&mut self, host: usize, path: &RelPath, expect: &Expect) -> bool {
         let workspace = self.hosts[host].machine.id();
         match (self.look(host, path.as_str()).found, expect) {
             (Found::Absent, Expect::Absent) | (Found::Folder, Expect::Folder) => true,
             (Found::File { bytes: FileBytes::Here(bytes), .. }, Expect::File(hash)) => {
                 weft_agent_core::files::version_hash(&workspace, &bytes) == *hash
             }
+            (Found::File { bytes: FileBytes::Blob { hash: found, .. }, .. }, Expect::File(hash)) => found == *hash,
             _ => false,
         }
     }
 
     fn act(&mut self, host: usize, action: FolderAction) -> Outcome {
         match action {
-            FolderAction::Write { path, expect, content: NewContent::Bytes(bytes), .. } => {
+            FolderAction::Write {
+                path,
+                expect,
+                content: content @ (NewContent::Bytes(_) | NewContent::Blob(_)),
+                ..
+            } => {
                 if !self.matches(host, &path, &expect) {
                     return Outcome::Differs(self.look(host, path.as_str()));
                 }
+                let bytes = self.bytes_of(host, &content);
                 let size = bytes.len() as u64;
                 self.hosts[host].folder.insert(path.as_str().into(), bytes);
                 Outcome::Done(Stat { size, ..Stat::default() })
@@ -588,6 +619,8 @@ mod attest;
 mod checkpoints;
 #[path = "town/forks.rs"]
 mod forks;
+#[path = "town/held.rs"]
+mod held;
 #[path = "town/invites.rs"]
 mod invites;
 #[path = "town/late.rs"]

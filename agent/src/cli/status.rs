@@ -74,7 +74,7 @@ pub(crate) fn summary(workspace: &Value) -> String {
     let gap = number(workspace, "frontier_gap");
     let peers = list(workspace, "peers");
     let connected = peers.iter().filter(|peer| peer.get("connected") == Some(&Value::Bool(true))).count();
-    let holding = peers.iter().filter(|peer| number(peer, "lacks") == 0 && number(peer, "heard_ms") > 0).count();
+    let holding = number(workspace, "held_by");
     let mut parts = vec![match text(workspace, "state") {
         "active" if is_well(workspace) && connected > 0 => paint(Style::Green, "in sync"),
         "active" if is_well(workspace) => paint(Style::Green, "saved here"),
@@ -89,8 +89,12 @@ pub(crate) fn summary(workspace: &Value) -> String {
     if read > 0 {
         parts.push(format!("{} to read", term::count(read, "file", "files")));
     }
-    if send > 0 {
-        parts.push(format!("{send} to send"));
+    let send_bytes = number(pending, "send_bytes");
+    match (send, send_bytes) {
+        (0, 0..=1) => {}
+        (_, 0..=1) => parts.push(format!("{send} to send")),
+        (0, bytes) => parts.push(format!("{} to send", size(bytes))),
+        (_, bytes) => parts.push(format!("{send} and {} to send", size(bytes))),
     }
     if kept > 0 {
         parts.push(format!("{} here only", term::count(kept, "batch of edits", "batches of edits")));
@@ -99,7 +103,9 @@ pub(crate) fn summary(workspace: &Value) -> String {
         return parts.join(&paint(Style::Dim, " · "));
     }
     if receive.max(gap) > 0 {
-        parts.push(format!("{} to receive", receive.max(gap)));
+        let bytes = number(pending, "receive_bytes");
+        let files = if bytes > 0 { format!(" ({} of large files)", size(bytes)) } else { String::new() };
+        parts.push(format!("{} to receive{files}", receive.max(gap)));
     }
     if peers.is_empty() {
         parts.push("no other device yet".to_owned());
@@ -178,15 +184,24 @@ fn why(address: &Value) -> &str {
     address.get("why").and_then(Value::as_str).unwrap_or("connecting")
 }
 
+/// Bytes as people say them.
+fn size(bytes: u64) -> String {
+    if bytes < 1_000_000 { format!("{} kB", bytes.div_ceil(1000)) } else { format!("{} MB", bytes.div_ceil(1_000_000)) }
+}
+
 fn show_peer(peer: &Value, now_ms: u64) -> String {
     let here = peer.get("connected") == Some(&Value::Bool(true));
     let mark = if here { paint(Style::Green, "●") } else { paint(Style::Dim, "○") };
     let heard = number(peer, "heard_ms");
     let lacks = number(peer, "lacks");
-    let holds = match (heard, lacks) {
-        (0, _) => "not heard of yet".to_owned(),
-        (_, 0) => "holds everything".to_owned(),
-        (_, lacks) => format!("lacks {}", term::count(lacks, "batch of edits", "batches of edits")),
+    let batches = term::count(lacks, "batch of edits", "batches of edits");
+    let holds = match (heard, lacks, number(peer, "lacks_bytes")) {
+        (0, ..) => "not heard of yet".to_owned(),
+        (_, 0, 0) => "holds everything".to_owned(),
+        (_, 0, 1) => "has not said yet that it holds everything".to_owned(),
+        (_, 0, bytes) => format!("lacks {} of large files", size(bytes)),
+        (_, _, 0..=1) => format!("lacks {batches}"),
+        (_, _, bytes) => format!("lacks {batches} and {} of large files", size(bytes)),
     };
     let seen = if here || heard == 0 { String::new() } else { format!(", seen {}", term::ago(heard, now_ms)) };
     format!(

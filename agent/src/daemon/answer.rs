@@ -427,8 +427,21 @@ async fn flush(daemon: &Arc<Daemon>, dir: &Path, timeout_ms: u64, peers: u32) ->
     let command = Command::Flush { until_mono_ms: clock::now().after_ms(timeout_ms), peers };
     let patience = Duration::from_millis(timeout_ms) + PATIENCE;
     // What was saved a moment ago, or in a folder that cannot be watched, is part of it.
+    let until = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
     if let Some(seeing) = space.shared.seeing() {
-        let _late = tokio::time::timeout(Duration::from_millis(timeout_ms), seeing.take_in()).await;
+        let mut unread = 1;
+        while let Ok(left) = tokio::time::timeout_at(until, seeing.take_in()).await {
+            unread = left;
+            if left == 0 || tokio::time::Instant::now() >= until {
+                break;
+            }
+        }
+        if unread > 0 {
+            let unread = (unread as u64).max(seeing.glance.to_read());
+            let files = if unread == 1 { "1 file is".to_owned() } else { format!("{unread} files are") };
+            let missing = format!("{files} still being read here, or written by another program");
+            return Ok(json!({"complete": false, "peers": 0, "missing": missing}));
+        }
     }
     let Reply::Flushed { complete, peers, missing } = space.shared.ask(command, patience).await? else {
         return unexpected();

@@ -33,8 +33,8 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         let state = if shared.problem().is_some() { "halted" } else { "starting" };
         return json!({
             "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
-            "settled": false, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
-            "pending": {"send": 0, "receive": 0, "read": reading, "kept": 0}, "links": [], "peers": [], "problems": problems,
+            "settled": false, "held_by": 0, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
+            "pending": {"send": 0, "send_bytes": 0, "receive": 0, "receive_bytes": 0, "read": reading, "kept": 0}, "links": [], "peers": [], "problems": problems,
             "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "decisions": 0, "knocking": null, "unverified": null,
         });
     };
@@ -65,7 +65,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         .map(|peer| {
             json!({
                 "device": peer.device.to_string(), "label": peer.label, "member": peer.member,
-                "connected": peer.connected, "heard_ms": peer.heard_wall_ms, "lacks": peer.lacks,
+                "connected": peer.connected, "heard_ms": peer.heard_wall_ms, "lacks": peer.lacks, "lacks_bytes": peer.lacks_bytes,
             })
         })
         .collect();
@@ -86,11 +86,15 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         "device": status.device.to_string(),
         "state": state(status.state),
         "settled": status.settled && reading == 0,
+        "held_by": if reading == 0 { status.held_by } else { 0 },
         "files": status.files,
         "document_bytes": status.document_bytes,
         "changes": status.changes,
         "frontier_gap": status.frontier_gap,
-        "pending": {"send": status.pending_send, "receive": status.pending_receive, "read": reading, "kept": status.kept_here},
+        "pending": {
+            "send": status.pending_send, "send_bytes": status.bytes_to_send, "receive": status.pending_receive,
+            "receive_bytes": status.lacks_bytes, "read": reading, "kept": status.kept_here,
+        },
         "links": links,
         "peers": peers,
         "problems": problems,

@@ -25,21 +25,25 @@ pub(crate) enum Order {
     Act(Vec<(ActionId, FolderAction)>),
     /// Tells anew what is at these paths (everywhere, if there are none).
     Look(Vec<RelPath>),
-    /// Tells of everything that is not as it was told, then drops this.
-    TakeIn(oneshot::Sender<()>),
+    /// Tells of everything that is not as it was told, then says how many paths could not be told of yet.
+    TakeIn(oneshot::Sender<usize>),
     Hint(Hint),
     Stop,
 }
 
-/// Somebody who waits until the core was told of what is there: let go when this is dropped.
+/// Somebody who waits until the core was told of what is there.
 pub(super) struct Waiting {
-    _told: oneshot::Sender<()>,
+    told: oneshot::Sender<usize>,
     until: Instant,
 }
 
 impl Waiting {
-    pub(super) fn new(told: oneshot::Sender<()>, now: Instant) -> Waiting {
-        Waiting { _told: told, until: now + TAKE_IN_MAX }
+    pub(super) fn new(told: oneshot::Sender<usize>, now: Instant) -> Waiting {
+        Waiting { told, until: now + TAKE_IN_MAX }
+    }
+    /// Lets them go; `unread`: how many paths are still to be looked at.
+    pub(super) fn end(self, unread: usize) {
+        let _gone = self.told.send(unread);
     }
     /// Whether it has waited long enough.
     pub(super) fn is_over(&self, now: Instant) -> bool {
@@ -55,12 +59,14 @@ pub(crate) struct Seeing {
 }
 
 impl Seeing {
-    /// Waits until the core was told of what is in the folder now; not for a thread that has ended.
-    pub(crate) async fn take_in(&self) {
+    /// Waits until the core was told of what is in the folder now, but not for long for files that are still being written:
+    /// how many those are. A thread that has ended reads nothing.
+    pub(crate) async fn take_in(&self) -> usize {
         let (told, ended) = oneshot::channel();
         if self.orders.send(Order::TakeIn(told)).is_ok() {
-            let _dropped = ended.await;
+            return ended.await.unwrap_or(0);
         }
+        0
     }
 }
 

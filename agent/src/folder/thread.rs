@@ -160,7 +160,12 @@ impl Looker {
                 return;
             }
             let (nothing_waits, now) = (self.debounce.next().is_none(), Instant::now());
-            self.waiting.retain(|waiting| !nothing_waits && !waiting.is_over(now));
+            let over = |waiting: &Waiting| nothing_waits || waiting.is_over(now);
+            let (over, still) = std::mem::take(&mut self.waiting).into_iter().partition(over);
+            self.waiting = still;
+            let unread = self.debounce.len();
+            let let_go = |over: Vec<Waiting>| over.into_iter().for_each(|waiting| waiting.end(unread));
+            let_go(over);
         }
     }
 

@@ -160,6 +160,10 @@ impl Debounce {
     pub(crate) fn at(&mut self, path: RelPath, due: Instant) {
         self.waiting.insert(path, (due, due + PATIENCE));
     }
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
     /// When the first is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.waiting.values().map(|(due, _)| *due).min()

@@ -205,7 +205,8 @@ impl Malice {
             };
             frontier.advance(chain, Tip { seq: 1 + dice.below(1 << 40), link: Link(dice.bytes32()) });
         }
-        let statement = Statement { epoch: self.epoch.id(), digest: frontier.digest(), frontier: Some(frontier) };
+        let statement =
+            Statement { epoch: self.epoch.id(), digest: frontier.digest(), frontier: Some(frontier), lacks: 0 };
         Some(self.said(Message::Beacon { statement, lan: Vec::new(), relays: Vec::new() }))
     }
 

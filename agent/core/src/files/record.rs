@@ -213,6 +213,8 @@ pub(crate) struct Brief {
 pub(crate) struct Records {
     by_key: BTreeMap<Key, Brief>,
     by_path: BTreeMap<RelPath, Key>,
+    /// Whether a record of a large file may have changed since it was last asked.
+    pub(crate) blobs_moved: bool,
 }
 
 impl Brief {
@@ -235,7 +237,7 @@ impl Records {
     /// All records, made in one go: a map that grows in order has half-empty nodes.
     pub(crate) fn all(rows: Vec<(Key, Brief)>) -> Self {
         let by_path = rows.iter().map(|(key, brief)| (brief.path.clone(), *key)).collect();
-        Self { by_key: rows.into_iter().collect(), by_path }
+        Self { by_key: rows.into_iter().collect(), by_path, blobs_moved: true }
     }
     fn index(&mut self, key: Key, record: &Record) {
         let brief = Brief::of(record);
@@ -250,10 +252,12 @@ impl Records {
     /// Stores a record.
     pub(crate) fn put(&mut self, key: Key, record: &Record, tx: &Tx<'_>) {
         self.index(key, record);
+        self.blobs_moved |= record.is_blob();
         tx.put(Table::Files, key.row(), cbor::to_bytes(record));
     }
     /// Forgets one.
     pub(crate) fn remove(&mut self, key: Key, tx: &Tx<'_>) {
+        self.blobs_moved = true;
         if let Some(old) = self.by_key.remove(&key)
             && self.by_path.get(&old.path) == Some(&key)
         {

@@ -56,6 +56,10 @@ impl Entry {
 pub(crate) struct Tree {
     pub(crate) entries: BTreeMap<FileId, Entry>,
     pub(crate) texts: BTreeMap<(FileId, [u8; 8]), TextState>,
+    /// The entries that hold large files.
+    pub(crate) blobs: BTreeSet<FileId>,
+    /// Whether one of those changed since it was last asked.
+    pub(crate) blobs_moved: bool,
 }
 
 /// The ids of all entries in a bucket's document.
@@ -81,6 +85,8 @@ impl Tree {
         }
         // Made in one go: a map that grows in order has half-empty nodes.
         self.entries = entries.into_iter().collect();
+        self.blobs = self.entries.iter().filter(|(_, entry)| entry.has_blobs()).map(|(id, _)| *id).collect();
+        self.blobs_moved = true;
         changes
     }
     /// The registers of an entry.
@@ -90,11 +96,18 @@ impl Tree {
     /// Reads an entry again; whether it changed.
     pub(crate) fn refresh(&mut self, id: &FileId, documents: &mut Documents, store: &dyn Read) -> bool {
         let Some(registers) = Self::registers(id, documents, store) else {
+            self.blobs_moved |= self.blobs.remove(id);
             return self.entries.remove(id).is_some();
         };
         let entry = self.resolve(id, registers, documents, store);
         if self.entries.get(id) == Some(&entry) {
             return false;
+        }
+        if entry.has_blobs() {
+            self.blobs.insert(*id);
+            self.blobs_moved = true;
+        } else {
+            self.blobs_moved |= self.blobs.remove(id);
         }
         self.entries.insert(*id, entry);
         true

@@ -60,6 +60,8 @@ pub(super) struct Blobs {
     complete: Vec<VersionHash>,
     /// When to try again although nothing happened.
     retry_mono: Option<u64>,
+    /// Pieces came, or others are wanted, since it was last asked.
+    moved: bool,
 }
 
 impl Blobs {
@@ -70,6 +72,23 @@ impl Blobs {
     /// Wants nothing more for a version.
     pub(super) fn forget(&mut self, hash: &VersionHash) {
         self.take(hash);
+    }
+
+    /// How many bytes of a version have not come; `None`: nothing of it is being fetched.
+    fn missing_bytes(&self, hash: &VersionHash) -> Option<u64> {
+        let Fetch(candidates) = self.fetches.get(hash)?;
+        let missing = |candidate: &Candidate| -> u64 {
+            if candidate.missing.is_empty() {
+                0
+            } else if candidate.manifest.depth > 0 {
+                // Which pieces the content is in is not known yet.
+                candidate.manifest.len
+            } else {
+                let pieces = candidate.manifest.pieces.iter().filter(|piece| candidate.missing.contains(&piece.id));
+                pieces.map(|piece| u64::from(piece.len)).sum()
+            }
+        };
+        candidates.iter().map(missing).min()
     }
 
     fn unwant(&mut self, hash: &VersionHash, pieces: BTreeSet<PieceId>) {
@@ -88,6 +107,7 @@ impl Blobs {
     /// What is fetched for a version, which wants nothing more by itself.
     fn take(&mut self, hash: &VersionHash) -> Option<Vec<Candidate>> {
         let Fetch(candidates) = self.fetches.remove(hash)?;
+        self.moved = true;
         let all = candidates.iter().flat_map(|candidate| candidate.missing.iter().copied()).collect();
         self.unwant(hash, all);
         Some(candidates)
@@ -95,6 +115,7 @@ impl Blobs {
 
     /// Wants what is missing for a version.
     fn want(&mut self, hash: VersionHash, candidates: Vec<Candidate>) {
+        self.moved = true;
         for piece in candidates.iter().flat_map(|candidate| &candidate.missing) {
             let versions = self.wanted.entry(*piece).or_default();
             if versions.is_empty() {
@@ -133,6 +154,7 @@ impl Workspace {
         let id = piece::piece_id(&bytes);
         let Some(versions) = self.blobs.wanted.remove(&id) else { return };
         tx.put(Table::Pieces, id.0, bytes);
+        self.blobs.moved = true;
         if let Some((device, _)) = self.blobs.asked.remove(&id) {
             for (_, deadline) in self.blobs.asked.values_mut().filter(|(asked, _)| *asked == device) {
                 *deadline = now.after_ms(SILENT_MS);
@@ -150,6 +172,38 @@ impl Workspace {
             }
         }
         self.finish_fetches(now, tx);
+    }
+
+    /// Notes how much of large files is not here, and says so soon if that begins or ends.
+    pub(super) fn note_lacks(&mut self, now: Timestamp, tx: &Tx<'_>) {
+        let moved = self.files.blobs_moved() | core::mem::take(&mut self.blobs.moved);
+        // What is held and not judged may hold large files, and what is unverified may not be what counts.
+        let unjudged = !self.verdicts.is_settled() || self.is_doubted() || self.reborn || self.checkpoints.is_taking();
+        let was_unjudged = self.lacks_are_unknown;
+        if !moved && unjudged == was_unjudged {
+            return;
+        }
+        self.lacks_are_unknown = unjudged;
+        if moved {
+            let here = |hash: &VersionHash| Vault::manifests(hash, tx).iter().any(|manifest| is_whole(manifest, tx));
+            let missing = |(hash, len): (VersionHash, u64)| match self.blobs.missing_bytes(&hash) {
+                Some(bytes) => bytes,
+                None if here(&hash) => 0,
+                None => len,
+            };
+            self.lacks = self.files.not_in_folder().into_iter().map(missing).fold(0, u64::saturating_add);
+        }
+        // What is not judged yet came a moment ago, so a beacon follows in any case.
+        let something = self.stated_lacks() > 0;
+        let said = core::mem::replace(&mut self.lacks_something, something);
+        if said != something && (!something || self.lacks > 0) {
+            self.beacon_soon(now);
+        }
+    }
+
+    /// What we state to lack.
+    pub(super) fn stated_lacks(&self) -> u64 {
+        self.lacks.max(u64::from(self.lacks_are_unknown))
     }
 
     fn finish_fetches(&mut self, now: Timestamp, tx: &Tx<'_>) {
@@ -261,6 +315,11 @@ impl Workspace {
             }
         }
     }
+}
+
+/// Whether all pieces of a version are stored, those behind its manifest as well.
+fn is_whole(manifest: &Manifest, read: &dyn Read) -> bool {
+    manifest.is_here(read) && nested(manifest, read).is_none_or(|inner| inner.is_ok_and(|inner| inner.is_here(read)))
 }
 
 /// The manifest inside a manifest that is itself a blob.

@@ -436,7 +436,8 @@ pub struct Status {
     pub name: String,
     /// Where it is in its life.
     pub state: State,
-    /// Nothing to send, receive, write or look at, and at least one scan was complete.
+    /// Nothing waits here or with connected peers, and another device holds everything, unless this is the only one: this
+    /// machine could be lost now.
     pub settled: bool,
     /// The folder was read once, and shows all that is held; whatever others hold.
     pub folder_settled: bool,
@@ -450,6 +451,12 @@ pub struct Status {
     pub frontier_gap: u64,
     /// Batches not yet sealed and sent, or held by no peer yet.
     pub pending_send: u64,
+    /// Bytes of large files that every other device lacks, as far as they said.
+    pub bytes_to_send: u64,
+    /// Other devices that stated to hold everything that is here; none while anything here is unread or unsent.
+    pub held_by: u64,
+    /// Bytes of large files that are not here yet.
+    pub lacks_bytes: u64,
     /// Batches made here that nobody gets as things stand: this member may only read, or does not belong any more.
     pub kept_here: u64,
     /// Proposals that wait for this member's vote.
@@ -509,8 +516,10 @@ pub struct PeerStatus {
     pub connected: bool,
     /// Wall time at which it was last heard (0: never).
     pub heard_wall_ms: u64,
-    /// How many of our envelopes it has not stated to hold.
+    /// How many envelopes that are here, and batches that wait to become some, it has not stated to hold.
     pub lacks: u64,
+    /// How many bytes of large files it stated to lack (1: it cannot tell yet).
+    pub lacks_bytes: u64,
 }
 
 /// A member.

@@ -45,6 +45,8 @@ const PROMISES_MAX: u32 = 4;
 pub(super) struct PeerState {
     /// As it last stated.
     pub(super) frontier: Frontier,
+    /// Bytes of large files that it last stated to lack.
+    pub(super) lacks: u64,
     pub(super) heard_wall_ms: u64,
     /// It is not asked to serve before this.
     quiet_until_mono: u64,
@@ -90,10 +92,12 @@ impl Workspace {
             .into_iter()
             .filter_map(|(key, value)| {
                 let device = DeviceId::from_slice(&key)?;
-                let (heard, frontier) = value.split_first_chunk::<8>()?;
+                // A row of an earlier layout is none: that device is heard again.
+                let (heard, rest) = value.split_first_chunk::<8>()?;
+                let (lacks, frontier) = rest.split_first_chunk::<8>()?;
                 let frontier = from_bytes(frontier).ok()?;
-                let heard_wall_ms = u64::from_be_bytes(*heard);
-                Some((device, PeerState { frontier, heard_wall_ms, ..PeerState::default() }))
+                let (heard_wall_ms, lacks) = (u64::from_be_bytes(*heard), u64::from_be_bytes(*lacks));
+                Some((device, PeerState { frontier, lacks, heard_wall_ms, ..PeerState::default() }))
             })
             .collect()
     }
@@ -104,6 +108,7 @@ impl Workspace {
             epoch: self.sealing_epoch().unwrap_or(EpochId([0; 16])),
             digest: self.frontier.digest(),
             frontier: (whole || short).then(|| self.frontier.clone()),
+            lacks: self.stated_lacks(),
         }
     }
 
@@ -249,6 +254,7 @@ impl Workspace {
     /// A device stated what it holds.
     fn heard(&mut self, now: Timestamp, route: Route, device: DeviceId, statement: Statement, tx: &Tx<'_>) {
         let ours = self.frontier.digest();
+        let stated = statement.lacks;
         let Some(theirs) = statement.frontier.or_else(|| (statement.digest == ours).then(|| self.frontier.clone()))
         else {
             // Too long to travel unasked: ask for it.
@@ -258,7 +264,8 @@ impl Workspace {
             return;
         };
         self.note_own_chains(now, route, device, &theirs);
-        let news = self.peers.entry(device).or_default().frontier != theirs;
+        let before = self.peers.entry(device).or_default();
+        let news = before.frontier != theirs || before.lacks != stated;
         // Also if it said so before: what was asked for then may have been lost, say in a room that was about to be left.
         if theirs != self.frontier {
             self.compare_tips(now, device, &theirs, tx);
@@ -272,8 +279,10 @@ impl Workspace {
         let lacks = !theirs.covers(&self.frontier);
         let told = peer.told == Some(ours);
         peer.frontier = theirs;
+        peer.lacks = stated;
         if news {
             let mut row = now.wall_ms.to_be_bytes().to_vec();
+            row.extend(stated.to_be_bytes());
             row.extend(to_bytes(&peer.frontier));
             tx.put(Table::Peers, device.0, row);
         }

@@ -3,7 +3,7 @@
 //! Invariant: what is said to be held by a peer was stated by that peer, signed; what is said to be saved is durable.
 //! Spec: docs/using.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::role_name;
 use super::birth::{LEFT, PAUSED};
@@ -12,17 +12,25 @@ use super::links::Purpose;
 use super::members::By;
 use super::output::Output;
 use super::{Phase, Workspace};
+use crate::files::Halt;
 use crate::frontier::Frontier;
 use crate::id::{DeviceId, OpId};
-use crate::membership::Lawful;
+use crate::membership::{Lawful, Role};
 use crate::op::OpBody;
 use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
 /// While a flush waits, peers are asked again this often.
 const FLUSH_ASK_MS: u64 = 200;
+/// Devices that are named when a flush ends without them.
+const LACKING_SHOWN_MAX: usize = 3;
 /// Flushes waiting at once.
 const FLUSHES_MAX: usize = 16;
+
+/// Bytes as people say them.
+fn size(bytes: u64) -> String {
+    if bytes < 1_000_000 { format!("{} kB", bytes.div_ceil(1000)) } else { format!("{} MB", bytes.div_ceil(1_000_000)) }
+}
 
 /// Somebody waits until everything is everywhere.
 #[derive(Debug)]
@@ -245,22 +253,55 @@ impl Workspace {
         rejected
     }
 
-    /// Everything is sealed, held by connected peers, and nothing they hold is missing.
-    fn settled(&self) -> bool {
-        let mut connected = self.members_here().into_iter().filter_map(|device| self.peers.get(&device));
-        self.scanned
+    /// Whether nothing waits here: all that is in the folder is read, stored, and sealed as far as there is anybody to seal
+    /// it for, in whatever state this workspace is. Spec: docs/sync.md#held-and-settled.
+    fn nothing_waits_here(&self) -> bool {
+        self.is_active()
+            && self.scanned
+            && self.files.halted().is_none()
             && self.files.settled()
             && self.verdicts.is_settled()
             && !self.is_doubted()
+            && !self.reborn
             && self.checkpoints_are_settled()
-            && self.blobs.pending() == 0
             && !self.effects.in_flight()
-            && self.pulls.0.is_empty()
-            && self.is_active()
             // After somebody went, a new key is about to be made.
             && self.sealing_epoch().is_some()
-            && (self.is_alone() || !self.outbox.has_any(self.is_writer()) && self.unsaid() == 0)
-            && connected.all(|peer| peer.frontier == self.frontier)
+            && (self.is_alone() || self.waiting_batches() == 0)
+    }
+
+    /// Batches that were made here, or came beside the chains, and are in no envelope.
+    fn waiting_batches(&self) -> usize {
+        self.outbox.len() + self.unsaid()
+    }
+
+    /// Whether a device has stated that it holds all that is sealed here, with all pieces of what files hold now.
+    fn holds_all_sealed(&self, device: &DeviceId) -> bool {
+        // A keeper opens no manifest, and cannot know which pieces it lacks.
+        let role = self.membership.role_of(device);
+        let tells = role.is_some_and(|role| role >= Role::Reader || !self.files.has_blobs());
+        tells && self.peers.get(device).is_some_and(|peer| peer.lacks == 0 && peer.frontier.covers(&self.frontier))
+    }
+
+    /// The other devices with which everything would be if this machine were lost now.
+    fn holders(&self) -> usize {
+        if self.nothing_waits_here() {
+            self.peers.keys().filter(|device| self.holds_all_sealed(device)).count()
+        } else {
+            0
+        }
+    }
+
+    /// Nothing waits, here or with connected peers, and this machine could be lost: another device holds everything. Who is
+    /// the only device of a workspace has nobody to wait for.
+    fn settled(&self) -> bool {
+        let mut connected = self.members_here().into_iter().filter_map(|device| self.peers.get(&device));
+        self.nothing_waits_here()
+            && self.blobs.pending() == 0
+            && self.stated_lacks() == 0
+            && self.pulls.0.is_empty()
+            && connected.all(|peer| peer.frontier == self.frontier && peer.lacks == 0)
+            && (self.is_alone() || self.holders() > 0)
     }
 
     fn status(&self, now: Timestamp, read: &dyn Read) -> Status {
@@ -274,7 +315,9 @@ impl Workspace {
         let held_by_any = self.peers.values().map(|peer| peer.frontier.seq(&self.own.chain)).max();
         let unconfirmed = own - held_by_any.unwrap_or(0).min(own);
         let kept_here = self.kept_here();
-        let to_send = (self.outbox.len() + self.unsaid()) as u64 - kept_here + unconfirmed;
+        let to_send = self.waiting_batches() as u64 - kept_here + unconfirmed;
+        let lacking = self.peers.iter().filter(|(device, peer)| self.belongs(device) && peer.heard_wall_ms > 0);
+        let bytes_to_send = lacking.map(|(_, peer)| peer.lacks).min().unwrap_or(0);
         Status {
             workspace: self.id,
             name: self.name.clone(),
@@ -287,7 +330,10 @@ impl Workspace {
             frontier_gap: gap,
             // With nobody to send to, nothing is pending.
             pending_send: if self.is_alone() || self.has_left() { 0 } else { to_send },
+            bytes_to_send: if self.is_alone() || self.has_left() { 0 } else { bytes_to_send },
+            held_by: self.holders() as u64,
             kept_here,
+            lacks_bytes: self.lacks,
             decisions: self.decisions(now) as u64,
             in_touch: self.may_seal() && self.sealing_epoch().is_some() && !self.members_here().is_empty(),
             pending_receive: gap.saturating_add(self.blobs.pending() as u64 + figures.pending_writes),
@@ -315,14 +361,15 @@ impl Workspace {
                 .filter(|(device, facts)| **device != me && facts.active)
                 .map(|(device, facts)| {
                     let peer = self.peers.get(device);
-                    let theirs = peer.map_or(0, |peer| peer.frontier.seq(&self.own.chain));
+                    let theirs = peer.map_or_else(Frontier::default, |peer| peer.frontier.clone());
                     PeerStatus {
                         device: *device,
                         label: facts.label.clone(),
                         member: self.member_name(&facts.root),
                         connected: connected.contains(device),
                         heard_wall_ms: peer.map_or(0, |peer| peer.heard_wall_ms),
-                        lacks: own.saturating_sub(theirs),
+                        lacks: theirs.gap_to(&self.frontier) + self.waiting_batches() as u64,
+                        lacks_bytes: peer.map_or(0, |peer| peer.lacks),
                     }
                 })
                 .collect(),
@@ -381,14 +428,11 @@ impl Workspace {
             return;
         }
         let connected = self.members_here();
-        let holding = connected
-            .iter()
-            .filter_map(|device| self.peers.get(device))
-            .filter(|peer| peer.frontier.covers(&self.frontier))
-            .count();
+        let holding = connected.iter().filter(|device| self.holds_all_sealed(device)).count();
         let here = self.settled();
         // Waiting changes nothing of it.
-        let never = self.has_left() || self.kept_here() > 0;
+        let asks = matches!(self.files.halted(), Some(Halt::MassDelete { .. }));
+        let never = self.has_left() || self.kept_here() > 0 || self.is_active() && (self.paused || asks);
         let mut ask = false;
         let mut done = Vec::new();
         for flush in &mut self.flushes {
@@ -410,14 +454,20 @@ impl Workspace {
         }
         self.flushes.retain(|flush| !done.iter().any(|(request, ..)| *request == flush.request));
         for (request, asked, complete) in done {
-            let missing =
-                if complete { String::new() } else { self.missing_for_flush(holding, connected.len(), asked) };
-            let peers = u32::try_from(holding).unwrap_or(u32::MAX);
+            let missing = if complete { String::new() } else { self.missing_for_flush(&connected, asked) };
+            // With what is not sealed yet nobody is.
+            let peers = if here { u32::try_from(holding).unwrap_or(u32::MAX) } else { 0 };
             self.effects.push(Output::Reply(request, Reply::Flushed { complete, peers, missing }));
         }
     }
 
-    fn missing_for_flush(&self, holding: usize, connected: usize, asked: u32) -> String {
+    fn missing_for_flush(&self, connected: &BTreeSet<DeviceId>, asked: u32) -> String {
+        let waiting = self.waiting_batches();
+        let unsent = match waiting {
+            0 => String::new(),
+            1 => ", and 1 batch of edits waits to be sent".to_owned(),
+            more => format!(", and {more} batches of edits wait to be sent"),
+        };
         if self.has_left() {
             return "you do not belong here any more; `weft status` says why".into();
         }
@@ -429,19 +479,58 @@ impl Workspace {
                     writer"
                 .into();
         }
-        if connected == 0 {
-            return "nobody else is online".into();
+        if self.paused {
+            return format!("syncing is paused here (`weft resume` goes on){unsent}");
         }
-        if connected < asked as usize {
-            return format!("{asked} devices were asked for, and {connected} are online");
+        if self.files.halted().is_some() {
+            return format!(
+                "this workspace is halted, so what is in its folder now is not read; `weft status` says why{unsent}"
+            );
         }
-        if holding < connected {
-            return format!("{} of {connected} connected devices do not hold everything yet", connected - holding);
+        if connected.is_empty() {
+            return format!("nobody else is online{unsent}");
+        }
+        if connected.len() < asked as usize {
+            return format!("{asked} devices were asked for, and {} are online{unsent}", connected.len());
         }
         if !self.scanned {
             return "the folder is still being read".into();
         }
+        let lacking: Vec<String> = connected
+            .iter()
+            .filter(|device| waiting > 0 || !self.holds_all_sealed(device))
+            .map(|device| self.what_lacks(device))
+            .collect();
+        if !lacking.is_empty() {
+            let shown = lacking.iter().take(LACKING_SHOWN_MAX).cloned().collect::<Vec<_>>().join("; ");
+            let more = lacking.len().saturating_sub(LACKING_SHOWN_MAX);
+            return if more > 0 { format!("{shown}; and {more} more devices") } else { shown };
+        }
+        if self.stated_lacks() > 0 || self.blobs.pending() > 0 {
+            return format!("{} of large files that others have are not here yet", size(self.lacks));
+        }
         "edits or writes are still under way here".into()
+    }
+
+    /// What a device has not stated to hold, in words.
+    fn what_lacks(&self, device: &DeviceId) -> String {
+        let facts = self.membership.devices.get(device);
+        let name =
+            facts.map(|facts| format!("{} ({})", self.member_name(&facts.root), facts.label)).unwrap_or_default();
+        let peer = self.peers.get(device);
+        let batches = peer.map_or(0, |peer| peer.frontier.gap_to(&self.frontier)) + self.waiting_batches() as u64;
+        let bytes = peer.map_or(0, |peer| peer.lacks);
+        let batches = match batches {
+            0 => None,
+            1 => Some("1 batch of edits".to_owned()),
+            more => Some(format!("{more} batches of edits")),
+        };
+        let files = (bytes > 1).then(|| format!("{} of large files", size(bytes)));
+        let all: Vec<String> = batches.into_iter().chain(files).collect();
+        if all.is_empty() {
+            return format!("{name} has not said yet that it holds everything");
+        }
+        format!("{name} lacks {}", all.join(" and "))
     }
 
     pub(super) fn flush_deadline(&self) -> Option<u64> {

@@ -69,7 +69,8 @@ impl Outcast {
         let mut frontier = Frontier::default();
         let chain = ChainId { device: identity(seed).device.id(), incarnation: 1 };
         frontier.advance(chain, Tip { seq: 1_000, link: Link([seed; 32]) });
-        let statement = Statement { epoch: self.held.id(), digest: frontier.digest(), frontier: Some(frontier) };
+        let statement =
+            Statement { epoch: self.held.id(), digest: frontier.digest(), frontier: Some(frontier), lacks: 0 };
         let beacon = Message::Beacon { statement, lan: Vec::new(), relays: Vec::new() };
         let set = self.town.op_set(host);
         let payload = said(&self.town, as_device, self.name, &self.held, &set, &beacon, &mut self.rng);

@@ -99,9 +99,9 @@ fn a_reader_reads_and_what_it_writes_waits() {
     town.write(a, "news.md", "for all\n");
     town.run(10_000);
     assert_eq!((town.text(b, "news.md"), town.text(a, "mine.md")), ("for all\n".into(), String::new()));
-    // Nothing is under way: it is told that this stays here, and no flush waits for what will not come.
+    // Nobody else has it, so this is not settled: it is told that this stays here, and no flush waits for what will not come.
     let status = town.status(b);
-    assert_eq!((status.settled, status.pending_send, status.kept_here), (true, 0, 1), "{status:#?}");
+    assert_eq!((status.settled, status.pending_send, status.kept_here), (false, 0, 1), "{status:#?}");
     let until_mono_ms = town.now.mono_ms + 600_000;
     let flushed = town.command(b, Command::Flush { until_mono_ms, peers: 1 });
     assert!(

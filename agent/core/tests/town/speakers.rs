@@ -53,7 +53,7 @@ fn what_somebody_else_said_is_theirs_alone() {
         let mut frontier = Frontier::default();
         let chain = ChainId { device: ben.device.id(), incarnation: 1 };
         frontier.advance(chain, Tip { seq: 1_000, link: Link([9; 32]) });
-        let statement = Statement { epoch: epoch.id(), digest: frontier.digest(), frontier: Some(frontier) };
+        let statement = Statement { epoch: epoch.id(), digest: frontier.digest(), frontier: Some(frontier), lacks: 0 };
         let beacon = Message::Beacon { statement, lan: Vec::new(), relays: Vec::new() };
         let mut rng = ChaCha20Rng::from_seed([45; 32]);
         let payload = said(&town, &ben, peer_id(b), &epoch, &set, &beacon, &mut rng);
