@@ -18,10 +18,13 @@ use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weft_protocol::code::Code;
 use weft_relay_core::gate::{Gate, Site};
 
 use crate::http::is_trusted;
+use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::refusals::Refused;
 use crate::tls::Tls;
 use crate::websocket::{Socket, Watched};
 
@@ -94,6 +97,7 @@ pub(crate) struct Service {
     pub(crate) gates: Arc<Gates>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) hub: Arc<Hub>,
     /// How long a TLS handshake may take, and a header.
     pub(crate) header_max: Duration,
 }
@@ -122,7 +126,8 @@ pub(crate) async fn run(listener: TcpListener, service: Service, tasks: TaskTrac
         let Some(place) = service.gates.enter(remote.ip()) else {
             // Nothing is parsed for it, hence nothing is said: the socket closes.
             service.metrics.turned_away();
-            tracing::debug!("a connection above the limit was turned away");
+            let refused = Refused { what: "connection", ip: Some(remote.ip()), ..Refused::default() };
+            service.hub.refusals().note(Code::TooManyConnections, refused, service.hub.now_ms());
             continue;
         };
         let Ok(local) = stream.local_addr() else { continue };

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use weft_protocol::admission::jwt::Unverified;
+use weft_protocol::admission::jwt::{Checked, Unverified};
 use weft_protocol::admission::proof::hash;
 use weft_protocol::admission::token::{TokenAnswer, TokenRequest};
 use weft_protocol::code::Code;
@@ -22,7 +22,7 @@ use weft_relay_core::replay::{Replay, Seen};
 
 use crate::audiences::Audiences;
 use crate::did::{self, CacheFigures, Resolver};
-use crate::policy::Policy;
+use crate::policy::{Barrier, Policy};
 use crate::tokens::Tokens;
 
 /// When to come back while more addresses ask than are remembered; by then each may ask again.
@@ -42,11 +42,20 @@ pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
     pub(crate) retry_after_ms: Option<u64>,
+    /// Hash of the DID that was named, for the operator.
+    pub(crate) identity: Option<[u8; 32]>,
+    /// What the operator set that it ran into.
+    pub(crate) barrier: Option<Barrier>,
 }
 
 impl Refusal {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None }
+        Self { code, message: message.into(), retry_after_ms: None, identity: None, barrier: None }
+    }
+
+    /// By what the operator set.
+    pub(crate) fn barred(barrier: Barrier, message: impl Into<String>) -> Self {
+        Self { barrier: Some(barrier), ..Self::new(Code::NotAllowed, message) }
     }
 }
 
@@ -61,6 +70,7 @@ pub(crate) struct Admitter {
 }
 
 /// A token request as it came.
+#[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// The client's address, behind proxies.
     pub(crate) ip: IpAddr,
@@ -132,7 +142,7 @@ impl Admitter {
     }
 
     async fn decide(&self, asked: Asked<'_>) -> Result<TokenAnswer, Refusal> {
-        let Asked { ip, local, jwt, body, auth } = asked;
+        let Asked { local, jwt, body, .. } = asked;
         let now_ms = unix_ms();
         let now_s = now_ms / 1000;
         let unverified = Unverified::parse(jwt).map_err(|e| Refusal::new(e.code(), e.to_string()))?;
@@ -147,10 +157,27 @@ impl Admitter {
         let checked = unverified
             .check(|aud| aud == request.audience.did_web(), now_s)
             .map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        let identity = hash("relay-identity", &[did::without_fragment(&checked.issuer).as_bytes()]);
+        let admitted = self.admit(asked, now_ms, &unverified, checked, request, identity).await;
+        admitted.map_err(|refusal| Refusal { identity: Some(identity), ..refusal })
+    }
+
+    /// From the limit of the address on.
+    async fn admit(
+        &self,
+        asked: Asked<'_>,
+        now_ms: u64,
+        unverified: &Unverified<'_>,
+        checked: Checked,
+        request: TokenRequest,
+        identity: [u8; 32],
+    ) -> Result<TokenAnswer, Refusal> {
+        let Asked { ip, jwt, auth, .. } = asked;
+        let now_s = now_ms / 1000;
         limited(&self.requests, ip)?;
         let did = did::without_fragment(&checked.issuer);
         current(&self.policy).admits(did, ip, auth, &request.audience, jwt)?;
-        did::verify(&self.resolver, &unverified, &checked.issuer).await.map_err(|code| {
+        did::verify(&self.resolver, unverified, &checked.issuer).await.map_err(|code| {
             let message = if code == Code::UnknownDid {
                 "the DID does not exist, has no key that may sign in, or is not a did:key, did:web or did:plc"
             } else if code == Code::UnsupportedAlgorithm {
@@ -172,11 +199,10 @@ impl Admitter {
             Seen::Replayed => return Err(Refusal::new(Code::Replayed, "this JWT was used before: sign a new one")),
             Seen::Full { retry_after_s } => {
                 let retry_after_ms = Some(retry_after_s * 1000);
-                let message = "too many token requests at this relay: try again later".to_owned();
-                return Err(Refusal { code: Code::RateLimited, message, retry_after_ms });
+                let message = "too many token requests at this relay: try again later";
+                return Err(Refusal { retry_after_ms, ..Refusal::new(Code::RateLimited, message) });
             }
         }
-        let identity = hash("relay-identity", &[did.as_bytes()]);
         let admission =
             Admission { identity, device: request.device, connection: request.connection, audience: request.audience };
         let token =
@@ -203,13 +229,15 @@ fn limited(limiter: &DefaultKeyedRateLimiter<Site>, ip: IpAddr) -> Result<(), Re
     if limiter.len() > RATE_ADDRESSES_MAX {
         limiter.retain_recent();
         if limiter.len() > RATE_ADDRESSES_MAX {
-            let message = "too many token requests at this relay: try again later".to_owned();
-            return Err(Refusal { code: Code::RateLimited, message, retry_after_ms: Some(ADDRESSES_FULL_RETRY_MS) });
+            let message = "too many token requests at this relay: try again later";
+            let retry_after_ms = Some(ADDRESSES_FULL_RETRY_MS);
+            return Err(Refusal { retry_after_ms, ..Refusal::new(Code::RateLimited, message) });
         }
     }
     limiter.check_key(&Site::of(ip)).map_err(|not_until| {
         let wait = not_until.wait_time_from(DefaultClock::default().now());
-        let message = "too many token requests from this address: try again later".to_owned();
-        Refusal { code: Code::RateLimited, message, retry_after_ms: Some(wait.as_millis() as u64 + 1) }
+        let message = "too many token requests from this address: try again later";
+        let retry_after_ms = Some(wait.as_millis() as u64 + 1);
+        Refusal { retry_after_ms, ..Refusal::new(Code::RateLimited, message) }
     })
 }

@@ -67,8 +67,8 @@ pub struct TlsFiles {
 /// Who may come in; all of it has to be fulfilled.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PolicyConfig {
-    /// A secret that clients must know.
-    pub auth_token: Option<String>,
+    /// Secrets of which clients must know one; empty: none is asked for.
+    pub auth_tokens: Vec<String>,
     /// DIDs that may come in; `None` for all.
     pub allow_dids: Option<Vec<String>>,
     /// A file of DIDs and networks that may not.

@@ -6,6 +6,7 @@ mod forwarded;
 mod page;
 mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use weft_protocol::code::Code;
 use crate::accept::Gates;
 use crate::admit::{Admitter, Refusal, unix_ms};
 use crate::hub::Hub;
+use crate::refusals::{Refusals, Refused};
 
 pub(crate) use self::forwarded::is_trusted;
 
@@ -31,10 +33,20 @@ pub(crate) struct Shared {
     pub(crate) admitter: Arc<Admitter>,
     pub(crate) tasks: TaskTracker,
     pub(crate) gates: Arc<Gates>,
+    pub(crate) refusals: Arc<Refusals>,
     /// Whether this relay terminates TLS itself.
     pub(crate) tls: bool,
     /// How long a request's body may take.
     pub(crate) header_max: Duration,
+}
+
+impl Shared {
+    /// Counts and logs what a client is told.
+    fn refused(&self, what: &'static str, refusal: &Refusal, ip: Option<IpAddr>) {
+        let (identity, barrier) = (refusal.identity, refusal.barrier);
+        let refused = Refused { what, conn: None, ip, identity, barrier };
+        self.refusals.http(refusal.code, refused, self.hub.now_ms());
+    }
 }
 
 /// The public port.
@@ -55,6 +67,7 @@ pub(crate) fn admin(shared: Shared) -> Router {
         .route("/metrics", get(admin::metrics))
         .route("/figures", get(admin::figures))
         .route("/rooms", get(admin::rooms))
+        .route("/mark", get(admin::mark))
         .route("/kick", post(admin::kick))
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)

@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weft_protocol::code::Code;
-use weft_relay_core::{Admission, ConnId, Figures, Input, Output, Proofs, Relay, RoomView, Settings};
+use weft_relay_core::{Admission, ConnId, Figures, Input, Marks, Output, Proofs, Relay, RoomView, Settings};
 
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::nats::{Command, FabricQueue};
+use crate::refusals::{Refusals, Refused};
 
 pub(crate) struct Hub {
     state: Mutex<State>,
@@ -26,6 +26,8 @@ pub(crate) struct Hub {
     settings: Settings,
     metrics: Arc<Metrics>,
     fabric: Option<FabricQueue>,
+    marks: Marks,
+    refusals: Arc<Refusals>,
 }
 
 /// What metrics show of one moment.
@@ -45,8 +47,10 @@ struct State {
 impl Hub {
     pub(crate) fn new(settings: Settings, seed: [u8; 32], metrics: Arc<Metrics>, fabric: Option<FabricQueue>) -> Self {
         let relay = Relay::new(settings.clone(), seed);
-        let state = State { relay, mailboxes: HashMap::new(), next: 0 };
-        Self { state: Mutex::new(state), started: Instant::now(), sooner: Notify::new(), settings, metrics, fabric }
+        let marks = relay.marks();
+        let refusals = Arc::new(Refusals::new(metrics.clone(), marks));
+        let state = Mutex::new(State { relay, mailboxes: HashMap::new(), next: 0 });
+        Self { state, started: Instant::now(), sooner: Notify::new(), settings, metrics, fabric, marks, refusals }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -132,6 +136,14 @@ impl Hub {
         &self.metrics
     }
 
+    pub(crate) fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    pub(crate) fn refusals(&self) -> Arc<Refusals> {
+        self.refusals.clone()
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let state = self.state();
         let (queue_bytes, queue_bytes_largest) = state.relay.queues();
@@ -157,6 +169,16 @@ impl Hub {
     pub(crate) fn kick_identity(&self, identity: [u8; 32]) -> usize {
         let mut state = self.state();
         let conns = state.relay.of_identity(&identity);
+        for &conn in &conns {
+            self.step(&mut state, Input::Kick { conn });
+        }
+        conns.len()
+    }
+
+    /// Closes all connections of a DID that is known by its mark; how many those were.
+    pub(crate) fn kick_mark(&self, mark: &str) -> usize {
+        let mut state = self.state();
+        let conns = state.relay.of_mark(mark);
         for &conn in &conns {
             self.step(&mut state, Input::Kick { conn });
         }
@@ -195,13 +217,14 @@ impl Hub {
                     self.metrics.fabric_dropped();
                 }
             }
+            Output::Refused { conn, identity, code } => {
+                let refused =
+                    Refused { what: "frame", conn: Some(conn), identity: Some(identity), ..Refused::default() };
+                self.refusals.frame(code, refused, self.now_ms());
+            }
             Output::Close { conn, code, discard_queue } => {
                 self.metrics.closed(code);
-                if code == Code::Resync {
-                    tracing::info!(conn = conn.0, "closing a client that reads too slowly");
-                } else {
-                    tracing::debug!(conn = conn.0, %code, "closing");
-                }
+                tracing::debug!(conn = conn.0, %code, "closing");
                 if let Some(mailbox) = to(conn) {
                     mailbox.close(code, discard_queue);
                 }

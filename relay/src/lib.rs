@@ -22,6 +22,8 @@ mod metrics;
 mod nats;
 pub mod options;
 mod policy;
+mod process;
+mod refusals;
 mod server;
 #[cfg(feature = "opentelemetry")]
 pub mod telemetry;

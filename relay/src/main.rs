@@ -1,16 +1,23 @@
 //! The `weft-relay` binary: options, logs, signals.
+//!
+//! Invariant: nothing that is printed or logged here holds a value of the configuration, for it may be a secret: help hides
+//! what the environment holds, and an error names the key and the place.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
-use weft_relay::options::{LogFormat, Options};
+use weft_relay::options::{LogFormat, Options, OptionsError};
 #[cfg(feature = "opentelemetry")]
 use weft_relay::telemetry::Telemetry;
 use weft_relay::{Config, Reloader, Server, health, learn};
@@ -41,7 +48,58 @@ enum Command {
     Health,
 }
 
+/// The command as the struct says, and of every option: help shows its default, and never what the environment holds.
+fn command() -> clap::Command {
+    let defaults = Options::defaults().texts();
+    Args::command().mut_args(|arg| {
+        let arg = arg.hide_env_values(true);
+        let default = defaults.iter().find(|(key, _)| *key == arg.get_id().as_str()).map(|(_, value)| value);
+        match (default, arg.get_help().map(ToString::to_string)) {
+            (Some(default), Some(help)) => arg.help(format!("{help} [default: {default}]")),
+            _ => arg,
+        }
+    })
+}
+
+/// What was said on the command line and in the environment; ends the process if it cannot be understood.
+fn parse() -> Args {
+    let parsed = command().try_get_matches().and_then(|matches| Args::from_arg_matches(&matches));
+    parsed.unwrap_or_else(|mut error| {
+        if error.get(ContextKind::InvalidValue).is_some() {
+            error.insert(ContextKind::InvalidValue, ContextValue::String("(hidden)".to_owned()));
+        }
+        error.exit()
+    })
+}
+
+/// An error and what caused it, each text once: some say their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(|cause: &(dyn Error + 'static)| cause.to_string()).fold(String::new(), |told, cause| {
+        if told.is_empty() {
+            cause
+        } else if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
+}
+
+/// Where the file sets the key that an error is about.
+fn at(file: Option<&Path>, key: &str) -> String {
+    let line = file.and_then(|path| Some((path, Options::line_of(path, key)?)));
+    line.map(|(path, line)| format!("{}: line {line}: ", path.display())).unwrap_or_default()
+}
+
 impl Args {
+    /// The configuration that these make together with the file.
+    fn to_config(&self, options: &Options) -> anyhow::Result<Config> {
+        options.to_config().map_err(|error| {
+            let key = if let OptionsError::Conflict { key, .. } = &error { key } else { "" };
+            anyhow::anyhow!("{}{error}", at(self.config.as_deref(), key))
+        })
+    }
+
     /// What was said, wherever.
     fn options(&self) -> anyhow::Result<Options> {
         let file = self.config.as_deref().map(Options::from_file).transpose()?.unwrap_or_default();
@@ -50,10 +108,10 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    match run(parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft-relay: {error:#}");
+            eprintln!("weft-relay: {}", told(&error));
             ExitCode::FAILURE
         }
     }
@@ -69,7 +127,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         say(options.or(Options::defaults()).print().trim_end());
         return Ok(());
     }
-    let config = options.to_config()?;
+    let config = args.to_config(&options)?;
     match args.command {
         Some(Command::CheckConfig) => check(config),
         Some(Command::Health) => {
@@ -80,12 +138,14 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
         Some(Command::Learn) | None => {
             let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-            let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
             let logs = match options.log_format.unwrap_or(LogFormat::Text) {
                 LogFormat::Text => logs.boxed(),
                 LogFormat::Json => logs.json().boxed(),
             };
-            let registry = tracing_subscriber::registry().with(filter).with(logs);
+            // Below that, libraries tell what passes through them: addresses, passwords of NATS, frames.
+            let plain = filter_fn(|about| *about.level() <= Level::INFO || about.target().starts_with("weft"));
+            let registry = tracing_subscriber::registry().with(filter).with(plain).with(logs);
             #[cfg(feature = "opentelemetry")]
             let telemetry = {
                 let endpoint = options.otlp_endpoint.as_ref().map(|url| Telemetry::new(&url.0));
@@ -104,6 +164,11 @@ fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
+/// Colours are for people at a terminal (<https://no-color.org>); in a file or a journal they are noise.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
@@ -119,8 +184,7 @@ fn check(mut config: Config) -> anyhow::Result<()> {
 
 /// Kubernetes puts variables of its own beside ours (`WEFT_RELAY_SERVICE_HOST`), so they cannot be errors.
 fn warn_of_unknown_variables() {
-    use clap::CommandFactory;
-    let command = Args::command();
+    let command = command();
     let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
     for (name, _) in std::env::vars_os() {
         let ours = name.to_str().is_some_and(|name| name.starts_with("WEFT_RELAY_"));
@@ -157,10 +221,10 @@ async fn serve(config: Config, args: Args) -> anyhow::Result<()> {
 /// At each SIGHUP takes what may change while running. What cannot be taken leaves everything as it was.
 async fn reload(mut hang_up: Signal, reloader: Reloader, args: Args) {
     while hang_up.recv().await.is_some() {
-        let config = args.options().and_then(|options| Ok(options.to_config()?));
+        let config = args.options().and_then(|options| args.to_config(&options));
         match config.and_then(|config| Ok(reloader.reload(&config)?)) {
             Ok(()) => tracing::info!("configuration read again; addresses and limits change at a restart only"),
-            Err(error) => tracing::error!("the configuration was not taken: {error:#}"),
+            Err(error) => tracing::error!("the configuration was not taken: {}", told(&error)),
         }
     }
 }

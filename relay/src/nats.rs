@@ -48,18 +48,18 @@ const FLUSH_MAX: Duration = Duration::from_millis(500);
 #[non_exhaustive]
 pub enum NatsError {
     /// A URL is none.
-    #[error("a NATS URL cannot be understood: {0}")]
+    #[error("nats: a URL cannot be understood: {0}")]
     Url(std::io::Error),
     /// The credentials cannot be read, or are none.
-    #[error("NATS credentials {path}: {error}")]
+    #[error("nats_credentials: {path}: {problem}", path = path.display())]
     Credentials {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The root certificates cannot be used.
-    #[error("NATS root certificates: {0}")]
+    #[error("nats_ca: {0}")]
     Ca(#[from] TlsError),
     /// The client could not start.
     #[error("NATS: {0}")]
@@ -147,6 +147,14 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The address alone: what the client is not given it cannot log.
+fn without_user(server: ServerAddr) -> Result<ServerAddr, std::io::Error> {
+    let mut url = server.into_inner();
+    // These fail for URLs that can have no user, and then there is none.
+    let _ = (url.set_username(""), url.set_password(None));
+    ServerAddr::from_url(url)
+}
+
 /// Connects in the background.
 pub(crate) async fn connect(config: &NatsConfig, hub: Arc<Hub>) -> Result<Client, NatsError> {
     let urls: Result<Vec<ServerAddr>, _> = config.urls.iter().map(|url| url.parse::<ServerAddr>()).collect();
@@ -171,9 +179,10 @@ pub(crate) async fn connect(config: &NatsConfig, hub: Arc<Hub>) -> Result<Client
         };
     }
     if let Some(path) = &config.credentials {
-        let wrong = |error| NatsError::Credentials { path: path.clone(), error };
-        let text = tokio::fs::read_to_string(path).await.map_err(wrong)?;
-        options = options.credentials(&text).map_err(wrong)?;
+        let wrong = |problem| NatsError::Credentials { path: path.clone(), problem };
+        let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        // What the parser says may quote what it found.
+        options = options.credentials(&text).map_err(|_| wrong("holds no NATS credentials".to_owned()))?;
     }
     if let Some(token) = &config.token {
         options = options.token(token.clone());
@@ -183,6 +192,7 @@ pub(crate) async fn connect(config: &NatsConfig, hub: Arc<Hub>) -> Result<Client
         certificates(ca)?;
         options = options.require_tls(true).add_root_certificates(ca.clone());
     }
+    let urls = urls.map_err(NatsError::Url)?.into_iter().map(without_user).collect::<Result<Vec<_>, _>>();
     let urls = urls.map_err(NatsError::Url)?;
     options.connect(urls).await.map_err(|error| NatsError::Connect(error.to_string()))
 }
@@ -290,6 +300,14 @@ mod tests {
         {
             assert_eq!(percent_decoded(text), decoded);
         }
+    }
+
+    #[test]
+    fn the_client_is_given_no_password() {
+        let server: ServerAddr = "nats://user:a%20secret@host.example:4223".parse().unwrap();
+        let given = without_user(server).unwrap();
+        assert!(!format!("{given:?}").contains("secret") && given.username().is_none());
+        assert_eq!((given.host(), given.port()), ("host.example", 4223));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! One struct is all three, so that they cannot drift apart: the key in the file is the field, the flag is the field with
 //! dashes. Invariant: an unknown key is an error, and what is printed holds no secret. Spec: docs/operating.md.
 
+mod file;
+mod secret;
 pub(crate) mod value;
 
 use std::net::SocketAddr;
@@ -15,6 +17,11 @@ use weft_protocol::limits;
 use self::value::{Did, Moment, Network, Number, PublicUrl, Secret, ServiceUrl, TokenKey};
 use crate::config::{Config, DidConfig, NatsConfig, PolicyConfig, TlsFiles};
 
+pub use self::file::Fault;
+
+/// Secrets that clients may know at a time: the one in use, and during a rotation the one before or after it.
+const AUTH_TOKENS_MAX: usize = 2;
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,7 +32,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why options are no configuration. The texts name the key, and the line where there is one.
+/// Why options are no configuration. The texts name the key, and the line where there is one, and no value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
@@ -38,12 +45,12 @@ pub enum OptionsError {
         error: std::io::Error,
     },
     /// The file is no TOML, or has an unknown key or a value of the wrong kind; the text points at it.
-    #[error("{path}: {error}")]
+    #[error("{path}: {fault}")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where, and what.
-        error: Box<toml::de::Error>,
+        fault: Fault,
     },
     /// Values that do not go together.
     #[error("{key}: {problem}")]
@@ -108,14 +115,21 @@ options! {
     trusted_proxies: Vec<Network>,
 
     /// Keys of relay tokens, 64 hexadecimal digits each; the first signs, all verify; drawn afresh if not given
-    #[arg(long = "token-key", env = "WEFT_RELAY_TOKEN_KEYS", hide_env_values = true, value_delimiter = ',', value_name = "HEX", help_heading = "Who may come in")]
+    #[arg(long = "token-key", env = "WEFT_RELAY_TOKEN_KEYS", value_delimiter = ',', value_name = "HEX", help_heading = "Who may come in")]
     token_keys: Vec<TokenKey>,
+    /// File that holds token_keys, one a line
+    #[arg(long, env = "WEFT_RELAY_TOKEN_KEYS_FILE", value_name = "FILE", help_heading = "Who may come in")]
+    token_keys_file: PathBuf,
     /// Until when keys but the first verify (RFC 3339)
     #[arg(long, env = "WEFT_RELAY_TOKEN_KEYS_OLD_UNTIL", value_name = "TIME", help_heading = "Who may come in")]
     token_keys_old_until: Moment,
-    /// Secret that clients must know
-    #[arg(long, env = "WEFT_RELAY_AUTH_TOKEN", hide_env_values = true, value_name = "SECRET", help_heading = "Who may come in")]
-    auth_token: Secret,
+    /// Secret that clients must know; during a rotation two, and either will do
+    #[arg(long, env = "WEFT_RELAY_AUTH_TOKEN", value_delimiter = ',', value_name = "SECRET", help_heading = "Who may come in")]
+    #[serde(deserialize_with = "value::one_or_more", serialize_with = "value::as_one_or_more")]
+    auth_token: Vec<Secret>,
+    /// File that holds auth_token, one a line
+    #[arg(long, env = "WEFT_RELAY_AUTH_TOKEN_FILE", value_name = "FILE", help_heading = "Who may come in")]
+    auth_token_file: PathBuf,
     /// DIDs that may come in; without any, all may
     #[arg(long = "allow-did", env = "WEFT_RELAY_ALLOW_DIDS", value_delimiter = ',', value_name = "DID", help_heading = "Who may come in")]
     allow_dids: Vec<Did>,
@@ -132,12 +146,18 @@ options! {
     /// NATS servers over which several relays are one
     #[arg(long, env = "WEFT_RELAY_NATS", value_delimiter = ',', value_name = "URL", help_heading = "Several relays")]
     nats: Vec<ServiceUrl>,
+    /// File that holds nats, for URLs with a password
+    #[arg(long, env = "WEFT_RELAY_NATS_FILE", value_name = "FILE", help_heading = "Several relays")]
+    nats_file: PathBuf,
     /// Credentials file of NATS
     #[arg(long, env = "WEFT_RELAY_NATS_CREDENTIALS", value_name = "FILE", help_heading = "Several relays")]
     nats_credentials: PathBuf,
     /// Token of NATS
-    #[arg(long, env = "WEFT_RELAY_NATS_TOKEN", hide_env_values = true, value_name = "SECRET", help_heading = "Several relays")]
+    #[arg(long, env = "WEFT_RELAY_NATS_TOKEN", value_name = "SECRET", help_heading = "Several relays")]
     nats_token: Secret,
+    /// File that holds nats_token
+    #[arg(long, env = "WEFT_RELAY_NATS_TOKEN_FILE", value_name = "FILE", help_heading = "Several relays")]
+    nats_token_file: PathBuf,
     /// Root certificates (PEM) for TLS towards NATS; TLS is then required
     #[arg(long, env = "WEFT_RELAY_NATS_CA", value_name = "FILE", help_heading = "Several relays")]
     nats_ca: PathBuf,
@@ -197,7 +217,23 @@ impl Options {
     /// [`OptionsError::Read`], or [`OptionsError::Parse`] with line, column and key.
     pub fn from_file(path: &Path) -> Result<Self, OptionsError> {
         let text = std::fs::read_to_string(path).map_err(|error| OptionsError::Read { path: path.into(), error })?;
-        toml::from_str(&text).map_err(|error| OptionsError::Parse { path: path.into(), error: Box::new(error) })
+        file::parse(&text).map_err(|fault| OptionsError::Parse { path: path.into(), fault })
+    }
+
+    /// The line on which a file sets `key`, if it does.
+    #[must_use]
+    pub fn line_of(path: &Path, key: &str) -> Option<usize> {
+        file::line_of(&std::fs::read_to_string(path).ok()?, key)
+    }
+
+    /// What is set, as texts by key; for showing defaults.
+    #[must_use]
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let table = toml::Table::try_from(self).unwrap_or_default();
+        table
+            .into_iter()
+            .map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+            .collect()
     }
 
     /// What holds where nothing was said.
@@ -234,12 +270,34 @@ impl Options {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// The configuration of these options; what was not said is at its default.
+    /// The same, with the secrets that stand in files of their own.
+    fn with_secrets(self) -> Result<Self, OptionsError> {
+        let at = |file: &Option<PathBuf>| file.clone();
+        let (keys, auth, nats, token) =
+            (at(&self.token_keys_file), at(&self.auth_token_file), at(&self.nats_file), at(&self.nats_token_file));
+        let auth_token = secret::list("auth_token", self.auth_token, "auth_token_file", auth.as_deref())?;
+        let conflict = |problem: &str| Err(OptionsError::Conflict { key: "auth_token", problem: problem.to_owned() });
+        if auth_token.as_ref().is_some_and(|secrets| secrets.len() > AUTH_TOKENS_MAX) {
+            return conflict("takes two secrets at most: the one in use, and the next or last one during a rotation");
+        }
+        if auth_token.iter().flatten().any(|secret| secret.0.contains(',')) {
+            return conflict("a secret has no comma in it: commas stand between two of them");
+        }
+        Ok(Self {
+            token_keys: secret::list("token_keys", self.token_keys, "token_keys_file", keys.as_deref())?,
+            nats: secret::list("nats", self.nats, "nats_file", nats.as_deref())?,
+            nats_token: secret::one("nats_token", self.nats_token, "nats_token_file", token.as_deref())?,
+            auth_token,
+            ..self
+        })
+    }
+
+    /// The configuration of these options; what was not said is at its default. Files with secrets are read.
     ///
     /// # Errors
     /// [`OptionsError::Conflict`].
     pub fn to_config(&self) -> Result<Config, OptionsError> {
-        let all = self.clone().or(Self::defaults());
+        let all = self.clone().or(Self::defaults()).with_secrets()?;
         let mut config = Config::default();
         let conflict = |key, problem: &str| Err(OptionsError::Conflict { key, problem: problem.to_owned() });
         if all.otlp_endpoint.is_some() && !cfg!(feature = "opentelemetry") {
@@ -262,7 +320,7 @@ impl Options {
         config.token_keys_old_until_s =
             all.token_keys_old_until.map(|moment| u64::try_from(moment.0.as_second()).unwrap_or(0));
         config.policy = PolicyConfig {
-            auth_token: all.auth_token.map(|secret| secret.0),
+            auth_tokens: all.auth_token.into_iter().flatten().map(|secret| secret.0).collect(),
             allow_dids: all.allow_dids.map(|dids| dids.into_iter().map(|did| did.0).collect()),
             block_file: all.block_file,
         };
@@ -317,23 +375,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Options, String> {
-        toml::from_str(text).map_err(|error: toml::de::Error| error.to_string())
-    }
-
-    #[test]
-    fn a_wrong_file_is_told_by_line_and_key() {
-        for (text, line, word) in [
-            ("listen = \"127.0.0.1:1\"\nlisten_on = 1\n", "line 2", "listen_on"),
-            ("\n\nroom_peers_max = 1\n", "line 3", "from 2 to 4096"),
-            ("public_urls = [\"relay.example\"]\n", "line 1", "wss://"),
-            ("token_keys = [\"abc\"]\n", "line 1", "64 hexadecimal"),
-            ("trusted_proxies = [\"10.0.0.0/99\"]", "line 1", "10.0.0.0/8"),
-            ("allow_dids = [\"alice\"]", "line 1", "did:plc"),
-            ("listen = ", "line 1", "listen"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.contains(line) && error.contains(word), "{error}");
-        }
+        file::parse(text).map_err(|fault| fault.to_string())
     }
 
     #[test]
@@ -349,6 +391,9 @@ mod tests {
                 assert!(!printed.contains(secret), "{printed}");
             }
         }
+        let two = parse("auth_token = [\"secret one of length\", \"secret two of length\"]").unwrap();
+        assert_eq!(two.to_config().unwrap().policy.auth_tokens.len(), 2);
+        assert_eq!(two.print().trim(), "auth_token = [\"(hidden)\", \"(hidden)\"]");
         let plain = Options::defaults();
         assert_eq!(parse(&plain.print()).unwrap(), plain);
     }
@@ -360,6 +405,10 @@ mod tests {
             ("development = true", "development"),
             ("tls_key = \"k\"", "tls_certificate"),
             ("plc_url = \"nats://x\"", "plc_url"),
+            ("auth_token = [\"secret one of length\", \"secret two of length\", \"and one too many\"]", "auth_token"),
+            ("auth_token = \"a secret with, a comma\"", "auth_token"),
+            ("auth_token_file = \"/nowhere\"", "auth_token_file"),
+            ("auth_token = \"a secret of length\"\nauth_token_file = \"/nowhere\"", "auth_token_file"),
             ("token_keys_old_until = \"2030-01-01T00:00:00Z\"", "token_keys"),
         ] {
             let error = parse(text).unwrap().to_config().unwrap_err();

@@ -3,14 +3,13 @@
 //! Invariant: all that is set has to be fulfilled, and a file that cannot be read changes nothing.
 //! Spec: docs/protocol.md#token.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 use weft_protocol::admission::Audience;
 use weft_protocol::admission::proof::verify_auth_proof;
-use weft_protocol::code::Code;
 
 use crate::admit::Refusal;
 use crate::config::PolicyConfig;
@@ -24,16 +23,53 @@ const BLOCK_BYTES_MAX: u64 = 16 << 20;
 /// What decides, of one moment.
 #[derive(Default)]
 pub(crate) struct Policy {
-    auth_token: Option<String>,
+    auth_tokens: Vec<String>,
     allowed: Option<BTreeSet<String>>,
     pub(crate) blocked: Blocked,
 }
 
-/// Who may not come in.
+/// What the operator set that keeps a client out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Barrier {
+    /// The secret was not known.
+    Secret,
+    /// The DID is not on the list of those that may come in.
+    NotListed,
+    /// The block file names the DID, on this line.
+    BlockedDid(usize),
+    /// The block file names the address or its network, on this line.
+    BlockedAddress(usize),
+}
+
+impl Barrier {
+    /// Names of all, for metrics.
+    pub(crate) const NAMES: [&'static str; 4] = ["secret", "not-listed", "blocked-did", "blocked-address"];
+
+    /// Its name in logs and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        let [secret, not_listed, did, address] = Self::NAMES;
+        match self {
+            Barrier::Secret => secret,
+            Barrier::NotListed => not_listed,
+            Barrier::BlockedDid(_) => did,
+            Barrier::BlockedAddress(_) => address,
+        }
+    }
+
+    /// The line of the block file.
+    pub(crate) fn line(self) -> Option<usize> {
+        match self {
+            Barrier::BlockedDid(line) | Barrier::BlockedAddress(line) => Some(line),
+            Barrier::Secret | Barrier::NotListed => None,
+        }
+    }
+}
+
+/// Who may not come in, each with the line that says so.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Blocked {
-    dids: BTreeSet<String>,
-    networks: Vec<IpNet>,
+    dids: BTreeMap<String, usize>,
+    networks: Vec<(IpNet, usize)>,
 }
 
 /// A block file that was not taken.
@@ -54,17 +90,17 @@ impl Policy {
     pub(crate) fn new(config: &PolicyConfig) -> Result<Self, BlockFileError> {
         let blocked = config.block_file.as_deref().map(Blocked::read).transpose()?.unwrap_or_default();
         let allowed = config.allow_dids.as_ref().map(|dids| dids.iter().cloned().collect());
-        Ok(Self { auth_token: config.auth_token.clone(), allowed, blocked })
+        Ok(Self { auth_tokens: config.auth_tokens.clone(), allowed, blocked })
     }
 
     /// The same, with another block list.
     pub(crate) fn with(&self, blocked: Blocked) -> Self {
-        Self { auth_token: self.auth_token.clone(), allowed: self.allowed.clone(), blocked }
+        Self { auth_tokens: self.auth_tokens.clone(), allowed: self.allowed.clone(), blocked }
     }
 
     /// Whether a secret, and a place on a list, are asked for.
     pub(crate) fn asks_for(&self) -> (bool, bool) {
-        (self.auth_token.is_some(), self.allowed.is_some())
+        (!self.auth_tokens.is_empty(), self.allowed.is_some())
     }
 
     /// Whether a request may go on to have its DID resolved; `proof` is what came in the header.
@@ -76,19 +112,18 @@ impl Policy {
         audience: &Audience,
         jwt: &str,
     ) -> Result<(), Refusal> {
-        if let Some(secret) = &self.auth_token
-            && !proof.is_some_and(|proof| verify_auth_proof(secret, audience, jwt, proof))
-        {
+        let knows = |secret: &String| proof.is_some_and(|proof| verify_auth_proof(secret, audience, jwt, proof));
+        if !self.auth_tokens.is_empty() && !self.auth_tokens.iter().any(knows) {
             let message = "this relay asks for a secret: ask its operator, and set it beside the relay's address";
-            return Err(Refusal::new(Code::NotAllowed, message));
+            return Err(Refusal::barred(Barrier::Secret, message));
         }
         if self.allowed.as_ref().is_some_and(|allowed| !allowed.contains(did)) {
             let message = "this relay admits certain DIDs only: ask its operator to add yours";
-            return Err(Refusal::new(Code::NotAllowed, message));
+            return Err(Refusal::barred(Barrier::NotListed, message));
         }
-        if self.blocked.has_did(did) || self.blocked.has_ip(ip) {
+        if let Some(barrier) = self.blocked.did(did).or_else(|| self.blocked.address(ip)) {
             let message = "the operator of this relay has blocked this DID or address: ask them why";
-            return Err(Refusal::new(Code::NotAllowed, message));
+            return Err(Refusal::barred(barrier, message));
         }
         Ok(())
     }
@@ -114,9 +149,9 @@ impl Blocked {
                 continue;
             }
             if let Ok(did) = entry.parse::<Did>() {
-                blocked.dids.insert(did.0);
+                blocked.dids.entry(did.0).or_insert(at + 1);
             } else if let Ok(network) = entry.parse::<Network>() {
-                blocked.networks.push(network.0);
+                blocked.networks.push((network.0, at + 1));
             } else {
                 return Err(BlockFileError::Line(at + 1));
             }
@@ -124,23 +159,32 @@ impl Blocked {
         Ok(blocked)
     }
 
-    pub(crate) fn has_did(&self, did: &str) -> bool {
-        self.dids.contains(did)
+    /// What names this DID.
+    pub(crate) fn did(&self, did: &str) -> Option<Barrier> {
+        self.dids.get(did).map(|line| Barrier::BlockedDid(*line))
     }
 
-    pub(crate) fn has_ip(&self, ip: IpAddr) -> bool {
+    /// What names this address.
+    pub(crate) fn address(&self, ip: IpAddr) -> Option<Barrier> {
         let ip = ip.to_canonical();
-        self.networks.iter().any(|network| network.contains(&ip))
+        let found = self.networks.iter().find(|(network, _)| network.contains(&ip));
+        found.map(|(_, line)| Barrier::BlockedAddress(*line))
     }
 
     pub(crate) fn dids(&self) -> impl Iterator<Item = &str> {
-        self.dids.iter().map(String::as_str)
+        self.dids.keys().map(String::as_str)
+    }
+
+    /// How many DIDs are named, and how many addresses and networks.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.dids.len(), self.networks.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use weft_protocol::admission::proof::auth_proof;
+    use weft_protocol::code::Code;
 
     use super::*;
 
@@ -155,7 +199,7 @@ mod tests {
         let audience = Audience::parse("relay.example:443").unwrap();
         let proof = auth_proof("a secret of length", &audience, "jwt");
         let policy = Policy {
-            auth_token: Some("a secret of length".into()),
+            auth_tokens: vec!["another secret".into(), "a secret of length".into()],
             allowed: Some(["did:key:a".to_owned(), "did:key:b".to_owned()].into()),
             blocked: Blocked::parse("did:key:b # who").unwrap(),
         };
@@ -170,9 +214,13 @@ mod tests {
     #[test]
     fn a_block_file_is_taken_whole_or_named_by_its_line() {
         let blocked = Blocked::parse("# people\n\ndid:web:a.example\n192.0.2.0/24 # net\n2001:db8::1\n").unwrap();
-        assert!(blocked.has_did("did:web:a.example") && !blocked.has_did("did:web:a"));
-        assert!(blocked.has_ip("192.0.2.9".parse().unwrap()) && blocked.has_ip("::ffff:192.0.2.9".parse().unwrap()));
-        assert!(blocked.has_ip("2001:db8::1".parse().unwrap()) && !blocked.has_ip("2001:db8::2".parse().unwrap()));
+        assert_eq!(blocked.did("did:web:a.example"), Some(Barrier::BlockedDid(3)));
+        assert_eq!((blocked.did("did:web:a"), blocked.len()), (None, (1, 2)));
+        for (ip, line) in
+            [("192.0.2.9", Some(4)), ("::ffff:192.0.2.9", Some(4)), ("2001:db8::1", Some(5)), ("2001:db8::2", None)]
+        {
+            assert_eq!(blocked.address(ip.parse().unwrap()), line.map(Barrier::BlockedAddress), "{ip}");
+        }
         assert!(matches!(Blocked::parse("did:key:a\nnonsense"), Err(BlockFileError::Line(2))));
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::config::{Config, PolicyConfig};
 use crate::did::Resolver;
 use crate::http::{self, Shared};
 use crate::hub::Hub;
-use crate::metrics::Metrics;
+use crate::metrics::{Limits, Metrics};
 use crate::nats::{self, NatsError, Waiting};
 use crate::policy::{BlockFileError, Blocked, Policy};
 use crate::tls::{Tls, TlsError};
@@ -62,11 +62,16 @@ pub enum ServerError {
         problem: String,
     },
     /// Certificate or key cannot be used.
-    #[error("TLS: {0}")]
+    #[error("tls_certificate, tls_key: {0}")]
     Tls(#[from] TlsError),
     /// The block file cannot be used.
-    #[error("the block file {0}")]
-    BlockFile(#[from] BlockFileError),
+    #[error("block_file: {path}: {error}", path = path.display())]
+    BlockFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: BlockFileError,
+    },
     /// The fabric cannot be set up.
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -119,7 +124,7 @@ impl Reloader {
 
     fn take(&self, config: &Config) -> Result<(), ServerError> {
         config.check().map_err(|(key, problem)| ServerError::Config { key, problem })?;
-        let policy = Policy::new(&config.policy)?;
+        let policy = policy(&config.policy)?;
         if let Some(tls) = &self.tls {
             tls.reload()?;
         }
@@ -175,6 +180,13 @@ impl Reloader {
     }
 }
 
+fn policy(config: &PolicyConfig) -> Result<Policy, ServerError> {
+    Policy::new(config).map_err(|error| {
+        let path = config.block_file.clone().unwrap_or_default();
+        ServerError::BlockFile { path, error }
+    })
+}
+
 fn tokens(config: &Config) -> Result<Tokens, ServerError> {
     let (first, others) = match config.token_keys.split_first() {
         Some((first, others)) => (*first, others),
@@ -195,15 +207,23 @@ impl Server {
         let admin = config.admin_listen.map(listen).transpose()?;
         let tokens = tokens(&config)?;
         let audiences = Audiences::new(config.audiences, config.accept_local_addresses);
-        let policy = Policy::new(&config.policy)?;
+        let policy = policy(&config.policy)?;
         let resolver = Resolver::new(&config.did, config.development);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(Limits {
+            connections_max: config.connections_max,
+            connections_per_ip_max: config.connections_per_ip_max,
+            token_requests_per_minute: config.token_requests_per_minute,
+            settings: config.settings.clone(),
+            fabric: config.nats.is_some(),
+        }));
         let (fabric, waiting) = config.nats.is_some().then(nats::queue).unzip();
         let settings = Settings { several_relays: fabric.is_some(), ..config.settings };
         let admitter = Admitter::new(audiences, tokens, policy, resolver, config.token_requests_per_minute);
         let gates = Gates::new(config.connections_per_ip_max, config.connections_max, config.trusted_proxies);
+        let hub = Arc::new(Hub::new(settings, random()?, metrics.clone(), fabric));
         let shared = Shared {
-            hub: Arc::new(Hub::new(settings, random()?, metrics.clone(), fabric)),
+            refusals: hub.refusals(),
+            hub,
             admitter: Arc::new(admitter),
             tasks: TaskTracker::new(),
             gates: Arc::new(gates),
@@ -274,11 +294,12 @@ impl Server {
             // Health is asked for during the drain too, so this one stops last.
             let gates = Arc::new(Gates::new(usize::MAX, ADMIN_CONNECTIONS_MAX, Vec::new()));
             let router = http::admin(self.shared.clone());
-            let service = Service { router, gates, tls: None, metrics: self.metrics.clone(), header_max };
+            let service =
+                Service { router, gates, tls: None, metrics: self.metrics.clone(), hub: hub.clone(), header_max };
             services.spawn(accept::run(listener, service, services.clone(), stop.clone()));
         }
         let router = http::public(self.shared.clone());
-        let service = Service { router, gates, tls: self.tls, metrics: self.metrics, header_max };
+        let service = Service { router, gates, tls: self.tls, metrics: self.metrics, hub: hub.clone(), header_max };
         services.spawn(accept::run(self.listener, service, tasks.clone(), stop_accepting.clone()));
         shutdown.await;
         tracing::info!(connections = hub.figures().connections, "draining");

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a file that cannot be used changes nothing; connections that are open keep what they were made with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
@@ -17,14 +17,12 @@ use crate::config::TlsFiles;
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read, or holds no PEM of the kind.
-    #[error("{path} is no PEM file with {what}: {error}")]
+    #[error("{path}: {problem}", path = path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// What was found.
-        error: rustls::pki_types::pem::Error,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The key does not fit the certificate, or either is of a kind that is not known.
     #[error("certificate and key do not go together: {0}")]
@@ -58,21 +56,28 @@ impl Tls {
     }
 }
 
+/// What is wrong with a file; nothing of what it holds is told, for it may hold a key.
+fn pem_error(path: &Path, what: &str, error: &pem::Error) -> TlsError {
+    let problem = if let pem::Error::Io(error) = error {
+        format!("cannot be read: {error}")
+    } else {
+        format!("is no PEM file with {what}")
+    };
+    TlsError::Pem { path: path.to_path_buf(), problem }
+}
+
 /// The certificates of a PEM file.
 pub(crate) fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |error| TlsError::Pem { path: path.clone(), what: "a certificate", error };
+    let wrong = |error| pem_error(path, "a certificate", &error);
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(wrong)?.collect();
     let all = all.map_err(wrong)?;
-    if all.is_empty() { Err(wrong(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(all) }
+    if all.is_empty() { Err(wrong(pem::Error::NoItemsFound)) } else { Ok(all) }
 }
 
 fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| TlsError::Pem {
-        path: files.key.clone(),
-        what: "a private key",
-        error,
-    })?;
+    let wrong = |error| pem_error(&files.key, "a private key", &error);
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(wrong)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

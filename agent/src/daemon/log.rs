@@ -3,7 +3,7 @@
 //! Invariant: at most two files of 4 MiB; no key, link, token, file name or content is ever written to it.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -63,7 +63,10 @@ pub(crate) fn begin(path: &Path, filter: &str, terminal: bool) -> anyhow::Result
     };
     let filter = EnvFilter::try_new(filter)?;
     if terminal {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init()
+        // Colours are for people at a terminal (https://no-color.org); in a file or a journal they are noise.
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+        logs.with_writer(io::stderr).try_init()
     } else {
         let writer = Rotating::open(path)?;
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).try_init()

@@ -26,6 +26,13 @@ impl Site {
     }
 }
 
+impl Site {
+    /// The address, or the first of the network.
+    pub(crate) fn ip(self) -> IpAddr {
+        self.0
+    }
+}
+
 /// Counts connections.
 #[derive(Debug, Default)]
 pub struct Gate {

@@ -151,6 +151,15 @@ pub enum Output {
         /// What.
         message: Bytes,
     },
+    /// Tell the operator that something was refused; the client is told by itself.
+    Refused {
+        /// To whom.
+        conn: ConnId,
+        /// Hash of their DID.
+        identity: [u8; 32],
+        /// Why.
+        code: Code,
+    },
     /// Close a client. The machine has forgotten it already.
     Close {
         /// Whom.

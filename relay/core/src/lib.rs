@@ -24,6 +24,7 @@ mod draw;
 pub mod fabric;
 pub mod gate;
 pub mod io;
+mod marks;
 pub mod queue;
 mod relay;
 pub mod replay;
@@ -32,5 +33,6 @@ pub mod settings;
 
 pub use self::checked::{CheckedFrame, Proofs};
 pub use self::io::{Admission, ConnId, Input, Output};
+pub use self::marks::Marks;
 pub use self::relay::{Figures, PeerView, Relay, RoomView};
 pub use self::settings::Settings;

@@ -11,7 +11,6 @@ mod passing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use weft_protocol::admission::proof::hash;
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, ServerFrame};
 use weft_protocol::id::RoomId;
@@ -22,6 +21,7 @@ use crate::connection::{Connection, RoomSet, Stage};
 use crate::draw::Draws;
 use crate::fabric::NodeId;
 use crate::io::{ConnId, Input, Output};
+use crate::marks::Marks;
 use crate::room::Rooms;
 use crate::settings::Settings;
 
@@ -94,7 +94,7 @@ pub struct Relay {
     fabric: Option<fabric::Fabric>,
     /// The time of the current input.
     now_ms: u64,
-    mark_key: [u8; 32],
+    marks: Marks,
 }
 
 impl Relay {
@@ -102,13 +102,13 @@ impl Relay {
     #[must_use]
     pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
         let mut draws = Draws::new(seed);
-        let mark_key = draws.bytes();
+        let marks = Marks::new(draws.bytes());
         let mut node = [0; 8];
         node.iter_mut().zip(draws.half()).for_each(|(to, from)| *to = from);
         Self {
             fabric: settings.several_relays.then(|| fabric::Fabric::new(NodeId(node))),
             now_ms: 0,
-            mark_key,
+            marks,
             settings,
             draws,
             connections: BTreeMap::new(),
@@ -210,27 +210,31 @@ impl Relay {
         ours.map(|(conn, _)| *conn).collect()
     }
 
+    /// The connections of a DID, by the mark that [`Relay::rooms`] shows.
+    #[must_use]
+    pub fn of_mark(&self, mark: &str) -> Vec<ConnId> {
+        let same = |connection: &Connection| self.marks.did(&connection.admission.identity) == mark;
+        self.connections.iter().filter(|(_, connection)| same(connection)).map(|(conn, _)| *conn).collect()
+    }
+
+    /// What makes marks here.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
     /// Some of the rooms, for an operator.
     #[must_use]
     pub fn rooms(&self, skip: usize, count: usize) -> Vec<RoomView> {
-        let mark = |kind: &str, bytes: &[u8; 32]| {
-            let mark = hash(kind, &[&self.mark_key, bytes]);
-            mark.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>()
-        };
         let rooms = self.rooms.iter().skip(skip).take(count);
         rooms
             .map(|(room, members)| {
                 let peers = members.iter().map(|member| {
                     let (queue_bytes, queue_frames) = self.queued(member.conn).unwrap_or_default();
-                    PeerView {
-                        conn: member.conn,
-                        mark: mark("relay-mark-did", &member.identity),
-                        queue_bytes,
-                        queue_frames,
-                    }
+                    PeerView { conn: member.conn, mark: self.marks.did(&member.identity), queue_bytes, queue_frames }
                 });
                 let elsewhere = self.fabric.as_ref().map_or(0, |fabric| fabric.elsewhere(room).len());
-                RoomView { mark: mark("relay-mark-room", &room.0), peers: peers.collect(), elsewhere }
+                RoomView { mark: self.marks.room(room), peers: peers.collect(), elsewhere }
             })
             .collect()
     }
@@ -331,6 +335,8 @@ impl Relay {
         if connection.queue.push(len, bytes_max, frames_max) {
             return true;
         }
+        let identity = connection.admission.identity;
+        self.outputs.push_back(Output::Refused { conn, identity, code: Code::Resync });
         self.figures.resyncs += 1;
         self.close(conn, Code::Resync, true);
         false
@@ -356,6 +362,10 @@ impl Relay {
     /// Names a refusal to a client, and closes it if the code says so.
     fn refuse_with(&mut self, conn: ConnId, code: Code, room: Option<RoomId>, message: &str, retry: Option<u64>) {
         self.figures.refused += 1;
+        if let Some(connection) = self.connections.get(&conn) {
+            let identity = connection.admission.identity;
+            self.outputs.push_back(Output::Refused { conn, identity, code });
+        }
         let message = message.to_owned();
         self.send(conn, ServerFrame::Error { code, room, message, retry_after_ms: retry }.encode());
         if code.ends_connection() {

@@ -71,7 +71,7 @@ impl World {
                 }
                 Output::Unsubscribe { room } => assert!(self.subscribed[at].remove(&room)),
                 Output::FabricSend { room, message } => self.under_way.push_back((at, room, message)),
-                Output::Close { .. } | Output::Pause { .. } | Output::VerifyToken { .. } => {}
+                Output::Close { .. } | Output::Pause { .. } | Output::VerifyToken { .. } | Output::Refused { .. } => {}
             }
         }
         if self.prompt {

@@ -28,6 +28,8 @@ struct World {
     closed: BTreeMap<ConnId, Code>,
     pauses: Vec<(ConnId, u64)>,
     asked: Vec<(ConnId, String)>,
+    /// What the operator was told.
+    refused: Vec<(ConnId, Code)>,
     proofs: BTreeMap<ConnId, Proofs>,
 }
 
@@ -48,7 +50,8 @@ impl World {
     fn new(settings: Settings) -> Self {
         let relay = Relay::new(settings, [42; 32]);
         let (said, closed) = (BTreeMap::new(), BTreeMap::new());
-        Self { relay, now_ms: 0, said, closed, pauses: vec![], asked: vec![], proofs: BTreeMap::new() }
+        let proofs = BTreeMap::new();
+        Self { relay, now_ms: 0, said, closed, pauses: vec![], asked: vec![], refused: vec![], proofs }
     }
 
     fn input(&mut self, input: Input) {
@@ -61,6 +64,7 @@ impl World {
                 }
                 Output::Pause { conn, until_ms } => self.pauses.push((conn, until_ms)),
                 Output::VerifyToken { conn, token } => self.asked.push((conn, token)),
+                Output::Refused { conn, code, .. } => self.refused.push((conn, code)),
                 Output::Subscribe { .. } | Output::Unsubscribe { .. } | Output::FabricSend { .. } => {
                     panic!("one relay alone has no fabric")
                 }
@@ -116,6 +120,7 @@ impl World {
     fn error(&mut self, conn: ConnId) -> Code {
         let heard = self.heard(conn);
         let Some(ServerFrame::Error { code, .. }) = heard.last() else { panic!("{heard:?}") };
+        assert_eq!(self.refused.last(), Some(&(conn, *code)), "the operator was not told");
         *code
     }
 

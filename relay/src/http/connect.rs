@@ -19,6 +19,7 @@ pub(super) async fn connect(
     Extension(peer): Extension<Peer>,
     mut request: Request,
 ) -> Response {
+    let remote = peer.remote.ip();
     let span = tracing::info_span!("upgrade", code = tracing::field::Empty);
     match span.in_scope(|| upgrade(&shared, peer, &mut request)) {
         Ok(response) => {
@@ -27,8 +28,8 @@ pub(super) async fn connect(
         }
         Err(refusal) => {
             span.record("code", refusal.code.name());
-            shared.hub.metrics().refused(refusal.code);
-            tracing::debug!(code = %refusal.code, "an upgrade was refused");
+            let ip = forwarded::client(&shared.gates.trusted, remote, request.headers()).ok();
+            shared.refused("upgrade", &refusal, ip);
             refusal.into_response()
         }
     }
@@ -45,11 +46,8 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
         return Err(Refusal::new(Code::Malformed, "a WebSocket upgrade (RFC 6455, version 13) is needed here"));
     };
     let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), headers)?;
-    if shared.admitter.policy().blocked.has_ip(ip) {
-        return Err(Refusal::new(
-            Code::NotAllowed,
-            "the operator of this relay has blocked this address: ask them why",
-        ));
+    if let Some(barrier) = shared.admitter.policy().blocked.address(ip) {
+        return Err(Refusal::barred(barrier, "the operator of this relay has blocked this address: ask them why"));
     }
     // The gate let all that comes from a proxy in; what the proxy sends on its own account has the limit of one address too.
     if forwarded::is_trusted(&shared.gates.trusted, peer.remote.ip()) {

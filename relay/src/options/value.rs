@@ -1,12 +1,14 @@
 //! Kinds of values that an option takes: each is parsed the same way from a flag, the environment and a file, and printed
-//! without its secrets.
+//! without its secrets. Invariant: what is wrong with a value is said without the value.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_protocol::admission::Audience;
 use weft_protocol::id::unhex;
 use weft_protocol::limits::DID_BYTES_MAX;
@@ -43,7 +45,7 @@ pub struct Number<const MIN: u32, const MAX: u32>(pub u32);
 impl<const MIN: u32, const MAX: u32> TryFrom<u64> for Number<MIN, MAX> {
     type Error = String;
     fn try_from(number: u64) -> Result<Self, String> {
-        let wrong = || format!("a number from {MIN} to {MAX} is needed, not {number}");
+        let wrong = || format!("a number from {MIN} to {MAX} is needed");
         u32::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number)).map(Self).ok_or_else(wrong)
     }
 }
@@ -73,6 +75,33 @@ impl FromStr for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)
+    }
+}
+
+/// One secret, or a list of them.
+pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Secret>>, D::Error> {
+    struct OneOrMore;
+    impl<'de> Visitor<'de> for OneOrMore {
+        type Value = Vec<Secret>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a secret, or a list of two")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<Secret>, E> {
+            text.parse().map(|secret| vec![secret]).map_err(E::custom)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<Secret>, A::Error> {
+            let secrets = Vec::deserialize(SeqAccessDeserializer::new(list))?;
+            if secrets.is_empty() { Err(A::Error::custom("the list is empty")) } else { Ok(secrets) }
+        }
+    }
+    deserializer.deserialize_any(OneOrMore).map(Some)
+}
+
+/// As [`one_or_more`] reads it.
+pub(crate) fn as_one_or_more<S: Serializer>(secrets: &Option<Vec<Secret>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secrets.as_deref() {
+        Some([secret]) => secret.serialize(serializer),
+        secrets => secrets.serialize(serializer),
     }
 }
 

@@ -21,6 +21,8 @@ mod process;
 mod refusals;
 mod rfc6455;
 mod rolling;
+mod secrets;
 mod shutdown;
 #[cfg(feature = "opentelemetry")]
 mod telemetry;
+mod watching;

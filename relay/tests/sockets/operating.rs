@@ -60,7 +60,7 @@ fn check_config_points_at_line_and_key() {
         ("nats = [\"nats://127.0.0.1:4222\"]\n", vec!["token_keys", "openssl rand"]),
         ("listen = \"0.0.0.0:0\"\ndevelopment = true\n", vec!["development", "loopback"]),
         ("tls_certificate = \"/nowhere\"\ntls_key = \"/nowhere\"\n", vec!["/nowhere"]),
-        ("block_file = \"/nowhere\"\n", vec!["block file"]),
+        ("block_file = \"/nowhere\"\n", vec!["block_file"]),
     ] {
         std::fs::write(&file, text).unwrap();
         let output = binary(&["check-config", "--config", path], &[]);
@@ -159,7 +159,7 @@ async fn an_operator_kicks_a_connection_or_a_did() {
 async fn policies_ask_for_all_that_is_set() {
     let did = DidKey::Ed25519(key(1).verifying_key().to_bytes()).to_string();
     let secret = "a secret of some length";
-    let policy = PolicyConfig { auth_token: Some(secret.into()), allow_dids: Some(vec![did]), block_file: None };
+    let policy = PolicyConfig { auth_tokens: vec![secret.into()], allow_dids: Some(vec![did]), block_file: None };
     let relay = relay(Config { policy, ..roomy() }).await;
     let ask = |seed: u8, with: Option<&'static str>| async move {
         let who = Who::new(relay.addr, seed);

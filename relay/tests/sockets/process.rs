@@ -1,13 +1,16 @@
 //! The real binary in a process of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 
 /// A running relay; killed when dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) addr: SocketAddr,
+    /// Lines of its standard output behind the first.
+    out: Mutex<Lines<BufReader<ChildStdout>>>,
     log: tempfile::NamedTempFile,
 }
 
@@ -21,6 +24,13 @@ impl Drop for Process {
 impl Process {
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_weft-relay")), "127.0.0.1:0", args)
+    }
+
+    /// With variables in its environment.
+    pub(crate) fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-relay"));
+        command.envs(environment.iter().copied());
+        Self::run(command, "127.0.0.1:0", args)
     }
 
     /// At an address that is known.
@@ -44,13 +54,19 @@ impl Process {
             .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        let line = BufReader::new(child.stdout.take().unwrap()).lines().next();
-        let Some(Ok(line)) = line else {
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(Ok(line)) = out.next() else {
             let _ = child.kill();
             panic!("the relay did not start: {}", std::fs::read_to_string(log.path()).unwrap_or_default());
         };
         let addr = line.strip_prefix("weft-relay listening on ws://").unwrap().parse().unwrap();
-        Self { child, addr, log }
+        Self { child, addr, out: Mutex::new(out), log }
+    }
+
+    /// Its admin port, if it was started with one; asked for once.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let line = self.out.lock().unwrap().next().unwrap().unwrap();
+        line.strip_prefix("weft-relay admin on http://").unwrap().parse().unwrap()
     }
 
     /// What it logged so far.

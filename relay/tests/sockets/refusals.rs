@@ -126,6 +126,7 @@ fn no_refusal_is_without_a_test() {
         include_str!("passing.rs"),
         include_str!("refusals.rs"),
         include_str!("shutdown.rs"),
+        include_str!("watching.rs"),
     ];
     for code in Code::ALL {
         // The relay's own failure: nothing that a client does leads to it.

@@ -179,6 +179,7 @@ impl<M: Machine> World<M> {
                 }
                 // Tokens are not renewed here, and each relay is alone.
                 core_relay::Output::VerifyToken { .. }
+                | core_relay::Output::Refused { .. }
                 | core_relay::Output::Subscribe { .. }
                 | core_relay::Output::Unsubscribe { .. }
                 | core_relay::Output::FabricSend { .. } => {}
