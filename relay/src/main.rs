@@ -4,11 +4,13 @@
 //! what the environment holds, and an error names the key and the place.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -48,11 +50,17 @@ enum Command {
     Health,
 }
 
+/// Whether a variable is there and holds nothing, as compose files and charts set what was left out: it counts as not set.
+fn is_empty(variable: &OsStr) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value.is_empty())
+}
+
 /// The command as the struct says, and of every option: help shows its default, and never what the environment holds.
 fn command() -> clap::Command {
     let defaults = Options::defaults().texts();
     Args::command().mut_args(|arg| {
         let arg = arg.hide_env_values(true);
+        let arg = if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg };
         let default = defaults.iter().find(|(key, _)| *key == arg.get_id().as_str()).map(|(_, value)| value);
         match (default, arg.get_help().map(ToString::to_string)) {
             (Some(default), Some(help)) => arg.help(format!("{help} [default: {default}]")),
@@ -188,7 +196,7 @@ fn warn_of_unknown_variables() {
     let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
     for (name, _) in std::env::vars_os() {
         let ours = name.to_str().is_some_and(|name| name.starts_with("WEFT_RELAY_"));
-        if ours && !known.contains(&name.as_os_str()) {
+        if ours && !is_empty(&name) && !known.contains(&name.as_os_str()) {
             tracing::warn!(?name, "an environment variable that is no option was ignored");
         }
     }

@@ -19,7 +19,7 @@ use weft_protocol::admission::proof::sign_connect;
 use weft_protocol::admission::subprotocol;
 use weft_protocol::admission::token::CONNECT_PATH;
 use weft_protocol::code::Code;
-use weft_protocol::frame::{ClientFrame, ServerFrame};
+use weft_protocol::frame::{ClientFrame, FrameError, ServerFrame};
 use weft_protocol::id::ConnectionKey;
 use weft_protocol::limits::{FRAME_BYTES_MAX, HANDSHAKE_MS_MAX, IDLE_MS_MAX, PING_AFTER_MS};
 
@@ -153,10 +153,14 @@ async fn next(socket: &mut Socket) -> Result<ServerFrame, LinkError> {
     }
 }
 
-/// `None` for what is WebSocket's own.
+/// `None` for what is WebSocket's own, and for a kind of frame that a later relay may send.
 fn frame(message: Message) -> Result<Option<ServerFrame>, LinkError> {
     match message {
-        Message::Binary(bytes) => Ok(Some(ServerFrame::decode(bytes).map_err(|_| LinkError::NotARelay)?)),
+        Message::Binary(bytes) => match ServerFrame::decode(bytes) {
+            Ok(frame) => Ok(Some(frame)),
+            Err(FrameError::UnknownKind(_)) => Ok(None),
+            Err(_) => Err(LinkError::NotARelay),
+        },
         Message::Close(close) => {
             let code = close.as_ref().and_then(|close| Code::from_close_code(close.code.into()));
             let why = close.map(|close| close.reason.to_string()).unwrap_or_default();
@@ -272,5 +276,19 @@ async fn renew(
         };
         queue.push(weft_agent_core::workspace::output::Rank::Control, ClientFrame::Refresh { token }.encode());
         session_ms = sessions.recv().await.ok_or(LinkError::Silent)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A relay of next year may say what this agent does not know; what is no frame at all still ends the connection.
+    #[test]
+    fn a_kind_from_the_future_is_passed_over() {
+        let binary = |bytes: &'static [u8]| frame(Message::Binary(bytes.into()));
+        assert!(matches!(binary(&[0x82, 0x18, 0x60, 0x00]), Ok(None)));
+        assert!(matches!(binary(&[0x82, 0x18, 0x4b, 0x07]), Ok(Some(ServerFrame::Pong { number: 7 }))));
+        assert!(matches!(binary(&[0xff]), Err(LinkError::NotARelay)));
     }
 }

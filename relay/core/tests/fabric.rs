@@ -16,9 +16,9 @@ use proptest::prelude::*;
 use weft_protocol::admission::Audience;
 use weft_protocol::admission::proof::{room_id, sign_connect, sign_room};
 use weft_protocol::code::Code;
-use weft_protocol::frame::{ClientFrame, ServerFrame};
+use weft_protocol::frame::{ClientFrame, PeerId, ServerFrame};
 use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
-use weft_relay_core::fabric::{BEAT_MS, LINGER_MS, NODE_EXPIRES_MS, SUBSCRIBE_MS_MAX};
+use weft_relay_core::fabric::{BEAT_MS, HELLO_MS, LINGER_MS, NODE_EXPIRES_MS, SUBSCRIBE_MS_MAX};
 use weft_relay_core::{Admission, ConnId, Input, Output, Proofs, Relay, Settings};
 
 /// Several relays, the clients of each, and what the fabric carries.
@@ -247,6 +247,51 @@ fn cut_off_members_are_told_go_on_and_reconcile_afterwards() {
     assert!(at_a.contains(&ServerFrame::Resync { room }), "{at_a:?}");
     assert!(at_a.iter().any(|frame| matches!(frame, ServerFrame::PeerJoined { .. })), "{at_a:?}");
     assert!(at_b.contains(&ServerFrame::Resync { room }), "{at_b:?}");
+}
+
+/// Those of one's own relay come first in `Joined`, those known elsewhere behind them; and who is back after the fabric was cut
+/// has the name from before.
+#[test]
+fn joined_lists_those_here_and_those_known_elsewhere_under_names_that_last() {
+    let (mut world, _, a, _) = World::pair();
+    let c = world.connect(1, 3, 3);
+    world.join(1, c, 100);
+    let heard = world.heard(1, c);
+    let [ServerFrame::Joined { peers, .. }] = &heard[..] else { panic!("{heard:?}") };
+    let devices: Vec<u8> = peers.iter().map(|peer| peer.device.0[0]).collect();
+    assert_eq!(devices, [2, 1]);
+    world.carry(|| false);
+    world.said.clear();
+    world.input(0, Input::FabricDown);
+    let left = |frame: &ServerFrame| if let ServerFrame::PeerLeft { peer, .. } = frame { Some(*peer) } else { None };
+    let left: BTreeSet<PeerId> = world.heard(0, a).iter().filter_map(left).collect();
+    world.input(0, Input::FabricUp);
+    world.carry(|| false);
+    let back =
+        |frame: &ServerFrame| if let ServerFrame::PeerJoined { peer, .. } = frame { Some(peer.peer) } else { None };
+    let back: BTreeSet<PeerId> = world.heard(0, a).iter().filter_map(back).collect();
+    assert_eq!((left.len(), &left), (2, &back));
+}
+
+/// Where the list of peers was lost on its way, a frame comes from a peer that was never announced, and `Resync` behind it.
+#[test]
+fn a_frame_may_come_from_a_peer_that_was_not_announced() {
+    let mut world = World::new(2);
+    let (a, b) = (world.connect(0, 1, 1), world.connect(1, 2, 2));
+    let room = world.join(0, a, 100);
+    world.carry(|| false);
+    world.join(1, b, 100);
+    world.carry(|| true);
+    let c = world.connect(0, 3, 3);
+    world.join(0, c, 100);
+    world.carry(|| false);
+    world.said.clear();
+    world.frame(1, b, ClientFrame::Publish { room, payload: Bytes::from_static(b"early") });
+    // Later than a hello's answers would have come.
+    world.now_ms += HELLO_MS;
+    world.carry(|| false);
+    let heard = world.heard(0, a);
+    assert!(matches!(&heard[..], [ServerFrame::Deliver { .. }, ServerFrame::Resync { .. }]), "{heard:?}");
 }
 
 #[test]

@@ -147,3 +147,47 @@ async fn the_page_says_what_a_relay_learns() {
     }
     assert_eq!(http(relay.addr, "GET", "/nowhere", "", "").await.0, 404);
 }
+
+/// What was used is remembered by each process for itself: relays that share their keys take a JWT once each, as docs/protocol.md
+/// says.
+#[tokio::test]
+async fn each_relay_remembers_for_itself_which_jwts_were_used() {
+    let public = Audience::from_url("wss://relay.example").unwrap();
+    let config = || Config { audiences: vec![public.clone()], token_keys: vec![[1; 32]], ..roomy() };
+    let (one, two) = (relay(config()).await, relay(config()).await);
+    let who = Who { audience: public.clone(), ..Who::new(one.addr, 1) };
+    let (jwt, body) = who.request(now_s());
+    for relay in [&one, &two] {
+        post_token(relay.addr, &jwt, &body).await.unwrap();
+        assert_eq!(code(post_token(relay.addr, &jwt, &body).await), Code::Replayed);
+    }
+}
+
+/// Keys and signatures may be written in either case; members that are not known, and other schemes than Bearer, are refused.
+#[tokio::test]
+async fn the_body_of_a_token_request_is_read_strictly() {
+    let relay = relay(roomy()).await;
+    let who = Who::new(relay.addr, 1);
+    let request = || who.request(now_s());
+    let upper = |body: &str| {
+        let mut json: serde_json::Value = serde_json::from_str(body).unwrap();
+        for member in ["connection", "device", "signature"] {
+            json[member] = json[member].as_str().unwrap().to_uppercase().into();
+        }
+        json.to_string()
+    };
+    let (jwt, body) = request();
+    post_token(relay.addr, &jwt, &upper(&body)).await.unwrap();
+    let (jwt, body) = request();
+    let more = body.replacen('{', "{\"more\":1,", 1);
+    assert_eq!(code(post_token(relay.addr, &jwt, &more).await), Code::Malformed);
+    let twice = body.replacen('{', "{\"device\":\"00000000000000000000000000000000\",", 1);
+    assert_eq!(code(post_token(relay.addr, &jwt, &twice).await), Code::Malformed);
+    for scheme in ["bearer ", "Bearer  ", "Basic ", ""] {
+        let headers = format!("Authorization: {scheme}{jwt}\r\n");
+        let (status, answer) = http(relay.addr, "POST", "/v1/token", &headers, &body).await;
+        assert!(status == 400 && answer.contains("malformed"), "{scheme}: {answer}");
+    }
+    // None of those used the JWT up.
+    post_token(relay.addr, &jwt, &body).await.unwrap();
+}

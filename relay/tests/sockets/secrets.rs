@@ -54,6 +54,17 @@ fn help_shows_defaults_and_hides_the_environment() {
     }
 }
 
+/// What a compose file or a chart sets to nothing is not set.
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let names = weft_relay::options::Options::KEYS.iter().map(|key| format!("WEFT_RELAY_{}", key.to_uppercase()));
+    let set: Vec<String> = names.chain(["WEFT_RELAY_PUBLIC_URL".to_owned(), "WEFT_RELAY_CONFIG".to_owned()]).collect();
+    let set: Vec<(&str, &str)> = set.iter().map(|name| (name.as_str(), "")).collect();
+    let (empty, plain) = (binary(&["--print-config"], &set), binary(&["--print-config"], &[]));
+    assert!(empty.status.success(), "{}", said(&empty));
+    assert_eq!(said(&empty), said(&plain));
+}
+
 #[test]
 fn a_wrong_flag_or_variable_is_named_without_its_value() {
     let (two, url) = (format!("{GOOD},5ec2e7-bad"), "ftp://u:5ec2e7@h".to_owned());
@@ -89,7 +100,8 @@ fn what_is_wrong_with_a_file_is_told_by_key_and_line() {
         (format!("\ntoken_keys = \"{GOOD}\"\n"), vec!["line 2", "token_keys", "list"]),
         (format!("auth_token = [\"{GOOD}\", \"5ec2e7\"]\n"), vec!["line 1", "auth_token", "16 characters"]),
         (format!("nats_token = \"{GOOD}\n"), vec!["line 1", "TOML"]),
-        (format!("\nnats = [\"nats://u:{GOOD}@h:1\"]\n"), vec!["line 2", "nats: ", "token_keys"]),
+        (format!("\nnats = [\"nats://u:{GOOD}@h:1\"]\n"), vec!["token_keys", "openssl rand"]),
+        (format!("listen = \"0.0.0.0:0\"\n# {GOOD}\ndevelopment = true\n"), vec!["line 3", "development: "]),
         (format!("queue_bytes_max = \"{GOOD}\"\n"), vec!["line 1", "queue_bytes_max", "whole number"]),
         (format!("# {GOOD}\nlisten_on = \"{GOOD}\"\n"), vec!["line 2", "listen_on"]),
     ] {
