@@ -97,6 +97,18 @@ quietly() {
     "$@" >"$folder/said" 2>&1 || { cat "$folder/said" >&2; return 1; }
 }
 
+# --- the alerts --------------------------------------------------------------------------------------------------------
+
+# Unpacked, not installed: installing it would start it.
+promtool=$(command -v promtool || true)
+if [ -z "$promtool" ]; then
+    (cd "$folder" && apt-get download -q prometheus >/dev/null && dpkg-deb -x prometheus_*.deb prometheus) ||
+        fail "Debian's prometheus cannot be had"
+    promtool="$folder/prometheus/usr/bin/promtool"
+fi
+quietly "$promtool" test rules docker/prometheus/alerts-test.yaml || fail "the alerts do not fire as they should"
+echo "alerts: each fires when it should, and none else"
+
 # --- the image ---------------------------------------------------------------------------------------------------------
 
 export WEFT_RELAY_IMAGE="$id" NATS_IMAGE="$id-nats" CADDY_IMAGE="$id-caddy"
