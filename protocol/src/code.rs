@@ -98,7 +98,7 @@ codes! {
     Replayed = 19, "replayed", 401, true;
     /// The relay's policy does not let this DID in.
     NotAllowed = 20, "not-allowed", 403, true;
-    /// The relay token is missing, forged, or bound to another connection key or audience.
+    /// The relay token is missing, forged, used before, or bound to another connection key or audience.
     BadToken = 21, "bad-token", 401, true;
 
     /// The proof of the connection key does not verify.

@@ -69,6 +69,12 @@ pub const TOKEN_REQUESTS_PER_MINUTE: u32 = 60;
 /// Leading bits of an IPv6 address that count as one address: the smallest block that providers hand out.
 pub const IPV6_PREFIX_BITS: u8 = 64;
 
+/// Leading bits of an IPv4 address that count as one network where networks share a total ...
+pub const IPV4_NETWORK_BITS: u8 = 24;
+
+/// ... and of an IPv6 address: what a customer usually gets whole, so that its 65,536 sites are one party.
+pub const IPV6_NETWORK_BITS: u8 = 48;
+
 /// How long a client may take from the TCP connection to its whole HTTP header, in milliseconds.
 pub const HEADER_MS_MAX: u64 = 10_000;
 
@@ -125,11 +131,15 @@ pub const AUDIENCE_BYTES_MAX: usize = 272;
 pub const MESSAGE_BYTES_MAX: usize = 512;
 
 /// JWTs remembered against replay, in all. Each stands until it expires, at most 125 s; at the per-address limit
-/// that is 125 an address.
+/// that is 125 an address. A network holds no more of them than are free for others.
 pub const REPLAY_ENTRIES_MAX: usize = 1 << 18;
 
-/// Addresses whose rates are remembered at once; beyond it quiet ones are forgotten, and if there are none, new requests
-/// are refused.
+/// Relay tokens whose use is remembered, in all: each stands for its 30 s, so two thousand connections a second fit. A network
+/// holds no more of them than are free for others.
+pub const TOKENS_USED_MAX: usize = 1 << 16;
+
+/// Addresses whose rates are remembered at once; quiet ones are forgotten. A network has no more of them than are free for
+/// others, and requests of further ones are refused.
 pub const RATE_ADDRESSES_MAX: usize = 1 << 16;
 
 /// Within this time a restarting relay asks its clients to spread their return, in milliseconds.

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_protocol::code::Code;
-use weft_relay_core::gate::{Gate, Site};
+use weft_relay_core::gate::{Gate, GateLimits, Site};
 
 use crate::http::is_trusted;
 use crate::hub::Hub;
@@ -35,8 +35,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// Who may connect how often.
 pub(crate) struct Gates {
-    pub(crate) per_site_max: usize,
-    pub(crate) total_max: usize,
+    pub(crate) limits: GateLimits,
     /// Proxies in front: they are not one client each, those behind them are.
     pub(crate) trusted: Vec<IpNet>,
     direct: Arc<Mutex<Gate>>,
@@ -44,19 +43,23 @@ pub(crate) struct Gates {
 }
 
 impl Gates {
-    pub(crate) fn new(per_site_max: usize, total_max: usize, trusted: Vec<IpNet>) -> Self {
-        Self { per_site_max, total_max, trusted, direct: Arc::default(), forwarded: Arc::default() }
+    pub(crate) fn new(limits: GateLimits, trusted: Vec<IpNet>) -> Self {
+        Self { limits, trusted, direct: Arc::default(), forwarded: Arc::default() }
     }
 
     /// A place for a new connection, if there is one.
     fn enter(&self, remote: IpAddr) -> Option<Arc<Place>> {
-        let per_site_max = if is_trusted(&self.trusted, remote) { usize::MAX } else { self.per_site_max };
-        Place::enter(&self.direct, remote, per_site_max, self.total_max)
+        let mut limits = self.limits;
+        if is_trusted(&self.trusted, remote) {
+            (limits.per_site_max, limits.per_network_max) = (usize::MAX, Some(usize::MAX));
+        }
+        Place::enter(&self.direct, remote, limits)
     }
 
-    /// A place for a client behind a trusted proxy; its proxy's connection is counted in all already.
+    /// A place for a client behind a trusted proxy, whose own connection is counted already: here the client's address and
+    /// network are.
     pub(crate) fn enter_forwarded(&self, client: IpAddr) -> Option<Arc<Place>> {
-        Place::enter(&self.forwarded, client, self.per_site_max, usize::MAX)
+        Place::enter(&self.forwarded, client, self.limits)
     }
 }
 
@@ -65,6 +68,8 @@ impl Gates {
 pub(crate) struct Peer {
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
+    /// Who it is, behind proxies, once a request told.
+    pub(crate) client: IpAddr,
     /// Held by a client behind a proxy.
     pub(crate) forwarded: Option<Arc<Place>>,
     _place: Arc<Place>,
@@ -77,9 +82,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn enter(gate: &Arc<Mutex<Gate>>, ip: IpAddr, per_site_max: usize, total_max: usize) -> Option<Arc<Self>> {
+    fn enter(gate: &Arc<Mutex<Gate>>, ip: IpAddr, limits: GateLimits) -> Option<Arc<Self>> {
         let site = Site::of(ip);
-        let entered = gate.lock().unwrap_or_else(PoisonError::into_inner).enter(site, per_site_max, total_max);
+        let entered = gate.lock().unwrap_or_else(PoisonError::into_inner).enter(site, limits);
         entered.then(|| Arc::new(Self { gate: gate.clone(), site }))
     }
 }
@@ -131,7 +136,7 @@ pub(crate) async fn run(listener: TcpListener, service: Service, tasks: TaskTrac
             continue;
         };
         let Ok(local) = stream.local_addr() else { continue };
-        let peer = Peer { remote, local, forwarded: None, _place: place };
+        let peer = Peer { remote, local, client: remote.ip().to_canonical(), forwarded: None, _place: place };
         tasks.spawn(serve(stream, peer, service.clone(), stop.clone()));
     }
 }

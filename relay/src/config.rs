@@ -21,6 +21,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where metrics and administration are served, if anywhere.
     pub admin_listen: Option<SocketAddr>,
+    /// Names by which the admin port may be asked, besides addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// The audiences this relay answers to. Empty: loopback names, and the address a connection was accepted on.
     pub audiences: Vec<Audience>,
     /// Also answers to every address of this machine at its port; for an agent that serves its LAN.
@@ -43,6 +45,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Connections an address (IPv4) or /64 (IPv6).
     pub connections_per_ip_max: usize,
+    /// Connections a network (IPv4 /24, IPv6 /48); `None` for no more than are still free for others.
+    pub connections_per_network_max: Option<usize>,
     /// Token requests a minute and address; refusals are counted apart by the same number. At least 1.
     pub token_requests_per_minute: u32,
     /// Keys of the relay's tokens: the first signs, all verify, so that they can be rotated. Empty: one is drawn.
@@ -120,6 +124,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admin_listen: None,
+            admin_hosts: Vec::new(),
             audiences: Vec::new(),
             accept_local_addresses: false,
             development: false,
@@ -131,6 +136,7 @@ impl Default for Config {
             settings: Settings::default(),
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_ip_max: limits::CONNECTIONS_PER_IP_MAX,
+            connections_per_network_max: None,
             token_requests_per_minute: limits::TOKEN_REQUESTS_PER_MINUTE,
             token_keys: Vec::new(),
             token_keys_old_until_s: None,

@@ -38,8 +38,12 @@ pub(crate) async fn run(
     admission: Admission,
     token: String,
 ) {
-    let (conn, mailbox, proofs) = hub.open(admission, token);
+    let (conn, mailbox, proofs) = hub.open(peer.client, admission, token);
     let entered = Entered { hub: hub.clone(), conn };
+    // Whoever changes the list of addresses closes those who are in by then; this one may have come in just after.
+    if admitter.policy().admits_ip(peer.client).is_err() {
+        hub.kick(conn);
+    }
     tracing::debug!(conn = conn.0, "connected");
     let ended = match proofs {
         Some(proofs) => exchange(&mut socket, &hub, &admitter, &peer, conn, &mailbox, proofs).await,
@@ -74,7 +78,8 @@ async fn exchange(
             resume_reading = Some(hub.instant(until_ms));
         }
         if let Some(token) = taken.verify {
-            hub.input(Input::TokenVerified { conn, result: admitter.verify_token(&token, peer.local) });
+            let result = admitter.use_token(&token, peer.local, peer.client).map_err(|refusal| refusal.code);
+            hub.input(Input::TokenVerified { conn, result });
             mailbox.work.notify_one();
         }
         if !taken.frames.is_empty() {
@@ -114,7 +119,7 @@ async fn exchange(
                     let frame = proofs.check(message);
                     hub.input(Input::FrameReceived { conn, frame });
                 }
-                Received::Control => hub.input(Input::Alive { conn }),
+                Received::Control(bytes) => hub.input(Input::ControlReceived { conn, bytes }),
                 Received::Unreadable(code) => hub.input(Input::Unreadable { conn, code }),
                 Received::Gone => return None,
             },

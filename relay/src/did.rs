@@ -13,6 +13,7 @@ mod key;
 
 use weft_protocol::admission::jwt::Unverified;
 use weft_protocol::code::Code;
+use weft_relay_core::shares::Network;
 
 pub use self::address::is_global;
 pub use self::cache::CacheTimes;
@@ -26,10 +27,20 @@ pub(crate) fn without_fragment(issuer: &str) -> &str {
     issuer.split('#').next().unwrap_or_default()
 }
 
+/// Whether a did:web or did:plc is of a form that can be looked up.
+pub(crate) fn is_resolvable(did: &str) -> bool {
+    fetch::Target::of_did_web(did, false).or_else(|| fetch::Target::of_did_plc(did, "https://plc.directory")).is_some()
+}
+
 /// Resolves the issuer and verifies the JWT with one of its keys.
 ///
 /// A wrong signature may mean that the key was rotated, so the document is fetched again, at most once in a while.
-pub(crate) async fn verify(resolver: &Resolver, jwt: &Unverified<'_>, issuer: &str) -> Result<(), Code> {
+pub(crate) async fn verify(
+    resolver: &Resolver,
+    jwt: &Unverified<'_>,
+    issuer: &str,
+    network: Network,
+) -> Result<(), Code> {
     let (did, fragment) = match issuer.split_once('#') {
         Some((did, fragment)) => (did, Some(fragment)),
         None => (issuer, None),
@@ -37,9 +48,9 @@ pub(crate) async fn verify(resolver: &Resolver, jwt: &Unverified<'_>, issuer: &s
     if did.starts_with("did:key:") {
         return SigningKeyOf::from_did_key(did)?.verify(jwt);
     }
-    let kept = resolver.get(did).await?;
+    let kept = resolver.get(did, network).await?;
     match kept.document.verify(jwt, fragment) {
-        Err(code) if !kept.fetched_now => match resolver.refresh(did).await {
+        Err(code) if !kept.fetched_now => match resolver.refresh(did, network).await {
             Some(document) => document.verify(jwt, fragment),
             None => Err(code),
         },

@@ -3,6 +3,7 @@
 mod admin;
 mod connect;
 mod forwarded;
+mod guard;
 mod page;
 mod token;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Arc<Refusals>,
     /// Whether this relay terminates TLS itself.
     pub(crate) tls: bool,
+    /// Names by which the admin port may be asked, besides addresses and localhost.
+    pub(crate) admin_hosts: Arc<[String]>,
     /// How long a request's body may take.
     pub(crate) header_max: Duration,
 }
@@ -71,6 +75,7 @@ pub(crate) fn admin(shared: Shared) -> Router {
         .route("/kick", post(admin::kick))
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
+        .layer(from_fn_with_state(shared.clone(), guard::guard))
         .with_state(shared)
 }
 

@@ -5,6 +5,7 @@
 //! times that, and order between rooms comes for free.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,8 +41,15 @@ pub(crate) struct Snapshot {
 
 struct State {
     relay: Relay,
-    mailboxes: HashMap<ConnId, Arc<Mailbox>>,
+    clients: HashMap<ConnId, Client>,
     next: u64,
+}
+
+/// One connection, beside what the machine knows of it.
+struct Client {
+    mailbox: Arc<Mailbox>,
+    /// Its address, behind proxies.
+    ip: IpAddr,
 }
 
 impl Hub {
@@ -49,7 +57,7 @@ impl Hub {
         let relay = Relay::new(settings.clone(), seed);
         let marks = relay.marks();
         let refusals = Arc::new(Refusals::new(metrics.clone(), marks));
-        let state = Mutex::new(State { relay, mailboxes: HashMap::new(), next: 0 });
+        let state = Mutex::new(State { relay, clients: HashMap::new(), next: 0 });
         Self { state, started: Instant::now(), sooner: Notify::new(), settings, metrics, fabric, marks, refusals }
     }
 
@@ -68,12 +76,17 @@ impl Hub {
     }
 
     /// Enters a connection; its challenge lies in the mailbox already. Without proofs it was turned away at once.
-    pub(crate) fn open(&self, admission: Admission, token: String) -> (ConnId, Arc<Mailbox>, Option<Proofs>) {
+    pub(crate) fn open(
+        &self,
+        ip: IpAddr,
+        admission: Admission,
+        token: String,
+    ) -> (ConnId, Arc<Mailbox>, Option<Proofs>) {
         let mailbox = Arc::new(Mailbox::default());
         let mut state = self.state();
         let conn = ConnId(state.next);
         state.next += 1;
-        state.mailboxes.insert(conn, mailbox.clone());
+        state.clients.insert(conn, Client { mailbox: mailbox.clone(), ip });
         self.step(&mut state, Input::ConnectionOpened { conn, admission, token });
         let proofs = state.relay.proofs(conn);
         (conn, mailbox, proofs)
@@ -82,7 +95,7 @@ impl Hub {
     /// The connection's task is at its end.
     pub(crate) fn gone(&self, conn: ConnId) {
         let mut state = self.state();
-        state.mailboxes.remove(&conn);
+        state.clients.remove(&conn);
         self.step(&mut state, Input::ConnectionClosed { conn });
     }
 
@@ -94,7 +107,7 @@ impl Hub {
         let before = state.relay.poll_timeout();
         state.relay.handle(self.now_ms(), input);
         while let Some(output) = state.relay.poll_output() {
-            self.deliver(&state.mailboxes, output);
+            self.deliver(&state.clients, output);
         }
         let after = state.relay.poll_timeout();
         if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
@@ -160,7 +173,7 @@ impl Hub {
     /// Closes a connection; how many that were.
     pub(crate) fn kick(&self, conn: ConnId) -> usize {
         let mut state = self.state();
-        let known = usize::from(state.mailboxes.contains_key(&conn));
+        let known = usize::from(state.clients.contains_key(&conn));
         self.step(&mut state, Input::Kick { conn });
         known
     }
@@ -185,8 +198,17 @@ impl Hub {
         conns.len()
     }
 
-    fn deliver(&self, mailboxes: &HashMap<ConnId, Arc<Mailbox>>, output: Output) {
-        let to = |conn: ConnId| mailboxes.get(&conn);
+    /// Closes the connections from addresses that may not be here.
+    pub(crate) fn kick_addresses(&self, refused: impl Fn(IpAddr) -> bool) {
+        // Looked at outside of the lock: lists may be long.
+        let all: Vec<_> = self.state().clients.iter().map(|(conn, client)| (*conn, client.ip)).collect();
+        for (conn, _) in all.into_iter().filter(|(_, ip)| refused(*ip)) {
+            self.kick(conn);
+        }
+    }
+
+    fn deliver(&self, clients: &HashMap<ConnId, Client>, output: Output) {
+        let to = |conn: ConnId| clients.get(&conn).map(|client| &client.mailbox);
         match output {
             Output::Send { conn, frame } => {
                 if let Some(mailbox) = to(conn) {

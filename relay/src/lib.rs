@@ -10,6 +10,7 @@
 mod accept;
 mod admit;
 mod audiences;
+mod check;
 mod config;
 mod connection;
 mod did;

@@ -183,6 +183,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Reads every file that a start would read, and binds nothing that is in use.
 fn check(mut config: Config) -> anyhow::Result<()> {
+    config.warnings(true).iter().for_each(|warning| eprintln!("weft-relay: warning: {warning}"));
     config.listen.set_port(0);
     config.admin_listen = None;
     runtime()?.block_on(Server::bind(config))?;
@@ -206,6 +207,7 @@ async fn serve(config: Config, args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hang_up = signal(SignalKind::hangup())?;
+    config.warnings(false).iter().for_each(|warning| tracing::warn!("{warning}"));
     let server = Server::bind(config.clone()).await?;
     let scheme = if config.tls.is_some() { "wss" } else { "ws" };
     say(&format!("weft-relay listening on {scheme}://{}", server.local_addr()));
@@ -230,6 +232,9 @@ async fn serve(config: Config, args: Args) -> anyhow::Result<()> {
 async fn reload(mut hang_up: Signal, reloader: Reloader, args: Args) {
     while hang_up.recv().await.is_some() {
         let config = args.options().and_then(|options| args.to_config(&options));
+        if let Ok(config) = &config {
+            config.warnings(false).iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
         match config.and_then(|config| Ok(reloader.reload(&config)?)) {
             Ok(()) => tracing::info!("configuration read again; addresses and limits change at a restart only"),
             Err(error) => tracing::error!("the configuration was not taken: {}", told(&error)),

@@ -91,6 +91,9 @@ options! {
     /// Where to serve metrics and administration; keep it off the internet
     #[arg(long, env = "WEFT_RELAY_ADMIN_LISTEN", value_name = "ADDR")]
     admin_listen: SocketAddr,
+    /// Names by which the admin port may be asked, besides addresses and localhost
+    #[arg(long = "admin-host", env = "WEFT_RELAY_ADMIN_HOSTS", value_delimiter = ',', value_name = "NAME")]
+    admin_hosts: Vec<String>,
     /// URLs that clients dial (ws:// or wss://); without one: loopback names and own addresses
     #[arg(long = "public-url", env = "WEFT_RELAY_PUBLIC_URL", value_delimiter = ',', value_name = "URL")]
     public_urls: Vec<PublicUrl>,
@@ -168,6 +171,9 @@ options! {
     /// Connections an IPv4 address or IPv6 /64
     #[arg(long, env = "WEFT_RELAY_CONNECTIONS_PER_IP_MAX", value_name = "N", help_heading = "Limits")]
     connections_per_ip_max: Number<1, { u32::MAX }>,
+    /// Connections an IPv4 /24 or IPv6 /48; without it as many as are still free for others, so half at most
+    #[arg(long, env = "WEFT_RELAY_CONNECTIONS_PER_NETWORK_MAX", value_name = "N", help_heading = "Limits")]
+    connections_per_network_max: Number<1, { u32::MAX }>,
     /// Token requests a minute and address
     #[arg(long, env = "WEFT_RELAY_TOKEN_REQUESTS_PER_MINUTE", value_name = "N", help_heading = "Limits")]
     token_requests_per_minute: Number<1, { u32::MAX }>,
@@ -307,6 +313,7 @@ impl Options {
         }
         config.listen = all.listen.unwrap_or(config.listen);
         config.admin_listen = all.admin_listen;
+        config.admin_hosts = all.admin_hosts.unwrap_or_default();
         config.audiences = all.public_urls.into_iter().flatten().map(|url| url.audience).collect();
         config.development = all.development.unwrap_or(false);
         config.tls = match (all.tls_certificate, all.tls_key) {
@@ -343,6 +350,7 @@ impl Options {
         let set = |to: &mut usize, from: Option<u32>| *to = from.map_or(*to, |from| from as usize);
         set(&mut config.connections_max, all.connections_max.map(|n| n.0));
         set(&mut config.connections_per_ip_max, all.connections_per_ip_max.map(|n| n.0));
+        config.connections_per_network_max = all.connections_per_network_max.map(|n| n.0 as usize);
         set(&mut settings.room_peers_max, all.room_peers_max.map(|n| n.0));
         set(&mut settings.rooms_per_connection_max, all.rooms_per_connection_max.map(|n| n.0));
         set(&mut settings.queue_bytes_max, all.queue_bytes_max.map(|n| n.0));

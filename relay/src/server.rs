@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -12,12 +12,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_protocol::admission::proof::hash;
+use weft_relay_core::gate::GateLimits;
 use weft_relay_core::{Figures, Input, Settings};
 
 use crate::accept::{self, Gates, Service};
 use crate::admit::Admitter;
 use crate::audiences::Audiences;
+use crate::check;
 use crate::config::{Config, PolicyConfig};
 use crate::did::Resolver;
 use crate::http::{self, Shared};
@@ -30,9 +31,6 @@ use crate::tokens::Tokens;
 
 /// Connections that wait to be accepted; a restarted relay is dialled by everybody at once.
 const BACKLOG: u32 = 1024;
-/// How often quiet addresses are forgotten.
-const TIDY_EVERY: Duration = Duration::from_secs(60);
-
 /// How often files are looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Connections of the admin port.
@@ -85,7 +83,7 @@ pub struct Server {
     shared: Shared,
     tls: Option<Arc<Tls>>,
     metrics: Arc<Metrics>,
-    policy: PolicyConfig,
+    block_file: Arc<Mutex<Option<PathBuf>>>,
     nats: Option<(Client, Waiting)>,
     drain_max: Duration,
 }
@@ -109,6 +107,8 @@ pub struct Reloader {
     admitter: Arc<Admitter>,
     tls: Option<Arc<Tls>>,
     metrics: Arc<Metrics>,
+    /// The block file that holds now. Locked while a policy is replaced, so that of two changes none undoes the other.
+    block_file: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Reloader {
@@ -124,6 +124,7 @@ impl Reloader {
 
     fn take(&self, config: &Config) -> Result<(), ServerError> {
         config.check().map_err(|(key, problem)| ServerError::Config { key, problem })?;
+        let mut block_file = self.block_file();
         let policy = policy(&config.policy)?;
         if let Some(tls) = &self.tls {
             tls.reload()?;
@@ -131,23 +132,41 @@ impl Reloader {
         if !config.token_keys.is_empty() {
             self.admitter.set_tokens(tokens(config)?);
         }
+        block_file.clone_from(&config.policy.block_file);
         self.set_policy(policy);
         Ok(())
     }
 
-    /// Takes a policy, and closes the connections of those it blocks.
+    fn block_file(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.block_file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a policy, and closes the connections of those whom it does not let in (any more).
     fn set_policy(&self, policy: Policy) {
-        for did in policy.blocked.dids() {
-            self.hub.kick_identity(hash("relay-identity", &[did.as_bytes()]));
+        let policy = Arc::new(policy);
+        // In this order: nobody new comes in by the old one, then those who are in are looked at.
+        self.admitter.set_policy(policy.clone());
+        self.hub.input(Input::ListsChanged { lists: policy.lists.clone() });
+        self.hub.kick_addresses(|ip| policy.admits_ip(ip).is_err());
+    }
+
+    /// Reads the block file again.
+    fn take_block_file(&self) -> Result<(), BlockFileError> {
+        let block_file = self.block_file();
+        if let Some(path) = block_file.as_deref() {
+            self.set_policy(self.admitter.policy().with(Blocked::read(path)?));
         }
-        self.admitter.set_policy(policy);
+        Ok(())
     }
 
     /// Takes files as they change, until cancelled.
-    async fn watch(self, policy: PolicyConfig, stop: CancellationToken) {
-        let changed = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    async fn watch(self, stop: CancellationToken) {
+        let changed = |path: &Path| {
+            let meta = std::fs::metadata(path).ok();
+            meta.map(|meta| (meta.modified().ok(), meta.len()))
+        };
         let tls_files = || self.tls.as_ref().map(|tls| (changed(&tls.files().certificate), changed(&tls.files().key)));
-        let block_file = || policy.block_file.as_deref().map(changed);
+        let block_file = || self.block_file().clone().map(|path| (changed(&path), path));
         let mut seen = (tls_files(), block_file());
         let mut every = tokio::time::interval(LOOK_EVERY);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
@@ -162,16 +181,11 @@ impl Reloader {
                     Err(error) => tracing::error!(%error, "the changed certificate cannot be used, the old one stays"),
                 }
             }
-            if now.1 != seen.1
-                && let Some(path) = &policy.block_file
-            {
-                let taken = Blocked::read(path);
+            if now.1 != seen.1 && now.1.is_some() {
+                let taken = self.take_block_file();
                 self.metrics.reloaded(taken.is_ok());
                 match taken {
-                    Ok(blocked) => {
-                        self.set_policy(self.admitter.policy().with(blocked));
-                        tracing::info!("took the changed block file");
-                    }
+                    Ok(()) => tracing::info!("took the changed block file"),
                     Err(error) => tracing::error!(%error, "the changed block file cannot be used, the old one stays"),
                 }
             }
@@ -202,12 +216,14 @@ impl Server {
     /// [`ServerError`], saying what failed and why.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         config.check().map_err(|(key, problem)| ServerError::Config { key, problem })?;
+        check::files(&config)?;
         let tls = config.tls.clone().map(Tls::new).transpose()?.map(Arc::new);
         let (listener, local) = listen(config.listen)?;
         let admin = config.admin_listen.map(listen).transpose()?;
         let tokens = tokens(&config)?;
         let audiences = Audiences::new(config.audiences, config.accept_local_addresses);
-        let policy = policy(&config.policy)?;
+        let policy = Arc::new(policy(&config.policy)?);
+        let lists = policy.lists.clone();
         let resolver = Resolver::new(&config.did, config.development);
         let metrics = Arc::new(Metrics::new(Limits {
             connections_max: config.connections_max,
@@ -219,7 +235,12 @@ impl Server {
         let (fabric, waiting) = config.nats.is_some().then(nats::queue).unzip();
         let settings = Settings { several_relays: fabric.is_some(), ..config.settings };
         let admitter = Admitter::new(audiences, tokens, policy, resolver, config.token_requests_per_minute);
-        let gates = Gates::new(config.connections_per_ip_max, config.connections_max, config.trusted_proxies);
+        let limits = GateLimits {
+            per_site_max: config.connections_per_ip_max,
+            per_network_max: config.connections_per_network_max,
+            total_max: config.connections_max,
+        };
+        let gates = Gates::new(limits, config.trusted_proxies);
         let hub = Arc::new(Hub::new(settings, random()?, metrics.clone(), fabric));
         let shared = Shared {
             refusals: hub.refusals(),
@@ -228,15 +249,18 @@ impl Server {
             tasks: TaskTracker::new(),
             gates: Arc::new(gates),
             tls: tls.is_some(),
+            admin_hosts: config.admin_hosts.into(),
             header_max: Duration::from_millis(config.header_ms_max),
         };
+        shared.hub.input(Input::ListsChanged { lists });
         // A server that is only out of reach is no error: it is tried again, in the background, for as long as it takes.
         let nats = match (&config.nats, waiting) {
             (Some(nats), Some(waiting)) => Some((nats::connect(nats, shared.hub.clone()).await?, waiting)),
             _ => None,
         };
         let drain_max = Duration::from_millis(config.drain_ms_max);
-        Ok(Self { listener, local, admin, shared, tls, metrics, policy: config.policy, nats, drain_max })
+        let block_file = Arc::new(Mutex::new(config.policy.block_file));
+        Ok(Self { listener, local, admin, shared, tls, metrics, block_file, nats, drain_max })
     }
 
     /// The address it listens on, with the port that was bound.
@@ -265,6 +289,7 @@ impl Server {
             admitter: self.shared.admitter.clone(),
             tls: self.tls.clone(),
             metrics: self.metrics.clone(),
+            block_file: self.block_file.clone(),
         }
     }
 
@@ -272,7 +297,7 @@ impl Server {
     /// `Restarting` and are closed in waves, all within the drain's deadline.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let reloader = self.reloader();
-        let Shared { hub, admitter, tasks, gates, header_max, .. } = self.shared.clone();
+        let Shared { hub, tasks, gates, header_max, .. } = self.shared.clone();
         let (stop_accepting, stop) = (CancellationToken::new(), CancellationToken::new());
         let services = TaskTracker::new();
         if let Some((client, waiting)) = self.nats {
@@ -280,19 +305,12 @@ impl Server {
         }
         let timekeeper = (hub.clone(), stop.clone());
         services.spawn(async move { timekeeper.0.keep_time(timekeeper.1).await });
-        let tidy_stop = stop.clone();
-        services.spawn(async move {
-            let mut every = tokio::time::interval(TIDY_EVERY);
-            while tidy_stop.run_until_cancelled(every.tick()).await.is_some() {
-                admitter.forget_quiet();
-            }
-        });
-        if self.tls.is_some() || self.policy.block_file.is_some() {
-            services.spawn(reloader.watch(self.policy, stop.clone()));
-        }
+        services.spawn(reloader.watch(stop.clone()));
         if let Some((listener, _)) = self.admin {
             // Health is asked for during the drain too, so this one stops last.
-            let gates = Arc::new(Gates::new(usize::MAX, ADMIN_CONNECTIONS_MAX, Vec::new()));
+            let total_max = ADMIN_CONNECTIONS_MAX;
+            let limits = GateLimits { per_site_max: usize::MAX, per_network_max: Some(usize::MAX), total_max };
+            let gates = Arc::new(Gates::new(limits, Vec::new()));
             let router = http::admin(self.shared.clone());
             let service =
                 Service { router, gates, tls: None, metrics: self.metrics.clone(), hub: hub.clone(), header_max };

@@ -67,7 +67,7 @@ fn pem_error(path: &Path, what: &str, error: &pem::Error) -> TlsError {
 }
 
 /// The certificates of a PEM file.
-pub(crate) fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |error| pem_error(path, "a certificate", &error);
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(wrong)?.collect();
     let all = all.map_err(wrong)?;

@@ -1,7 +1,7 @@
 //! Relay tokens: short-lived JWTs that this relay, or one that shares its keys, signs and verifies.
 //!
 //! Invariant: a token is worth something only together with the connection key it names, for [`TOKEN_MS`], at the audience
-//! it names. The first key signs, all verify: to rotate, put the new key first, later drop the old one.
+//! it names, and once: each has a number of its own, by which its use is remembered. The first key signs, all verify: to rotate, put the new key first, later drop the old one.
 //! Spec: docs/protocol.md#token.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
@@ -28,11 +28,26 @@ struct Claims {
     connection: String,
     audience: String,
     exp: u64,
+    /// Drawn for this token alone.
+    jti: String,
+}
+
+/// What a token says that is ours and in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) admission: Admission,
+    pub(crate) number: [u8; 16],
+    /// Unix seconds from which it is refused anyway.
+    pub(crate) expires_s: u64,
 }
 
 /// Names a key without telling it.
 fn key_id(key: &[u8; 32]) -> String {
     hash("relay-token-key", &[key]).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Tokens {
@@ -45,16 +60,17 @@ impl Tokens {
         Self { signer: (key_id(&first), EncodingKey::from_secret(&first)), verifiers, old_until_s, validation }
     }
 
-    /// A token for what was verified, from `now_s` (Unix seconds) on.
-    pub(crate) fn issue(&self, admission: &Admission, now_s: u64) -> Result<String, Code> {
+    /// A token for what was verified, from `now_s` (Unix seconds) on; `number` must be fresh randomness.
+    pub(crate) fn issue(&self, admission: &Admission, number: &[u8; 16], now_s: u64) -> Result<String, Code> {
         let (key_id, key) = &self.signer;
         let header = Header { kid: Some(key_id.clone()), ..Header::new(Algorithm::HS256) };
         let claims = Claims {
-            sub: admission.identity.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sub: hex(&admission.identity),
             device: admission.device.to_string(),
             connection: admission.connection.to_string(),
             audience: admission.audience.to_string(),
             exp: now_s + TOKEN_MS / 1000,
+            jti: hex(number),
         };
         encode(&header, &claims, key).map_err(|error| {
             tracing::error!(%error, "a relay token could not be signed");
@@ -63,7 +79,7 @@ impl Tokens {
     }
 
     /// What a token says, if one of our keys signed it and its time is not over.
-    pub(crate) fn verify(&self, token: &str, now_s: u64) -> Result<Admission, Code> {
+    pub(crate) fn verify(&self, token: &str, now_s: u64) -> Result<Shown, Code> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Code::BadToken);
         }
@@ -80,12 +96,15 @@ impl Tokens {
             }
         })?;
         let claims = data.claims;
-        Ok(Admission {
+        let admission = Admission {
             identity: unhex(&claims.sub).ok_or(Code::BadToken)?,
             device: RelayDevice::from_hex(&claims.device).ok_or(Code::BadToken)?,
             connection: ConnectionKey::from_hex(&claims.connection).ok_or(Code::BadToken)?,
             audience: Audience::parse(&claims.audience).map_err(|_| Code::BadToken)?,
-        })
+        };
+        let number = unhex(&claims.jti).ok_or(Code::BadToken)?;
+        // The library takes a token until the end of its last second.
+        Ok(Shown { admission, number, expires_s: claims.exp + 1 })
     }
 }
 
@@ -103,14 +122,16 @@ mod tests {
         };
         let now_s = crate::admit::unix_ms() / 1000;
         let old = Tokens::new([1; 32], &[], None);
-        let token = old.issue(&admission, now_s).unwrap();
+        let number = [9; 16];
+        let token = old.issue(&admission, &number, now_s).unwrap();
+        let shown = Shown { admission: admission.clone(), number, expires_s: now_s + TOKEN_MS / 1000 + 1 };
         assert!(token.len() < 600);
-        assert_eq!(Tokens::new([2; 32], &[[1; 32]], None).verify(&token, now_s), Ok(admission.clone()));
+        assert_eq!(Tokens::new([2; 32], &[[1; 32]], None).verify(&token, now_s), Ok(shown.clone()));
         let rotating = Tokens::new([2; 32], &[[1; 32]], Some(now_s + 1));
-        assert_eq!(rotating.verify(&token, now_s), Ok(admission.clone()));
+        assert_eq!(rotating.verify(&token, now_s), Ok(shown.clone()));
         assert_eq!(rotating.verify(&token, now_s + 1), Err(Code::BadToken));
         assert_eq!(Tokens::new([2; 32], &[], None).verify(&token, now_s), Err(Code::BadToken));
-        let stale = old.issue(&admission, now_s - 40).unwrap();
+        let stale = old.issue(&admission, &number, now_s - 40).unwrap();
         assert_eq!(old.verify(&stale, now_s), Err(Code::Expired));
         assert_eq!(old.verify("x.y.z", now_s), Err(Code::BadToken));
     }

@@ -101,8 +101,8 @@ impl AsyncWrite for Watched {
 pub(crate) enum Received {
     /// One binary message.
     Frame(Bytes),
-    /// Ping, pong: life, and nothing else.
-    Control,
+    /// Ping, pong, of so many bytes: life, and nothing else.
+    Control(usize),
     /// Something that is no frame.
     Unreadable(Code),
     /// The other side closed, or the socket broke.
@@ -217,7 +217,7 @@ impl WebSocket {
     pub(crate) async fn receive(&mut self) -> Received {
         match self.stream.next().await {
             Some(Ok(Message::Binary(bytes))) => Received::Frame(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Control,
+            Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => Received::Control(bytes.len()),
             Some(Ok(Message::Text(_) | Message::Frame(_))) | Some(Err(Error::Utf8(_))) => {
                 Received::Unreadable(Code::Malformed)
             }

@@ -1,11 +1,14 @@
 //! What goes into a relay and what comes out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use weft_protocol::admission::Audience;
 use weft_protocol::code::Code;
 use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
 
 use crate::checked::CheckedFrame;
+use crate::lists::Lists;
 
 /// A connection, as numbered by the shell; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +58,13 @@ pub enum Input {
         /// From whom.
         conn: ConnId,
     },
+    /// A ping or pong of the WebSocket came. It counts against the rate like any message.
+    ControlReceived {
+        /// From whom.
+        conn: ConnId,
+        /// Its payload.
+        bytes: usize,
+    },
     /// The connection is gone.
     ConnectionClosed {
         /// Which.
@@ -75,6 +85,11 @@ pub enum Input {
         conn: ConnId,
         /// What the token says, or why it is none.
         result: Result<Admission, Code>,
+    },
+    /// The operator's lists are these from now on; those whom they leave out are closed.
+    ListsChanged {
+        /// The new ones, whole.
+        lists: Arc<Lists>,
     },
     /// An operator wants this connection gone.
     Kick {

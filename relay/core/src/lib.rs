@@ -10,9 +10,9 @@
 //!
 //! It is made of one concern a file: [`room`] (who is where), [`queue`] (what a slow client may owe), [`bucket`] (rates),
 //! `connection` (handshake, session, deadlines), [`checked`] (frames verified before they come in),
-//! [`fabric`] (rooms that span several relays), and stands beside two small ones that act before a connection exists:
-//! [`gate`] (connections an address) and [`replay`] (a JWT is used once). The shell `weft-relay` and the simulator run this
-//! same code.
+//! [`lists`] (who may be here), [`fabric`] (rooms that span several relays), and stands beside small ones that act before
+//! a connection exists: [`gate`] (connections an address), [`rates`] (requests an address), [`once`] (a JWT and a token
+//! are used once), all shared out to networks by [`shares`]. The shell `weft-relay` and the simulator run this same code.
 //!
 //! Invariant: nothing here reads a payload, a clock or a socket, and the same inputs give the same outputs.
 //! Spec: docs/protocol.md.
@@ -24,15 +24,19 @@ mod draw;
 pub mod fabric;
 pub mod gate;
 pub mod io;
+pub mod lists;
 mod marks;
+pub mod once;
 pub mod queue;
+pub mod rates;
 mod relay;
-pub mod replay;
 pub mod room;
 pub mod settings;
+pub mod shares;
 
 pub use self::checked::{CheckedFrame, Proofs};
 pub use self::io::{Admission, ConnId, Input, Output};
+pub use self::lists::Lists;
 pub use self::marks::Marks;
 pub use self::relay::{Figures, PeerView, Relay, RoomView};
 pub use self::settings::Settings;

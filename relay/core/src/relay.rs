@@ -9,6 +9,7 @@ mod handshake;
 mod passing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_protocol::code::Code;
@@ -21,12 +22,16 @@ use crate::connection::{Connection, RoomSet, Stage};
 use crate::draw::Draws;
 use crate::fabric::NodeId;
 use crate::io::{ConnId, Input, Output};
+use crate::lists::Lists;
 use crate::marks::Marks;
 use crate::room::Rooms;
 use crate::settings::Settings;
 
 /// Closes of a drain go out at this many moments.
 const DRAIN_WAVES: u64 = 8;
+
+/// Said to those whom the operator's lists leave out.
+const NOT_ON_LISTS: &str = "the operator of this relay does not, or no longer, let this DID in: ask them why";
 
 /// Counts for people and tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,6 +90,7 @@ pub struct Relay {
     draws: Draws,
     connections: BTreeMap<ConnId, Connection>,
     rooms: Rooms,
+    lists: Arc<Lists>,
     timers: BTreeSet<(u64, ConnId)>,
     outputs: VecDeque<Output>,
     /// Closed within the current input; their rooms are left one after another, not in recursion.
@@ -113,6 +119,7 @@ impl Relay {
             draws,
             connections: BTreeMap::new(),
             rooms: Rooms::default(),
+            lists: Arc::default(),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             leaving: VecDeque::new(),
@@ -138,6 +145,7 @@ impl Relay {
                     connection.seen(now_ms);
                 }
             }
+            Input::ControlReceived { conn, bytes } => self.control(now_ms, conn, bytes),
             Input::ConnectionClosed { conn } => self.forget(conn),
             Input::QueueDrained { conn, bytes, frames } => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
@@ -145,6 +153,7 @@ impl Relay {
                 }
             }
             Input::TokenVerified { conn, result } => self.token_verified(now_ms, conn, result),
+            Input::ListsChanged { lists } => self.lists_changed(lists),
             Input::Kick { conn } => {
                 if self.connections.contains_key(&conn) {
                     self.refuse(conn, Code::NotAllowed, None, "the operator of this relay closed this connection");
@@ -274,6 +283,26 @@ impl Relay {
             Ok((ClientFrame::Prove { .. }, verdict)) if proving => self.prove(now_ms, conn, verdict),
             Ok(_) if proving => self.refuse(conn, Code::Malformed, None, "answer Challenge with Prove first"),
             Ok((frame, verdict)) => self.frame(conn, frame, verdict),
+        }
+    }
+
+    /// A flood of pings costs the relay a wake-up and an answer each, as a flood of frames does.
+    fn control(&mut self, now_ms: u64, conn: ConnId, bytes: usize) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.seen(now_ms);
+        let rest_ms = connection.charge(now_ms, 1, bytes, &self.settings);
+        if rest_ms > 0 {
+            self.outputs.push_back(Output::Pause { conn, until_ms: now_ms.saturating_add(rest_ms) });
+        }
+    }
+
+    /// Takes new lists, and closes those whom they leave out.
+    fn lists_changed(&mut self, lists: Arc<Lists>) {
+        self.lists = lists;
+        let out = self.connections.iter().filter(|(_, connection)| !self.lists.admit(&connection.admission.identity));
+        let out: Vec<ConnId> = out.map(|(conn, _)| *conn).collect();
+        for conn in out {
+            self.refuse(conn, Code::NotAllowed, None, NOT_ON_LISTS);
         }
     }
 

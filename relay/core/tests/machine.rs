@@ -18,7 +18,7 @@ use weft_protocol::admission::proof::{room_id, sign_connect, sign_room};
 use weft_protocol::code::Code;
 use weft_protocol::frame::{ClientFrame, PeerId, ServerFrame};
 use weft_protocol::id::{ConnectionKey, RelayDevice, RoomId};
-use weft_relay_core::{Admission, ConnId, Input, Output, Proofs, Relay, Settings};
+use weft_relay_core::{Admission, ConnId, Input, Lists, Output, Proofs, Relay, Settings};
 
 /// A machine and what it has said to each connection.
 struct World {
@@ -226,6 +226,45 @@ fn above_the_rate_reading_pauses_and_feeding_on_regardless_is_refused() {
     }
     assert_eq!(world.error(conn), Code::RateLimited);
     assert!(world.closed.is_empty());
+}
+
+/// Lists hold for those who are in, those who are half in, and those whose token was looked at a moment before.
+#[test]
+fn new_lists_close_those_whom_they_leave_out_and_let_them_in_nowhere() {
+    let mut world = World::new(Settings::default());
+    let (staying, going) = (world.connect(0, 1), world.connect(1, 2));
+    world.join(staying, 1, 100);
+    world.join(going, 2, 100);
+    world.heard(staying.0);
+    let halfway = ConnId(2);
+    world.input(Input::ConnectionOpened { conn: halfway, admission: admission(2), token: "t".into() });
+    let lists = Lists { allowed: Some([[1; 32], [3; 32]].into()), blocked: [[3; 32]].into() };
+    world.input(Input::ListsChanged { lists: lists.into() });
+    assert_eq!(world.closed, BTreeMap::from([(going.0, Code::NotAllowed), (halfway, Code::NotAllowed)]));
+    assert!(matches!(world.heard(staying.0)[..], [ServerFrame::PeerLeft { .. }]));
+    for (number, seed) in [(3, 2), (4, 3), (5, 4)] {
+        let admission = admission(seed);
+        world.input(Input::ConnectionOpened { conn: ConnId(number), admission, token: "t".into() });
+        assert_eq!(world.closed[&ConnId(number)], Code::NotAllowed);
+    }
+    world.input(Input::ListsChanged { lists: Lists::default().into() });
+    world.connect(6, 2);
+    assert_eq!(world.relay.figures().connections, 2);
+}
+
+/// Pings of the WebSocket rest on the same rate as frames, and keep a connection alive.
+#[test]
+fn control_frames_count_against_the_rate() {
+    let mut world = World::new(Settings { messages_per_second: 10, messages_burst: 5, ..Settings::default() });
+    let (conn, _) = world.connect(0, 1);
+    for _ in 0..4 {
+        world.input(Input::ControlReceived { conn, bytes: 0 });
+    }
+    assert_eq!(world.pauses, vec![]);
+    world.input(Input::ControlReceived { conn, bytes: 125 });
+    assert_eq!(world.pauses, vec![(conn, 100)]);
+    world.frame(conn, ClientFrame::Ping { number: 1 });
+    assert_eq!(world.pauses, vec![(conn, 100), (conn, 200)]);
 }
 
 #[test]

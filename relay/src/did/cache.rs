@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 use weft_protocol::code::Code;
+use weft_relay_core::shares::Network;
 
 use super::document::Document;
-use super::fetch::{Fetcher, Target};
+use super::fetch::{Fetcher, Place, Target};
 use crate::config::DidConfig;
 
 /// Documents that are kept. One takes about a kilobyte.
@@ -115,15 +116,17 @@ impl Resolver {
         }))
     }
 
-    /// The document of a did:web or did:plc.
+    /// The document of a did:web or did:plc, for somebody from this network.
     ///
     /// # Errors
-    /// [`Code::UnknownDid`] or [`Code::DidUnreachable`].
-    pub(crate) async fn get(&self, did: &str) -> Result<Kept, Code> {
+    /// [`Code::UnknownDid`], [`Code::DidUnreachable`], or [`Code::RateLimited`] if the network asks for too many at once.
+    pub(crate) async fn get(&self, did: &str, network: Network) -> Result<Kept, Code> {
         let inner = &self.0;
         // What can be told from the text alone takes no place in the cache.
         let target = inner.target(did).ok_or(Code::UnknownDid)?;
-        let entry = inner.entries.entry_by_ref(did).or_insert_with(inner.fetch(did, &target)).await;
+        // Before the cache is asked: that one network asks for too much must not be kept as an answer for others.
+        let place = if inner.entries.contains_key(did) { None } else { Some(inner.fetcher.place(network).await?) };
+        let entry = inner.entries.entry_by_ref(did).or_insert_with(inner.fetch(did, &target, place)).await;
         let fetched_now = entry.is_fresh();
         let entry = entry.into_value();
         if !fetched_now {
@@ -145,16 +148,17 @@ impl Resolver {
         let ours = entry.next_look_ms.compare_exchange(next_ms, later_ms, Ordering::Relaxed, Ordering::Relaxed);
         if ours.is_ok() {
             let (inner, did) = (self.0.clone(), did.to_owned());
-            tokio::spawn(async move { inner.fetch_again(&did).await });
+            tokio::spawn(async move { inner.fetch_again(&did, None).await });
         }
     }
 
     /// Fetches a document again because of a wrong signature; `None` if that was done a moment ago, or failed.
-    pub(crate) async fn refresh(&self, did: &str) -> Option<Arc<Document>> {
+    pub(crate) async fn refresh(&self, did: &str, network: Network) -> Option<Arc<Document>> {
+        let place = self.0.fetcher.place(network).await.ok()?;
         if !self.0.refreshed.entry_by_ref(did).or_insert(()).await.is_fresh() {
             return None;
         }
-        self.0.fetch_again(did).await
+        self.0.fetch_again(did, Some(place)).await
     }
 
     pub(crate) async fn figures(&self) -> CacheFigures {
@@ -175,9 +179,9 @@ impl Inner {
     }
 
     #[tracing::instrument(name = "resolve", skip_all)]
-    async fn fetch(&self, did: &str, target: &Target) -> Arc<Entry> {
+    async fn fetch(&self, did: &str, target: &Target, place: Option<Place>) -> Arc<Entry> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
-        let found = self.fetcher.get(target).await;
+        let found = self.fetcher.get(target, place).await;
         let found = found.and_then(|json| Document::parse(did, &json)).map(Arc::new);
         if found.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -187,8 +191,8 @@ impl Inner {
     }
 
     /// Replaces what is kept, unless nobody could be reached: then the old document is better than none.
-    async fn fetch_again(&self, did: &str) -> Option<Arc<Document>> {
-        let entry = self.fetch(did, &self.target(did)?).await;
+    async fn fetch_again(&self, did: &str, place: Option<Place>) -> Option<Arc<Document>> {
+        let entry = self.fetch(did, &self.target(did)?, place).await;
         if !matches!(entry.found, Err(Code::DidUnreachable)) {
             self.entries.insert(did.to_owned(), entry.clone()).await;
         }

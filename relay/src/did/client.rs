@@ -105,7 +105,7 @@ impl DidClient {
 
     async fn ask(&self, target: &Target) -> Result<DidAnswer, DidClientError> {
         let wanted = |status: StatusCode| status.is_success() || status.is_client_error();
-        match tokio::time::timeout(PATIENCE, self.fetcher.exchange(target, wanted)).await {
+        match tokio::time::timeout(PATIENCE, self.fetcher.exchange(target, wanted, None)).await {
             Ok(Ok((status, body))) => Ok(DidAnswer { status: status.as_u16(), body }),
             Ok(Err(error)) => Err(DidClientError::Unreachable(error.to_string())),
             Err(_) => Err(DidClientError::Unreachable("no answer within 10 s".to_owned())),

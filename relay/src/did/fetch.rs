@@ -2,12 +2,14 @@
 //!
 //! Invariant: it connects only to an address that this very fetch resolved and checked, so that a name that answers
 //! differently the second time gains nothing. Why our own connector: common clients resolve a name again when they connect.
+//! And a place among [`FETCHES_MAX`] is held until the name is answered, however long ago everybody stopped waiting for it: the
+//! system's resolver takes a thread each and cannot be told to stop.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, Request, StatusCode, Uri, header};
@@ -19,10 +21,11 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 use weft_protocol::code::Code;
+use weft_relay_core::shares::{Network, Shares};
 
 use crate::tls::certificates;
 
@@ -32,6 +35,8 @@ const FETCH_MAX: Duration = Duration::from_secs(3);
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 /// Fetches at once; each is bounded by [`FETCH_MAX`], so others wait a moment or give up.
 const FETCHES_MAX: usize = 64;
+/// How often somebody who waits for a place looks for one.
+const PLACE_EVERY: Duration = Duration::from_millis(50);
 /// What a relay calls itself.
 const RELAY: &str = concat!("weft-relay/", env!("CARGO_PKG_VERSION"));
 /// Addresses of a name that are tried.
@@ -113,9 +118,25 @@ pub(crate) struct Fetcher {
     pub(crate) lookup: Arc<dyn Lookup>,
     pub(crate) reachable: fn(IpAddr) -> bool,
     pub(crate) tls: OnceLock<Arc<ClientConfig>>,
-    pub(crate) places: Semaphore,
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) shares: Arc<Mutex<Shares>>,
     /// What it calls itself.
     pub(crate) user_agent: &'static str,
+}
+
+/// A network's place for one fetch; free when the last copy is dropped.
+#[derive(Clone)]
+pub(crate) struct Place(#[expect(dead_code, reason = "held for its drop")] Arc<Held>);
+
+struct Held {
+    shares: Arc<Mutex<Shares>>,
+    network: Network,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).give(self.network, 1);
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -123,15 +144,36 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Fetcher {
     pub(crate) fn new(ca: Option<PathBuf>, lookup: Arc<dyn Lookup>, reachable: fn(IpAddr) -> bool) -> Self {
-        Self { ca, lookup, reachable, tls: OnceLock::new(), places: Semaphore::new(FETCHES_MAX), user_agent: RELAY }
+        let (places, shares) = (Arc::new(Semaphore::new(FETCHES_MAX)), Arc::default());
+        Self { ca, lookup, reachable, tls: OnceLock::new(), places, shares, user_agent: RELAY }
+    }
+
+    /// A place for a fetch that somebody from this network asked for; waits a moment for one.
+    ///
+    /// # Errors
+    /// [`Code::RateLimited`] if the network has as many under way as are free for others.
+    pub(crate) async fn place(&self, network: Network) -> Result<Place, Code> {
+        let take = || {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            shares.take(network, 1, FETCHES_MAX, None)
+        };
+        let waiting = async {
+            while !take() {
+                tokio::time::sleep(PLACE_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(FETCH_MAX, waiting).await {
+            Ok(()) => Ok(Place(Arc::new(Held { shares: self.shares.clone(), network }))),
+            Err(_) => Err(Code::RateLimited),
+        }
     }
 
     /// The bytes at a target.
     ///
     /// # Errors
     /// [`Code::UnknownDid`] where there is none, else [`Code::DidUnreachable`].
-    pub(crate) async fn get(&self, target: &Target) -> Result<Bytes, Code> {
-        match tokio::time::timeout(FETCH_MAX, self.fetch(target)).await {
+    pub(crate) async fn get(&self, target: &Target, place: Option<Place>) -> Result<Bytes, Code> {
+        match tokio::time::timeout(FETCH_MAX, self.fetch(target, place)).await {
             Ok(Ok(found)) => found.ok_or(Code::UnknownDid),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a DID document could not be fetched");
@@ -144,8 +186,8 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&self, target: &Target) -> anyhow::Result<Option<Bytes>> {
-        match self.exchange(target, |status| status == StatusCode::OK).await? {
+    async fn fetch(&self, target: &Target, place: Option<Place>) -> anyhow::Result<Option<Bytes>> {
+        match self.exchange(target, |status| status == StatusCode::OK, place).await? {
             (StatusCode::OK, body) => Ok(Some(body)),
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Ok(None),
             // Redirects are not followed: their target was not checked.
@@ -158,9 +200,10 @@ impl Fetcher {
         &self,
         target: &Target,
         wanted: fn(StatusCode) -> bool,
+        place: Option<Place>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let _place = self.places.acquire().await?;
-        let stream = self.connect(target).await?;
+        let held = (Arc::new(self.places.clone().acquire_owned().await?), place);
+        let stream = self.connect(target, held.clone()).await?;
         let (mut sender, connection) =
             http1::Builder::new().max_buf_size(16 << 10).handshake(TokioIo::new(stream)).await?;
         let _running = AbortOnDropHandle::new(tokio::spawn(connection));
@@ -186,8 +229,19 @@ impl Fetcher {
         }
     }
 
-    async fn connect(&self, target: &Target) -> anyhow::Result<Box<dyn Stream>> {
-        let mut addresses = self.lookup.lookup(&target.host, target.port).await?;
+    async fn connect(
+        &self,
+        target: &Target,
+        held: (Arc<OwnedSemaphorePermit>, Option<Place>),
+    ) -> anyhow::Result<Box<dyn Stream>> {
+        let (lookup, host, port) = (self.lookup.clone(), target.host.clone(), target.port);
+        // A task of its own, which goes on, places held, when this one is given up.
+        let looking = tokio::spawn(async move {
+            let found = lookup.lookup(&host, port).await;
+            drop(held);
+            found
+        });
+        let mut addresses = looking.await??;
         if target.guarded {
             addresses.retain(|address| (self.reachable)(address.ip()));
         }

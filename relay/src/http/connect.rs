@@ -46,9 +46,8 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
         return Err(Refusal::new(Code::Malformed, "a WebSocket upgrade (RFC 6455, version 13) is needed here"));
     };
     let ip = forwarded::client(&shared.gates.trusted, peer.remote.ip(), headers)?;
-    if let Some(barrier) = shared.admitter.policy().blocked.address(ip) {
-        return Err(Refusal::barred(barrier, "the operator of this relay has blocked this address: ask them why"));
-    }
+    shared.admitter.policy().admits_ip(ip)?;
+    peer.client = ip;
     // The gate let all that comes from a proxy in; what the proxy sends on its own account has the limit of one address too.
     if forwarded::is_trusted(&shared.gates.trusted, peer.remote.ip()) {
         let message = "as many connections as this address may have are open: close one first";
@@ -63,16 +62,8 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
     let offered = String::from_utf8_lossy(&offered);
     let token = subprotocol::parse(&offered).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
     let token = token.to_owned();
-    let admission = shared.admitter.verify_token(&token, peer.local).map_err(|code| {
-        let message = if code == Code::Expired {
-            "the relay token has expired: ask for another and connect at once"
-        } else if code == Code::WrongAudience {
-            "the relay token is for another audience than this connection"
-        } else {
-            "the relay token is not by this relay: ask POST /v1/token for one"
-        };
-        Refusal::new(code, message)
-    })?;
+    // Last, because it uses the token up.
+    let admission = shared.admitter.use_token(&token, peer.local, ip)?;
     let upgraded = hyper::upgrade::on(request);
     let (hub, admitter, tasks) = (shared.hub.clone(), shared.admitter.clone(), shared.tasks.clone());
     shared.tasks.spawn(async move {

@@ -18,7 +18,7 @@ use weft_protocol::admission::jwt::METHOD;
 use weft_protocol::code::Code;
 use weft_relay::{CacheTimes, Config, DidConfig, Lookup, LookupFuture};
 
-use crate::client::{Relay, Who, now_s, post_token, random, relay, roomy, within};
+use crate::client::{Relay, Who, now_s, post_token, post_token_with, random, relay, roomy, within};
 
 /// How the server answers.
 #[derive(Clone)]
@@ -286,17 +286,61 @@ async fn a_stale_document_is_used_while_a_new_one_is_fetched_behind() {
     assert_eq!(site.hits(), 2);
 }
 
-/// What an unverified token names is not looked up for those above their limit, nor for those whom the policy keeps out.
+/// What an unverified token names is not looked up for those above their limit, nor for those who do not know the secret.
+/// The lists of DIDs are another matter: a relay that looked up those on them alone would tell who they are.
 #[tokio::test]
-async fn nothing_is_resolved_before_the_limit_and_the_policy() {
+async fn nothing_is_resolved_before_the_limit_and_the_secret() {
     let site = Site::start("127.0.0.1").await;
     let config = site.config(To(vec![site.addr.ip()]), CacheTimes::default());
     let limited = relay(Config { token_requests_per_minute: 1, ..config.clone() }).await;
     assert!(Who::new(limited.addr, 1).token(limited.addr).await.is_ok());
     assert_eq!(ask(limited.addr, &site.did(), 7).await, Err(Code::RateLimited));
-    let mut closed = config;
-    closed.policy.allow_dids = Some(vec!["did:web:b.example".into()]);
+    let mut closed = config.clone();
+    closed.policy.auth_tokens = vec!["a secret of some length".into()];
     let closed = relay(closed).await;
     assert_eq!(ask(closed.addr, &site.did(), 7).await, Err(Code::NotAllowed));
     assert_eq!(site.hits(), 0);
+
+    let mut listed = config;
+    listed.policy.allow_dids = Some(vec!["did:web:b.example".into()]);
+    let listed = relay(listed).await;
+    site.shows(&site.did(), "Multikey", &multikey(7));
+    assert_eq!(ask(listed.addr, &site.did(), 8).await, Err(Code::BadSignature));
+    assert_eq!(ask(listed.addr, &site.did(), 7).await, Err(Code::NotAllowed));
+}
+
+/// Names whose servers never answer, asked for by one network, neither start threads without end nor keep another network
+/// from having its DIDs looked up.
+#[tokio::test]
+async fn lookups_that_hang_are_bounded_and_leave_room_for_other_networks() {
+    /// Hangs for all names but `a.example`.
+    struct Hanging(IpAddr, Arc<AtomicUsize>);
+    impl Lookup for Hanging {
+        fn lookup<'a>(&'a self, host: &'a str, port: u16) -> LookupFuture<'a> {
+            if host == "a.example" {
+                return Box::pin(std::future::ready(Ok(vec![SocketAddr::new(self.0, port)])));
+            }
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::pending())
+        }
+    }
+    let site = Site::start("127.0.0.1").await;
+    let hung = Arc::new(AtomicUsize::new(0));
+    let config = site.config(Hanging(site.addr.ip(), hung.clone()), CacheTimes::default());
+    let proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let relay = relay(Config { trusted_proxies: proxies, ..config }).await;
+    let from = async |client: String, did: String| {
+        let who = Who::new(relay.addr, 1);
+        let jwt = jwt(&who, &did, 7);
+        let header = format!("X-Forwarded-For: {client}\r\n");
+        post_token_with(relay.addr, &jwt, &who.request_with(&jwt), &header).await.map(drop).map_err(|e| e.code())
+    };
+    let asked = (0..100).map(|n| from(format!("192.0.2.{n}"), format!("did:web:hangs{n}.example")));
+    for refused in futures_util::future::join_all(asked).await {
+        assert!(matches!(refused, Err(Code::DidUnreachable | Code::RateLimited)), "{refused:?}");
+    }
+    let hung = hung.load(Ordering::SeqCst);
+    assert!((1..=32).contains(&hung), "{hung} lookups hang at once");
+    site.shows(&site.did(), "Multikey", &multikey(7));
+    assert_eq!(from("198.51.100.1".into(), site.did()).await, Ok(()));
 }

@@ -154,6 +154,50 @@ async fn a_flood_is_slowed_down_not_dropped() {
     assert!(start.elapsed().as_millis() >= 350, "{:?}", start.elapsed());
 }
 
+/// A ping of the WebSocket is answered like a frame, and counts like one.
+#[tokio::test]
+async fn a_flood_of_pings_is_slowed_down_like_one_of_frames() {
+    let settings = Settings { messages_per_second: 100, messages_burst: 10, ..Settings::default() };
+    let relay = relay(Config { settings, ..roomy() }).await;
+    let mut client = Client::connect(relay.addr, 1).await;
+    let start = std::time::Instant::now();
+    for number in 0..50u8 {
+        client.ws.send(Message::Ping(Bytes::from(vec![number]))).await.unwrap();
+    }
+    client.send(ClientFrame::Ping { number: 1 }).await;
+    assert_eq!(client.frame().await, ServerFrame::Pong { number: 1 });
+    assert!(start.elapsed().as_millis() >= 350, "{:?}", start.elapsed());
+}
+
+/// A connection from an address of this machine, if the relay answers on it.
+async fn served_from(relay: std::net::SocketAddr, from: &str) -> Option<TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut stream = socket.connect(relay).await.unwrap();
+    let request = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let asked = tokio::io::AsyncWriteExt::write_all(&mut stream, request).await;
+    let read = within("an answer or the end", stream.read(&mut [0; 64])).await;
+    (asked.is_ok() && read.is_ok_and(|len| len > 0)).then_some(stream)
+}
+
+/// The addresses of one /24 together do not take the last place, unless the operator says that they may.
+#[tokio::test]
+async fn one_network_leaves_places_for_others() {
+    for (per_network, expected) in [(None, 6), (Some(9), 9)] {
+        let (connections_max, connections_per_network_max) = (12, per_network);
+        let relay = relay(Config { connections_max, connections_per_network_max, ..roomy() }).await;
+        let mut open = Vec::new();
+        for last in 1..=20 {
+            open.extend(served_from(relay.addr, &format!("127.0.7.{last}")).await);
+        }
+        assert_eq!(open.len(), expected);
+        for network in 8..11 {
+            let stream = served_from(relay.addr, &format!("127.0.{network}.1")).await;
+            open.push(stream.expect("another network finds a place"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn connections_above_an_addresss_share_are_turned_away_and_a_place_is_given_back() {
     let relay = relay(Config { connections_per_ip_max: 2, ..roomy() }).await;

@@ -13,6 +13,7 @@ mod atproto;
 mod client;
 mod dids;
 mod hard_times;
+mod identity;
 mod limits;
 mod nats;
 mod operating;

@@ -61,6 +61,14 @@ fn check_config_points_at_line_and_key() {
         ("listen = \"0.0.0.0:0\"\ndevelopment = true\n", vec!["development", "loopback"]),
         ("tls_certificate = \"/nowhere\"\ntls_key = \"/nowhere\"\n", vec!["/nowhere"]),
         ("block_file = \"/nowhere\"\n", vec!["block_file"]),
+        ("did_ca = \"/nowhere\"\n", vec!["did_ca", "/nowhere"]),
+        (
+            &format!(
+                "nats = [\"nats://127.0.0.1:1\"]\nnats_ca = \"/nowhere\"\ntoken_keys = [\"{}\"]\n",
+                "ab".repeat(32)
+            ),
+            vec!["nats_ca", "/nowhere"],
+        ),
     ] {
         std::fs::write(&file, text).unwrap();
         let output = binary(&["check-config", "--config", path], &[]);
@@ -72,7 +80,15 @@ fn check_config_points_at_line_and_key() {
         assert!(!binary(&["--config", path], &[]).status.success(), "{text}");
     }
     std::fs::write(&file, "listen = \"127.0.0.1:0\"\n").unwrap();
-    assert!(binary(&["check-config", "--config", path], &[]).status.success());
+    let good = binary(&["check-config", "--config", path], &[]);
+    assert!(good.status.success() && !said(&good).contains("warning"));
+    // What is surely not meant is said, though it starts.
+    std::fs::write(&file, "trusted_proxies = [\"0.0.0.0/0\"]\nallow_dids = [\"did:key:alice\"]\n").unwrap();
+    let odd = binary(&["check-config", "--config", path], &[]);
+    assert!(odd.status.success());
+    for word in ["warning", "0.0.0.0/0 is every address", "(did:key:alice) is no DID"] {
+        assert!(said(&odd).contains(word), "{word} is not in {}", said(&odd));
+    }
 }
 
 #[test]
@@ -135,6 +151,31 @@ async fn metrics_and_rooms_show_numbers_and_no_names() {
     }
     // The public port shows none of it.
     assert_eq!(http(relay.addr, "GET", "/metrics", "", "").await.0, 404);
+}
+
+/// Web pages reach a port on loopback through the browser of its operator: one that was made to lead here by its name, and
+/// one that sends blindly, get nothing and do nothing.
+#[tokio::test]
+async fn the_admin_port_serves_no_web_page() {
+    let (relay, admin) = administered(Config { admin_hosts: vec!["relay-1".into()], ..roomy() }).await;
+    let mut client = Client::connect(relay.addr, 1).await;
+    let ask = async |request: &str, lines: String| {
+        let mut stream = TcpStream::connect(admin).await.unwrap();
+        let text = format!("{request} HTTP/1.1\r\n{lines}Connection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    for request in ["GET /metrics", "GET /rooms", "POST /kick?connection=0", "GET /health/ready"] {
+        assert_eq!(ask(request, "Host: evil.example\r\n".into()).await, 403, "{request}");
+        assert_eq!(ask(request, format!("Host: {admin}\r\nOrigin: http://evil.example\r\n")).await, 403, "{request}");
+    }
+    for host in ["localhost:7018".to_owned(), "relay-1".to_owned(), admin.to_string()] {
+        assert_eq!(ask("GET /metrics", format!("Host: {host}\r\n")).await, 200, "{host}");
+    }
+    // Nobody was kicked.
+    client.join(&key(100)).await;
 }
 
 #[tokio::test]

@@ -121,6 +121,7 @@ fn no_refusal_is_without_a_test() {
         include_str!("atproto.rs"),
         include_str!("dids.rs"),
         include_str!("hard_times.rs"),
+        include_str!("identity.rs"),
         include_str!("limits.rs"),
         include_str!("operating.rs"),
         include_str!("passing.rs"),

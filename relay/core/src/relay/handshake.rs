@@ -22,6 +22,11 @@ impl Relay {
             self.outputs.push_back(Output::Close { conn, code: Code::Draining, discard_queue: true });
             return;
         }
+        // The lists may have changed since its token was looked at.
+        if !self.lists.admit(&admission.identity) {
+            self.outputs.push_back(Output::Close { conn, code: Code::NotAllowed, discard_queue: true });
+            return;
+        }
         let nonce = self.draws.bytes();
         let connection = Connection::new(admission, nonce, token, now_ms, &self.settings);
         self.timers.insert((connection.timer_ms, conn));

@@ -5,7 +5,7 @@ use weft_protocol::frame::{ClientFrame, Peer, PeerId, ServerFrame, deliver};
 use weft_protocol::id::RoomId;
 use weft_protocol::limits::JOINED_PEERS_MAX;
 
-use super::Relay;
+use super::{NOT_ON_LISTS, Relay};
 use crate::checked::Verdict;
 use crate::io::ConnId;
 use crate::room::Entered;
@@ -53,6 +53,9 @@ impl Relay {
         if self.draining {
             let message = "the relay is about to stop: connect again later or elsewhere";
             return self.refuse(conn, Code::Draining, Some(room), message);
+        }
+        if !self.lists.admit(&connection.admission.identity) {
+            return self.refuse(conn, Code::NotAllowed, Some(room), NOT_ON_LISTS);
         }
         match verdict {
             Verdict::Good => {}
