@@ -25,6 +25,8 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// The audiences this relay answers to. Empty: loopback names, and the address a connection was accepted on.
     pub audiences: Vec<Audience>,
+    /// Those of [`audiences`](Self::audiences) that are dialled with `wss://`, though a proxy in front may be what speaks TLS.
+    pub wss_audiences: Vec<Audience>,
     /// Also answers to every address of this machine at its port; for an agent that serves its LAN.
     pub accept_local_addresses: bool,
     /// For trying things out on a loopback address: did:web over plain HTTP and from private networks.
@@ -126,6 +128,7 @@ impl Default for Config {
             admin_listen: None,
             admin_hosts: Vec::new(),
             audiences: Vec::new(),
+            wss_audiences: Vec::new(),
             accept_local_addresses: false,
             development: false,
             tls: None,

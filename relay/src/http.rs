@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio_util::task::TaskTracker;
+use weft_protocol::admission::Audience;
 use weft_protocol::admission::token::{CONNECT_PATH, ErrorAnswer, TOKEN_PATH};
 use weft_protocol::code::Code;
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) gates: Arc<Gates>,
     pub(crate) refusals: Arc<Refusals>,
+    /// Audiences that are dialled with `wss://`, whoever speaks TLS.
+    pub(crate) wss_audiences: Arc<[Audience]>,
     /// Whether this relay terminates TLS itself.
     pub(crate) tls: bool,
     /// Names by which the admin port may be asked, besides addresses and localhost.

@@ -314,7 +314,10 @@ impl Options {
         config.listen = all.listen.unwrap_or(config.listen);
         config.admin_listen = all.admin_listen;
         config.admin_hosts = all.admin_hosts.unwrap_or_default();
-        config.audiences = all.public_urls.into_iter().flatten().map(|url| url.audience).collect();
+        let public_urls = all.public_urls.unwrap_or_default();
+        let wss = public_urls.iter().filter(|url| url.is_tls()).map(|url| url.audience.clone());
+        config.wss_audiences = wss.collect();
+        config.audiences = public_urls.into_iter().map(|url| url.audience).collect();
         config.development = all.development.unwrap_or(false);
         config.tls = match (all.tls_certificate, all.tls_key) {
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),

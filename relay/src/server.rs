@@ -248,6 +248,7 @@ impl Server {
             admitter: Arc::new(admitter),
             tasks: TaskTracker::new(),
             gates: Arc::new(gates),
+            wss_audiences: config.wss_audiences.into(),
             tls: tls.is_some(),
             admin_hosts: config.admin_hosts.into(),
             header_max: Duration::from_millis(config.header_ms_max),

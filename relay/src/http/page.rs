@@ -65,7 +65,8 @@ pub(super) async fn did_document(
     else {
         return super::not_found().await;
     };
-    let scheme = if audience.port() == 443 || shared.tls { "wss" } else { "ws" };
+    let tls = audience.port() == 443 || shared.tls || shared.wss_audiences.contains(&audience);
+    let scheme = if tls { "wss" } else { "ws" };
     let did = audience.did_web();
     Json(serde_json::json!({
         "@context": ["https://www.w3.org/ns/did/v1"],

@@ -135,6 +135,14 @@ pub struct PublicUrl {
 }
 text_value!(PublicUrl);
 
+impl PublicUrl {
+    /// Whether clients speak TLS to it.
+    pub(crate) fn is_tls(&self) -> bool {
+        let scheme = self.url.split("://").next().unwrap_or_default();
+        ["wss", "https"].iter().any(|tls| scheme.eq_ignore_ascii_case(tls))
+    }
+}
+
 impl FromStr for PublicUrl {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

@@ -8,9 +8,7 @@ use weft_protocol::admission::DidKey;
 use weft_protocol::code::Code;
 use weft_relay::{Config, Server};
 
-use crate::client::{
-    Came, Client, Who, http, key, now_s, post_token, post_token_with, relay, roomy, upgrade_with, within,
-};
+use crate::client::{Came, Client, Who, http, key, now_s, post_token, post_token_with, roomy, upgrade_with, within};
 use crate::process::Process;
 
 fn did(seed: u8) -> String {
@@ -214,14 +212,26 @@ async fn what_the_alerts_and_the_documentation_name_is_there() {
     }
 }
 
-/// Under `public_urls` a relay behind a proxy that speaks TLS is a relay with `wss://`: what agents dial is what counts.
-#[tokio::test]
+/// A relay behind a proxy that speaks TLS, started as the README says: agents are let in under the URL that they dial, and the
+/// relay's own document names it with `wss://`, whatever its port.
+#[tokio::test(flavor = "multi_thread")]
 async fn behind_tls_the_public_url_is_what_agents_dial() {
-    let public = weft_protocol::admission::Audience::from_url("wss://relay.example.org").unwrap();
-    let relay = relay(Config { audiences: vec![public.clone()], ..roomy() }).await;
-    let document = http(relay.addr, "GET", "/.well-known/did.json", "", "").await.1;
-    let document: Value = serde_json::from_str(&document).unwrap();
-    assert_eq!(document["id"], "did:web:relay.example.org");
-    assert_eq!(document["service"][0]["serviceEndpoint"], "wss://relay.example.org:443");
-    assert!(Who { audience: public, ..Who::new(relay.addr, 1) }.token(relay.addr).await.is_ok());
+    for (url, dialled, id) in [
+        ("wss://relay.example.org", "wss://relay.example.org:443", "did:web:relay.example.org"),
+        ("wss://relay.example.org:8443", "wss://relay.example.org:8443", "did:web:relay.example.org%3A8443"),
+        ("ws://relay.example.org:8080", "ws://relay.example.org:8080", "did:web:relay.example.org%3A8080"),
+    ] {
+        let relay = Process::start(&["--public-url", url, "--trusted-proxy", "127.0.0.1"]);
+        let document = http(relay.addr, "GET", "/.well-known/did.json", "", "").await.1;
+        let document: Value = serde_json::from_str(&document).unwrap();
+        assert_eq!((&document["id"], &document["service"][0]["serviceEndpoint"]), (&id.into(), &dialled.into()));
+        let audience = weft_protocol::admission::Audience::from_url(url).unwrap();
+        let who = Who { audience, ..Who::new(relay.addr, 1) };
+        let (jwt, body) = who.request(now_s());
+        let asked = post_token_with(relay.addr, &jwt, &body, "X-Forwarded-For: 192.0.2.7\r\n").await;
+        let token = asked.unwrap().token;
+        let offer = weft_protocol::admission::subprotocol::offer(&token);
+        upgrade_with(relay.addr, &offer, "192.0.2.7").await.unwrap();
+        assert_eq!(Who::new(relay.addr, 1).token(relay.addr).await.unwrap_err().code(), Code::WrongAudience);
+    }
 }
