@@ -2,6 +2,7 @@
 //!
 //! Why: the host can be tested with a scripted machine, and a change of the core's constructors touches one file.
 
+use weft_agent_core::disk::Seen;
 use weft_agent_core::enrol::Pass;
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::id::WorkspaceId;
@@ -54,6 +55,8 @@ pub(crate) trait Machine {
     fn handle(&mut self, now: Timestamp, input: Input, read: &dyn Read);
     fn poll_output(&mut self) -> Option<Output>;
     fn poll_timeout(&self) -> Option<u64>;
+    /// What was seen, in parts that each take a moment.
+    fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>>;
 }
 
 impl Machine for Workspace {
@@ -65,6 +68,9 @@ impl Machine for Workspace {
     }
     fn poll_timeout(&self) -> Option<u64> {
         Workspace::poll_timeout(self)
+    }
+    fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>> {
+        Workspace::slices(self, seen)
     }
 }
 

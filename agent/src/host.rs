@@ -1,8 +1,9 @@
 //! The thread that owns one workspace: its machine and its store.
 //!
-//! One round: take a batch of inputs by priority, handle each and drain its outputs, apply every `Persist` to the store
-//! at once, commit once, tell the machine `Persisted`, and only then let go what is to be sent or done. A watermark is
-//! durable before the next input.
+//! One round: take inputs by priority for at most [`ROUND`], handle each and drain its outputs, apply every `Persist` to the
+//! store at once, commit once, tell the machine `Persisted`, and only then let go what is to be sent or done. A watermark is
+//! durable before the next input. A command never waits for a round: it is handled next, and answered with the commit that
+//! follows; what takes long is cut into parts before it is handled.
 //!
 //! Invariant: nothing leaves before what was persisted in its round is durable. A panic of the machine, a failing read
 //! or a full disk ends this workspace with a sentence for people, never the daemon; the last commit is a state the
@@ -14,9 +15,9 @@ pub(crate) mod watermark;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use weft_agent_core::disk::{FolderAction, RelPath};
+use weft_agent_core::disk::{FolderAction, RelPath, Seen};
 use weft_agent_core::files::{ActionId, Halt, LogEntry};
 use weft_agent_core::identity::DeviceCert;
 use weft_agent_core::setup::Watermark;
@@ -31,6 +32,8 @@ use crate::store::{ReadFailed, Store, StoreError};
 use inbox::{Inbox, Task};
 use watermark::WatermarkFile;
 
+/// After so long a round ends: what it made waits for its commit.
+const ROUND: Duration = Duration::from_millis(200);
 /// Longest sleep of an idle workspace.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Most times a round may go from `Persisted` to another `Persist` before others get their turn.
@@ -122,12 +125,21 @@ impl Host {
         self.drain()?;
         self.settle()?;
         let patience = self.machine.poll_timeout().map_or(IDLE, clock::until).min(IDLE);
-        let tasks = self.inbox.round(patience);
-        for task in tasks {
+        self.inbox.wait(patience);
+        let began = Instant::now();
+        let mut answers = false;
+        while !self.stop
+            && let Some((task, is_command)) = self.inbox.next()
+        {
             match task {
+                Task::Input(Input::Seen(seen)) => self.see(seen)?,
                 Task::Input(input) => self.handle(input)?,
                 Task::Rows(rows) => self.store.apply(&rows).map_err(End::Store)?,
                 Task::Stop => self.stop = true,
+            }
+            answers |= is_command;
+            if answers && !self.inbox.command_waits() || began.elapsed() >= ROUND {
+                break;
             }
         }
         if self.machine.poll_timeout().is_some_and(|at| at <= clock::now().mono_ms) {
@@ -152,6 +164,14 @@ impl Host {
         self.store.commit().map_err(End::Store)?;
         self.let_go();
         Ok(())
+    }
+
+    /// Takes in what the folder's thread saw, as much of it as takes a moment; the rest is next, unless a person asks.
+    fn see(&mut self, seen: Vec<Seen>) -> Result<(), End> {
+        let mut parts = self.machine.slices(seen).into_iter();
+        let Some(first) = parts.next() else { return Ok(()) };
+        self.inbox.folder_next(parts.map(|part| Task::Input(Input::Seen(part))).collect());
+        self.handle(Input::Seen(first))
     }
 
     fn handle(&mut self, input: Input) -> Result<(), End> {
@@ -235,6 +255,7 @@ mod tests {
     use std::sync::Mutex;
     use weft_agent_core::store::{Read, Table, Write};
     use weft_agent_core::time::Timestamp;
+    use weft_agent_core::workspace::command::Command;
 
     /// Persists on every `LinkDown`, asks to close the link once that is durable; panics on `RootBack`.
     #[derive(Default)]
@@ -264,6 +285,9 @@ mod tests {
         }
         fn poll_timeout(&self) -> Option<u64> {
             None
+        }
+        fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>> {
+            seen.into_iter().map(|one| vec![one]).collect()
         }
     }
 
@@ -326,5 +350,92 @@ mod tests {
         let end = host.run();
         assert!(matches!(&end, End::Panicked(what) if what == "a fault"), "{end}");
         assert!(!inbox.folder(Task::Stop, 0), "whoever waits is let go");
+    }
+    /// What happened, in order; shared by a machine and its effects.
+    type Order = Arc<Mutex<Vec<&'static str>>>;
+
+    /// Takes in what was seen in as many parts as there are things; while it is at the first, a person asks something.
+    struct Asked {
+        inbox: Arc<Inbox>,
+        order: Order,
+        out: VecDeque<Output>,
+    }
+    impl Machine for Asked {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "a script knows its own inputs")]
+        fn handle(&mut self, _now: Timestamp, input: Input, _read: &dyn Read) {
+            let mut order = self.order.lock().unwrap();
+            match input {
+                Input::Seen(_) => {
+                    if order.is_empty() {
+                        self.inbox.command(Task::Input(Input::Command(RequestId(1), Command::Status)));
+                        self.inbox.after_folder(Task::Input(Input::Command(RequestId(2), Command::Members)));
+                    }
+                    order.push("seen");
+                }
+                Input::Command(request, command) => {
+                    order.push(if matches!(command, Command::Status) { "asked" } else { "asked after" });
+                    self.out.push_back(Output::Reply(request, Reply::Done));
+                }
+                Input::Scanned { .. } => order.push("scanned"),
+                _ => {}
+            }
+        }
+        fn poll_output(&mut self) -> Option<Output> {
+            self.out.pop_front()
+        }
+        fn poll_timeout(&self) -> Option<u64> {
+            None
+        }
+        fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>> {
+            seen.into_iter().map(|one| vec![one]).collect()
+        }
+    }
+    struct Answered(Order);
+    impl Effects for Answered {
+        fn send(&mut self, _: LinkId, _: Rank, _: ClientFrame) {}
+        fn close(&mut self, _: LinkId, _: &'static str) {}
+        fn act(&mut self, _: Vec<(ActionId, FolderAction)>) {}
+        fn look(&mut self, _: Vec<RelPath>) {}
+        fn halted(&mut self, _: Option<Halt>) {}
+        fn addresses(&mut self, _: Vec<String>, _: Vec<String>) {}
+        fn admitted(&mut self, _: String) {}
+        fn enrolled(&mut self, _: DeviceCert, _: String) {}
+        fn event(&mut self, _: LogEntry) {}
+        fn reply(&mut self, _: RequestId, _: Reply) {
+            self.0.lock().unwrap().push("answered");
+        }
+    }
+
+    /// Who asks while much that was seen is taken in is answered before the rest of it, and who asks for what comes after it
+    /// is answered after it; what the folder's thread told is taken in in its order.
+    #[test]
+    fn a_command_is_answered_between_two_parts_of_what_was_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inbox, order) = (Arc::new(Inbox::default()), Order::default());
+        let machine = Asked { inbox: Arc::clone(&inbox), order: Arc::clone(&order), out: VecDeque::new() };
+        let watermark = WatermarkFile::open(&dir.path().join("mark")).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let effects = Box::new(Answered(Arc::clone(&order)));
+        let host = Host::new(Box::new(machine), store, watermark, Arc::clone(&inbox), effects);
+        let seen = |path| Seen {
+            path: RelPath::new(path).unwrap(),
+            found: weft_agent_core::disk::Found::Absent,
+            opened_since_write: None,
+        };
+        inbox.folder(Task::Input(Input::Seen(["a", "b", "c"].map(seen).to_vec())), 0);
+        inbox.folder(Task::Input(Input::Scanned { complete: true }), 0);
+        let stop = Arc::clone(&inbox);
+        let until = Arc::clone(&order);
+        let waiting = std::thread::spawn(move || {
+            while !until.lock().unwrap().contains(&"asked after") {
+                std::thread::yield_now();
+            }
+            stop.command(Task::Stop);
+        });
+        assert!(matches!(host.run(), End::Stopped));
+        waiting.join().unwrap();
+        let order = order.lock().unwrap();
+        let expected = ["seen", "asked", "answered", "seen", "seen", "scanned", "asked after", "answered"];
+        assert_eq!(*order, expected);
     }
 }

@@ -35,6 +35,7 @@ mod ingest;
 mod journal;
 mod lacking;
 mod names;
+mod older;
 mod plan;
 mod projection;
 mod puts;
@@ -43,6 +44,7 @@ mod receive;
 mod record;
 mod renames;
 mod saved;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod text;

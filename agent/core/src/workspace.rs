@@ -22,6 +22,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use weft_protocol::frame::ServerFrame;
 
+use crate::disk::Seen;
 use crate::files::{Files, FilesOutput};
 use crate::frontier::{Frontier, Tip};
 use crate::id::{ChainId, DeviceId, WorkspaceId};
@@ -216,6 +217,13 @@ impl Workspace {
         self.note_lacks(now, &tx);
         self.check_flushes(now);
         self.effects.commit(tx, self.own.watermark());
+    }
+
+    /// What the shell saw, in parts that each take a moment: each is to be an [`Input::Seen`] of its own, in this order, and
+    /// commands may be handled in between.
+    #[must_use]
+    pub fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>> {
+        self.files.slices(seen)
     }
 
     /// The next thing to do; drain to `None` after every `handle`.

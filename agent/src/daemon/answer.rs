@@ -153,7 +153,12 @@ async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
     let mut workspaces = Vec::new();
     let reminders = enrol::reminders(daemon);
     for space in chosen(daemon, dir)? {
-        let status = ask_status(&space).await;
+        // It may be answered between two parts of what was seen.
+        let waited = space.shared.folder_waits();
+        let mut status = ask_status(&space).await;
+        if let Some(status) = &mut status {
+            status.settled &= !waited && !space.shared.folder_waits();
+        }
         workspaces.push(report::workspace(&space.shared, status.as_deref(), &reminders));
     }
     Ok(json!({"agent": agent(daemon), "workspaces": workspaces}))
@@ -443,7 +448,7 @@ async fn flush(daemon: &Arc<Daemon>, dir: &Path, timeout_ms: u64, peers: u32) ->
             return Ok(json!({"complete": false, "peers": 0, "missing": missing}));
         }
     }
-    let Reply::Flushed { complete, peers, missing } = space.shared.ask(command, patience).await? else {
+    let Reply::Flushed { complete, peers, missing } = space.shared.ask_after_folder(command, patience).await? else {
         return unexpected();
     };
     Ok(json!({"complete": complete, "peers": peers, "missing": missing}))

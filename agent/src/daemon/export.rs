@@ -282,7 +282,7 @@ async fn settled(shared: &Shared) -> Result<(), Failure> {
     loop {
         every.tick().await;
         let reading = shared.glance().is_none_or(|glance| glance.to_read() > 0);
-        if let Ok(Reply::Status(status)) = shared.ask(Command::Status, PATIENCE).await
+        if let Ok(Reply::Status(status)) = shared.ask_after_folder(Command::Status, PATIENCE).await
             && status.folder_settled
             && !reading
         {

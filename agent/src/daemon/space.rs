@@ -229,6 +229,20 @@ impl Shared {
 
     /// Asks the machine.
     pub(crate) async fn ask(&self, command: Command, patience: Duration) -> Result<Reply, Failure> {
+        self.ask_by(command, patience, Inbox::command).await
+    }
+
+    /// Asks the machine once it has taken in everything that the folder's thread has told so far.
+    pub(crate) async fn ask_after_folder(&self, command: Command, patience: Duration) -> Result<Reply, Failure> {
+        self.ask_by(command, patience, Inbox::after_folder).await
+    }
+
+    /// Whether something that was seen in the folder waits for the machine.
+    pub(crate) fn folder_waits(&self) -> bool {
+        self.lock().current.as_ref().is_some_and(|current| current.inbox.folder_waits())
+    }
+
+    async fn ask_by(&self, command: Command, patience: Duration, put: fn(&Inbox, Task)) -> Result<Reply, Failure> {
         let request = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (sender, answer) = oneshot::channel();
         self.started(patience).await?;
@@ -238,7 +252,7 @@ impl Shared {
                 let why = inner.problem.clone().unwrap_or_else(|| "the workspace stopped; try again".to_owned());
                 return Err(Failure::attention(why));
             };
-            current.inbox.command(Task::Input(Input::Command(request, command)));
+            put(&current.inbox, Task::Input(Input::Command(request, command)));
             inner.pending.insert(request, sender);
         }
         match tokio::time::timeout(patience, answer).await {

@@ -1,10 +1,11 @@
 //! What waits for the workspace's thread, by priority and within bounds.
 //!
-//! Invariant: within one class, first in first out. The classes, in the order in which a round takes them:
+//! Invariant: within one class, first in first out. The classes, in the order in which they are taken:
 //!
-//! 1. commands of people and programs: at most 64 a round, all that wait;
+//! 1. commands of people and programs: before everything else, also in the middle of a round, at most 64 a round;
 //! 2. links (up, frames, drained, down): at most 128 a round, so that the folder gets its turn;
-//! 3. the folder (looked, acted, lost, rows of pieces): at most 256 and about 4 MiB a round.
+//! 3. the folder (looked, acted, lost, rows of pieces), and whoever asks for what comes after what it told: at most 256 and
+//!    about 4 MiB a round.
 //!
 //! Senders are held back by bytes: a link waits for its permit (and so stops reading its socket), the folder's thread
 //! blocks.
@@ -21,11 +22,12 @@ use weft_agent_core::workspace::input::Input;
 const LINK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes the folder's thread may have waiting.
 const FOLDER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A program that asks without end does not keep the workspace from its work.
 const COMMANDS_A_ROUND: usize = 64;
 const LINKS_A_ROUND: usize = 128;
 /// As many as the core has actions under way: their ends share a commit, and what follows them a sync of the folder.
 const FOLDER_A_ROUND: usize = 256;
-/// One task may hold megabytes, and commands and links wait for the round.
+/// One task may hold megabytes, and links wait for the round.
 const FOLDER_BYTES_A_ROUND: usize = 4 * 1024 * 1024;
 
 /// One thing for the thread to do.
@@ -51,6 +53,26 @@ struct Queues {
     folder: VecDeque<Waiting>,
     folder_bytes: usize,
     closed: bool,
+    turn: Turn,
+}
+
+/// What may still be taken before the round is over.
+struct Turn {
+    commands: usize,
+    links: usize,
+    folder: usize,
+    folder_bytes: usize,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            commands: COMMANDS_A_ROUND,
+            links: LINKS_A_ROUND,
+            folder: FOLDER_A_ROUND,
+            folder_bytes: FOLDER_BYTES_A_ROUND,
+        }
+    }
 }
 
 /// The inbox; shared by everybody who has something for the workspace.
@@ -113,6 +135,25 @@ impl Inbox {
         true
     }
 
+    /// To be done after everything that the folder's thread has told so far; never waits.
+    pub(crate) fn after_folder(&self, task: Task) {
+        self.lock().folder.push_back(Waiting { task, bytes: 0, _permit: None });
+        self.bell.notify_one();
+    }
+
+    /// What was cut off from something that was just taken from the folder's class: it is next there.
+    pub(crate) fn folder_next(&self, rest: Vec<Task>) {
+        let mut queues = self.lock();
+        for task in rest.into_iter().rev() {
+            queues.folder.push_front(Waiting { task, bytes: 0, _permit: None });
+        }
+    }
+
+    /// Whether something that the folder's thread told waits to be taken in.
+    pub(crate) fn folder_waits(&self) -> bool {
+        !self.lock().folder.is_empty()
+    }
+
     /// Nobody reads any more; whoever waits goes on.
     pub(crate) fn close(&self) {
         let mut queues = self.lock();
@@ -125,34 +166,46 @@ impl Inbox {
         self.room.notify_all();
     }
 
-    /// The next round, by priority; empty after `patience`.
-    pub(crate) fn round(&self, patience: Duration) -> Vec<Task> {
-        let mut queues = self.lock();
+    /// Whether a command waits.
+    pub(crate) fn command_waits(&self) -> bool {
+        !self.lock().commands.is_empty()
+    }
+
+    /// Waits until there is something, or for `patience`.
+    pub(crate) fn wait(&self, patience: Duration) {
+        let queues = self.lock();
         if queues.commands.is_empty() && queues.links.is_empty() && queues.folder.is_empty() {
-            let waited = self.bell.wait_timeout(queues, patience).unwrap_or_else(PoisonError::into_inner);
-            queues = waited.0;
+            drop(self.bell.wait_timeout(queues, patience));
         }
-        let mut tasks = Vec::new();
-        let Queues { commands, links, folder, folder_bytes, .. } = &mut *queues;
-        tasks.extend(take(commands, COMMANDS_A_ROUND).map(|waiting| waiting.task));
-        tasks.extend(take(links, LINKS_A_ROUND).map(|waiting| waiting.task));
-        let (mut count, mut bytes) = (0, 0);
-        while count < FOLDER_A_ROUND && bytes < FOLDER_BYTES_A_ROUND {
-            let Some(waiting) = folder.pop_front() else { break };
-            count += 1;
-            bytes += waiting.bytes;
-            tasks.push(waiting.task);
+    }
+
+    /// The next thing of this round, with whether it is a command; `None`: the round is over, and another begins.
+    pub(crate) fn next(&self) -> Option<(Task, bool)> {
+        let mut queues = self.lock();
+        if queues.turn.commands > 0
+            && let Some(waiting) = queues.commands.pop_front()
+        {
+            queues.turn.commands -= 1;
+            return Some((waiting.task, true));
         }
-        *folder_bytes = folder_bytes.saturating_sub(bytes);
+        if queues.turn.links > 0
+            && let Some(waiting) = queues.links.pop_front()
+        {
+            queues.turn.links -= 1;
+            return Some((waiting.task, false));
+        }
+        let may = queues.turn.folder > 0 && queues.turn.folder_bytes > 0;
+        let Some(waiting) = may.then(|| queues.folder.pop_front()).flatten() else {
+            queues.turn = Turn::default();
+            return None;
+        };
+        queues.turn.folder -= 1;
+        queues.turn.folder_bytes = queues.turn.folder_bytes.saturating_sub(waiting.bytes);
+        queues.folder_bytes = queues.folder_bytes.saturating_sub(waiting.bytes);
         drop(queues);
         self.room.notify_all();
-        tasks
+        Some((waiting.task, false))
     }
-}
-
-fn take(queue: &mut VecDeque<Waiting>, most: usize) -> impl Iterator<Item = Waiting> {
-    let count = queue.len().min(most);
-    queue.drain(..count)
 }
 
 #[cfg(test)]
@@ -160,7 +213,11 @@ mod tests {
     use super::*;
     use weft_agent_core::workspace::input::LinkId;
 
-    /// A command overtakes a full queue of folder work, and a class never reorders.
+    fn round(inbox: &Inbox) -> Vec<Task> {
+        std::iter::from_fn(|| inbox.next()).map(|(task, _)| task).collect()
+    }
+
+    /// A command overtakes a full queue of folder work, also in the middle of a round, and a class never reorders.
     #[test]
     fn commands_come_first_and_classes_stay_in_order() {
         let inbox = Inbox::default();
@@ -169,15 +226,23 @@ mod tests {
         }
         inbox.link_now(Input::LinkDown { link: LinkId(1) });
         inbox.command(Task::Stop);
-        let round = inbox.round(Duration::ZERO);
-        assert!(matches!(round[0], Task::Stop));
-        assert!(matches!(round[1], Task::Input(Input::LinkDown { .. })));
-        assert_eq!(round.len(), 2 + FOLDER_A_ROUND);
-        assert_eq!(inbox.round(Duration::ZERO).len(), 300 - FOLDER_A_ROUND);
+        assert!(matches!(inbox.next(), Some((Task::Stop, true))));
+        assert!(matches!(inbox.next(), Some((Task::Input(Input::LinkDown { .. }), false))));
+        assert!(matches!(inbox.next(), Some((Task::Input(Input::Scanned { complete: true }), false))));
+        inbox.folder_next(vec![Task::Input(Input::RootBack), Task::Rows(Vec::new())]);
+        inbox.command(Task::Stop);
+        assert!(matches!(inbox.next(), Some((Task::Stop, true))));
+        assert!(matches!(inbox.next(), Some((Task::Input(Input::RootBack), false))));
+        assert!(matches!(inbox.next(), Some((Task::Rows(_), false))));
+        assert!(matches!(inbox.next(), Some((Task::Input(Input::Scanned { complete: false }), false))));
+        assert!(inbox.folder_waits());
+        assert_eq!(round(&inbox).len(), FOLDER_A_ROUND - 4);
+        assert_eq!(round(&inbox).len(), 302 - FOLDER_A_ROUND);
+        assert!(!inbox.folder_waits());
         for _ in 0..4 {
             assert!(inbox.folder(Task::Rows(Vec::new()), FOLDER_BYTES_A_ROUND / 2));
         }
-        assert_eq!(inbox.round(Duration::ZERO).len(), 2, "large tasks make small rounds");
+        assert_eq!(round(&inbox).len(), 2, "large tasks make small rounds");
     }
 
     /// The folder's thread is held back by bytes, and let go when the workspace ends.
@@ -189,7 +254,8 @@ mod tests {
             let inbox = Arc::clone(&inbox);
             std::thread::spawn(move || inbox.folder(Task::Rows(Vec::new()), 1))
         };
-        assert_eq!(inbox.round(Duration::from_secs(5)).len(), 1);
+        inbox.wait(Duration::from_secs(5));
+        assert_eq!(round(&inbox).len(), 1);
         assert!(blocked.join().unwrap());
         inbox.close();
         assert!(!inbox.folder(Task::Stop, 0));

@@ -50,7 +50,11 @@ impl Side {
             }
             assert!(Instant::now() < deadline, "{what} did not come: {:?}", self.links.health());
             let inbox = Arc::clone(&self.inbox);
-            let round = tokio::task::spawn_blocking(move || inbox.round(Duration::from_millis(50))).await.unwrap();
+            let waiting = move || {
+                inbox.wait(Duration::from_millis(50));
+                std::iter::from_fn(|| inbox.next()).map(|(task, _)| task).collect::<Vec<_>>()
+            };
+            let round = tokio::task::spawn_blocking(waiting).await.unwrap();
             self.seen.extend(round.into_iter().filter_map(|task| match task {
                 Task::Input(input) => Some(input),
                 Task::Rows(_) | Task::Stop => None,

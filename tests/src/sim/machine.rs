@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use weft_agent_core::content::Manifest;
-use weft_agent_core::disk::{RelPath, Stat};
+use weft_agent_core::disk::{RelPath, Seen, Stat};
 use weft_agent_core::id::{PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::setup::{Watermark, Weakness};
 use weft_agent_core::store::Read;
@@ -68,6 +68,8 @@ pub trait Machine: Sized {
     fn workspace(&self) -> WorkspaceId;
     /// One input.
     fn handle(&mut self, now: Timestamp, input: Input, read: &dyn Read);
+    /// What was seen in the folder, in parts.
+    fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>>;
     /// The next effect.
     fn poll_output(&mut self) -> Option<Output>;
     /// When it wants to be woken, in monotonic milliseconds.

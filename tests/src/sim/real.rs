@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use weft_agent_core::content::Manifest;
-use weft_agent_core::disk::RelPath;
+use weft_agent_core::disk::{RelPath, Seen};
 use weft_agent_core::files::{known_files, known_folders, version_hash};
 use weft_agent_core::id::{PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::identity::LocalIdentity;
@@ -95,6 +95,9 @@ impl Machine for Workspace {
     }
     fn handle(&mut self, now: Timestamp, input: Input, read: &dyn Read) {
         Workspace::handle(self, now, input, read);
+    }
+    fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>> {
+        Workspace::slices(self, seen)
     }
     fn poll_output(&mut self) -> Option<Output> {
         Workspace::poll_output(self)

@@ -342,6 +342,9 @@ impl Machine for Toy {
             | Input::Command(..) => {}
         }
     }
+    fn slices(&self, seen: Vec<Seen>) -> Vec<Vec<Seen>> {
+        vec![seen]
+    }
     fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }

@@ -97,14 +97,19 @@ impl Collector {
     }
     /// Lines became others: those that are still the same lines are looked into, the rest is replaced.
     fn replace_lines(&mut self, old: &str, new: &str) {
-        if old.is_empty() || new.is_empty() || old.len() + new.len() > WORDS_BYTES_MAX {
+        if old.is_empty() || new.is_empty() {
             return self.replace(old, new);
         }
+        // As many lines as before, however many: one by one, or an edit of every line of a long text would take out what
+        // others wrote in any of them.
         if old.lines().count() > 1 && old.lines().count() == new.lines().count() {
             for (old, new) in old.split_inclusive('\n').zip(new.split_inclusive('\n')) {
                 self.replace_lines(old, new);
             }
             return;
+        }
+        if old.len() + new.len() > WORDS_BYTES_MAX {
+            return self.replace(old, new);
         }
         let mut inside = Collector { at: self.at, hunks: Vec::new() };
         inside.walk(Words(old), Words(new), Collector::replace_words);
@@ -227,9 +232,19 @@ pub(crate) fn weight(hunks: &[Hunk]) -> usize {
     hunks.iter().map(|hunk| hunk.removed + hunk.inserted.chars().count()).sum()
 }
 
-/// Whether two lists of hunks over one text touch nowhere.
+/// Whether two lists of hunks over one text, each in ascending order, touch nowhere.
 pub(crate) fn apart(one: &[Hunk], other: &[Hunk]) -> bool {
-    one.iter().all(|a| other.iter().all(|b| a.at + a.removed < b.at || b.at + b.removed < a.at))
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    while let (Some(a), Some(b)) = (one.peek(), other.peek()) {
+        if a.at + a.removed < b.at {
+            one.next();
+        } else if b.at + b.removed < a.at {
+            other.next();
+        } else {
+            return false;
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -286,7 +301,26 @@ mod tests {
         assert_eq!(diff(old, new), vec![replaced, Hunk { at: 26, removed: 11, inserted: String::new() }]);
     }
 
+    /// An edit of every line of a text of any length touches only the words that it changed.
+    #[test]
+    fn an_edit_of_every_line_of_a_long_text_is_made_of_small_hunks() {
+        let old: String = (0..2000).map(|n| format!("line {n} of the text with some words in it {n}\n")).collect();
+        assert!(old.len() > WORDS_BYTES_MAX);
+        let hunks = diff(&old, &old.replace("words", "WORDS"));
+        assert_eq!(hunks.len(), 2000);
+        assert!(hunks.iter().all(|hunk| hunk.removed == 5 && hunk.inserted == "WORDS"));
+    }
+
     proptest! {
+        /// Two lists of hunks are apart if no hunk of one touches a hunk of the other.
+        #[test]
+        fn apart_is_as_it_says(old in "[ab\n]{0,40}", one in "[ab\n]{0,40}", other in "[ab\n]{0,40}") {
+            let (one, other) = (diff(&old, &one), diff(&old, &other));
+            let touch = |a: &Hunk, b: &Hunk| a.at + a.removed >= b.at && b.at + b.removed >= a.at;
+            let expected = one.iter().all(|a| other.iter().all(|b| !touch(a, b)));
+            prop_assert_eq!(apart(&one, &other), expected);
+        }
+
         /// Whatever the two texts are, the hunks of their difference make the one out of the other.
         #[test]
         fn hunks_apply(old in "[ab\nä ]{0,60}", new in "[ab\nä ]{0,60}") {

@@ -102,8 +102,7 @@ impl Files {
             let mut doc = text::found(&id, &version, &bytes)?;
             let founded = doc.get_heads();
             items.push(Item::Founded { version, base: ours(&founded).into_iter().next()? });
-            let hash = edit.enter(&mut doc, &founded, self.actor, time)?;
-            change = automerge::ReadDoc::get_change_by_hash(&doc, &hash)?;
+            change = edit.enter(&mut doc, &founded, self.actor, time)?;
             if change.raw_bytes().len() > CHANGE_BYTES_MAX {
                 return None;
             }
@@ -121,8 +120,11 @@ impl Files {
             } else {
                 theirs(&base.heads)
             };
-            let hash = edit.enter(doc, &at, actor, time);
-            let found = hash.and_then(|hash| automerge::ReadDoc::get_change_by_hash(doc, &hash));
+            let found = edit.enter(doc, &at, actor, time).or_else(|| {
+                self.documents.forget(document);
+                let doc = &mut self.documents.open(document, cx.tx).doc;
+                edit.enter_by_transaction(doc, Some(&at), actor, time)
+            });
             match found {
                 Some(found) if found.raw_bytes().len() <= CHANGE_BYTES_MAX => change = found,
                 Some(_) | None => {

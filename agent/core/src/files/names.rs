@@ -74,6 +74,18 @@ pub fn is_actor_of(actor: &[u8], prefix: &[u8; 16]) -> bool {
     end.and_then(|end| number.get(end + 1..)).is_some_and(|rest| rest.starts_with(prefix))
 }
 
+/// The actor of an edit beside own newer changes: the `level`-th of those of this one.
+pub(crate) fn actor_beside(actor: &[u8; 16], mut level: u64) -> Vec<u8> {
+    let mut bytes = BESIDE.to_vec();
+    while level >= 0x80 {
+        bytes.push((level & 0x7f) as u8 | 0x80);
+        level >>= 7;
+    }
+    bytes.push(level as u8);
+    bytes.extend(actor);
+    bytes
+}
+
 /// The actor of the change that founds a text.
 pub(crate) fn founding_actor(id: &FileId, version: &VersionHash) -> [u8; 16] {
     short_hash("weft/v1/founding", &[id.as_bytes(), version.as_bytes()])

@@ -7,11 +7,14 @@
 //! A file with mixed line ends keeps its bytes as long as nobody edits it; from its first edit on it has the ends that
 //! most of its lines had. Spec: docs/files.md#text.
 
-use automerge::transaction::{CommitOptions, Transactable};
-use automerge::{ActorId, Automerge, AutomergeError, ObjId, ObjType, PatchLog, ROOT, ReadDoc, TextEncoding, Value};
+use automerge::transaction::{CommitOptions, Transactable, Transaction};
+use automerge::{
+    ActorId, Automerge, AutomergeError, Change, ObjId, ObjType, PatchLog, ROOT, ReadDoc, TextEncoding, Value,
+};
 
 use crate::files::diff::{Hunk, diff};
 use crate::files::names::founding_actor;
+use crate::files::older;
 use crate::id::{FileId, VersionHash};
 
 /// The key of the text object in a text document.
@@ -88,18 +91,31 @@ pub(crate) fn found(id: &FileId, version: &VersionHash, bytes: &[u8]) -> Option<
 }
 
 fn put_style<T: Transactable>(tx: &mut T, old: Style, new: Style) -> Result<(), AutomergeError> {
-    if old.crlf != new.crlf {
-        tx.put(ROOT, CRLF, new.crlf)?;
-    }
-    if old.bom != new.bom {
-        tx.put(ROOT, BOM, new.bom)?;
+    for (key, value) in flags(old, new) {
+        tx.put(ROOT, key, value)?;
     }
     Ok(())
 }
 
-fn text_object(doc: &Automerge) -> Option<ObjId> {
+/// The flags that differ between two styles, as they are to be.
+fn flags(old: Style, new: Style) -> impl Iterator<Item = (&'static str, bool)> {
+    let crlf = (old.crlf != new.crlf).then_some((CRLF, new.crlf));
+    let bom = (old.bom != new.bom).then_some((BOM, new.bom));
+    crlf.into_iter().chain(bom)
+}
+
+fn text_object(doc: &impl ReadDoc) -> Option<ObjId> {
     match doc.get(ROOT, TEXT) {
         Ok(Some((Value::Object(ObjType::Text), object))) => Some(object),
+        _ => None,
+    }
+}
+
+/// The text object, if it is the same at these heads as now.
+pub(crate) fn object_at(doc: &Automerge, heads: &[automerge::ChangeHash]) -> Option<ObjId> {
+    let now = text_object(doc)?;
+    match doc.get_at(ROOT, TEXT, heads) {
+        Ok(Some((Value::Object(ObjType::Text), then))) if then == now => Some(now),
         _ => None,
     }
 }
@@ -139,34 +155,71 @@ impl Edit {
         let bytes: usize = self.hunks.iter().map(|hunk| hunk.inserted.len() * 2 + 32).sum();
         bytes < crate::files::CHANGE_BYTES_MAX
     }
-    /// Enters it at `heads`, by `actor`; the hash of the new change, `None` if Automerge refused.
+    /// The flags that it sets.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        flags(self.style.0, self.style.1)
+    }
+    /// The text after it, from the text before.
+    pub(crate) fn applied_to(&self, old: &str) -> String {
+        let mut chars = old.chars();
+        let mut new = String::with_capacity(old.len());
+        let mut at = 0;
+        for hunk in &self.hunks {
+            new.extend(chars.by_ref().take(hunk.at.saturating_sub(at)));
+            chars.by_ref().take(hunk.removed).for_each(drop);
+            new.push_str(&hunk.inserted);
+            at = hunk.at + hunk.removed;
+        }
+        new.extend(chars);
+        new
+    }
+    /// Enters it at `heads`, by `actor`; the new change. `None`: it does not fit, and the document must be read again from
+    /// its rows before it is used.
     pub(crate) fn enter(
         &self,
         doc: &mut Automerge,
         heads: &[automerge::ChangeHash],
         actor: [u8; 16],
         time: i64,
-    ) -> Option<automerge::ChangeHash> {
-        let object = text_object(doc)?;
+    ) -> Option<Change> {
+        if doc.get_heads() != heads {
+            return older::enter(self, doc, heads, actor, time);
+        }
+        self.enter_by_transaction(doc, None, actor, time)
+    }
+    /// Enters it through Automerge's own transaction, at these heads (now, if `None`). `None` as well if the text is not what
+    /// it is to be then, because a member's program put something else than single characters there. Slow at older heads: it
+    /// walks the text again for every character.
+    pub(crate) fn enter_by_transaction(
+        &self,
+        doc: &mut Automerge,
+        heads: Option<&[automerge::ChangeHash]>,
+        actor: [u8; 16],
+        time: i64,
+    ) -> Option<Change> {
+        let (_, old) = read(doc, heads);
         doc.set_actor(ActorId::from(actor));
-        let mut tx = if doc.get_heads() == heads {
-            doc.transaction()
-        } else {
-            doc.transaction_at(PatchLog::inactive(), heads).ok()?
+        let mut tx = match heads {
+            None => doc.transaction(),
+            Some(heads) => doc.transaction_at(PatchLog::inactive(), heads).ok()?,
         };
-        let written = (|| {
-            // From the end, so that positions before stay true.
-            for hunk in self.hunks.iter().rev() {
-                let removed = isize::try_from(hunk.removed).unwrap_or(isize::MAX);
-                tx.splice_text(&object, hunk.at, removed, &hunk.inserted)?;
-            }
-            put_style(&mut tx, self.style.0, self.style.1)
-        })();
-        if written.is_err() {
+        let object = text_object(&tx);
+        let written = object.is_some_and(|object| self.write_into(&mut tx, &object).is_ok());
+        if !written {
             tx.rollback();
             return None;
         }
-        tx.commit_with(CommitOptions::default().with_time(time)).0
+        let hash = tx.commit_with(CommitOptions::default().with_time(time)).0?;
+        let is_right = read(doc, heads.map(|_| [hash]).as_ref().map(<[_; 1]>::as_slice)).1 == self.applied_to(&old);
+        if is_right { doc.get_change_by_hash(&hash) } else { None }
+    }
+    fn write_into(&self, tx: &mut Transaction<'_>, object: &ObjId) -> Result<(), AutomergeError> {
+        // From the end, so that positions before stay true.
+        for hunk in self.hunks.iter().rev() {
+            let removed = isize::try_from(hunk.removed).unwrap_or(isize::MAX);
+            tx.splice_text(object, hunk.at, removed, &hunk.inserted)?;
+        }
+        put_style(tx, self.style.0, self.style.1)
     }
 }
 

@@ -245,8 +245,22 @@ impl<M: Machine> World<M> {
         if !self.runs(index, boot) {
             return;
         }
-        if let Some(told) = self.hosts.get_mut(index).and_then(|host| host.told.pop_front()) {
-            self.feed(index, told.input);
+        let Some(told) = self.hosts.get_mut(index).and_then(|host| host.told.pop_front()) else { return };
+        let Input::Seen(seen) = told.input else { return self.feed(index, told.input) };
+        let Some(machine) = self.hosts.get(index).and_then(|host| host.machine.as_ref()) else { return };
+        let mut parts = machine.slices(seen);
+        if parts.len() > 1 {
+            // In parts, as the shell does it; each later one when something else may have come first.
+            let rest = parts.split_off(1);
+            let until_us = self.hosts.get(index).map_or(self.now_us, |host| host.told_until_us);
+            for part in rest.into_iter().rev() {
+                let Some(host) = self.hosts.get_mut(index) else { return };
+                host.told.push_front(Told { input: Input::Seen(part), undo: Undo::new() });
+                self.at(until_us, Step::Tell { host: index, boot });
+            }
+        }
+        if let Some(first) = parts.pop() {
+            self.feed(index, Input::Seen(first));
         }
     }
 

@@ -263,3 +263,23 @@ fn echoes_are_silent() {
     assert_eq!(world.sent.len(), sent);
     let _: &Replica = &world.replicas[0];
 }
+
+/// An edit of every line, saved on a text from before others' edits of many lines: nothing of theirs is reverted, and what
+/// it was made on need not be the last that its author wrote.
+#[test]
+fn an_edit_of_every_line_on_an_older_text_reverts_nothing() {
+    let lines = |one: &str, two: &str| (0..120).map(|n| format!("{one} {n} {two} {n}\n")).collect::<String>();
+    let mut world = two_with("a.md", &lines("one", "two"));
+    world.replicas[1].edit("a.md", "one 7 ", "own 7 ");
+    world.replicas[1].scan();
+    let theirs = lines("one", "two").replace("one 3", "ONE 3");
+    world.replicas[0].write("a.md", theirs);
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    assert!(!world.replicas[1].acts.is_empty(), "the write is still under way");
+    world.replicas[1].write("a.md", lines("one", "TWO").replace("one 7 ", "own 7 "));
+    world.settle();
+    world.assert_equal();
+    let expected = lines("one", "TWO").replace("one 7 ", "own 7 ").replace("one 3", "ONE 3");
+    assert_eq!(world.replicas[0].text("a.md"), expected);
+}

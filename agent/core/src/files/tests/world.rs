@@ -298,7 +298,9 @@ impl Replica {
             .collect();
         paths.extend(known);
         let seen = paths.iter().map(|path| self.look(path)).collect();
-        self.call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
+        for part in self.files.slices(seen) {
+            self.call(|files, now, held, tx| files.handle_seen(now, part, held, tx));
+        }
         self.call(|files, now, held, tx| files.handle_scanned(now, true, held, tx));
     }
     fn holds(&self, at: &RelPath, expect: &Expect) -> bool {
