@@ -39,6 +39,7 @@ mod older;
 mod plan;
 mod projection;
 mod puts;
+mod queue;
 mod rebase;
 mod receive;
 mod record;

@@ -2,7 +2,7 @@
 //!
 //! Versions of files are not stored a second time: `Table::Versions` says in which envelope (or unsealed batch) their
 //! bytes are. Invariant: what the vault gives was held and accepted before, so it is opened without being verified
-//! again. The cache is bounded in entries, each at most one envelope.
+//! again. What was opened is kept within a bound of bytes; what was not used for longest goes first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,8 +19,11 @@ use crate::keyring::Keyring;
 use crate::piece;
 use crate::store::{Read, Table, Tx};
 
-/// Opened envelopes kept: enough for a first sync that writes what it receives in order, about 2 MiB.
-const CACHE_ENTRIES: usize = 8;
+/// Bytes of opened envelopes kept. Files are written in the order in which they came, so one envelope at a time is in use for
+/// that, while others come in: a dozen large ones are enough.
+const CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What an opened envelope takes beyond its bytes: small ones are not many thousands, which would be searched one by one.
+const CACHED_BYTES: usize = 32 * 1024;
 
 /// Manifests of one version that are remembered while the pieces of none are here: the first, and the last.
 const MANIFESTS_MAX: usize = 4;
@@ -98,12 +101,51 @@ pub(crate) struct Vault {
     workspace: WorkspaceId,
     /// The epochs this device holds.
     pub(crate) keyring: Keyring,
-    cache: VecDeque<(Location, Arc<Content>)>,
+    cache: Cache,
+}
+
+/// Opened envelopes; used last, last.
+#[derive(Default)]
+struct Cache {
+    entries: VecDeque<(Location, Arc<Content>)>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn weight(content: &Content) -> usize {
+        content.size_hint() + CACHED_BYTES
+    }
+    fn get(&mut self, at: &Location) -> Option<Arc<Content>> {
+        let found = self.entries.iter().rposition(|(location, _)| location == at)?;
+        let entry = self.entries.remove(found)?;
+        let content = Arc::clone(&entry.1);
+        self.entries.push_back(entry);
+        Some(content)
+    }
+    fn put(&mut self, at: Location, content: Arc<Content>) {
+        self.retain(|location| *location != at);
+        self.bytes += Self::weight(&content);
+        self.entries.push_back((at, content));
+        while self.bytes > CACHE_BYTES_MAX && self.entries.len() > 1 {
+            if let Some((_, content)) = self.entries.pop_front() {
+                self.bytes = self.bytes.saturating_sub(Self::weight(&content));
+            }
+        }
+    }
+    fn retain(&mut self, keep: impl Fn(&Location) -> bool) {
+        self.entries.retain(|(location, content)| {
+            let keep = keep(location);
+            if !keep {
+                self.bytes = self.bytes.saturating_sub(Self::weight(content));
+            }
+            keep
+        });
+    }
 }
 
 impl Vault {
     pub(crate) fn new(workspace: WorkspaceId, keyring: Keyring) -> Self {
-        Self { workspace, keyring, cache: VecDeque::new() }
+        Self { workspace, keyring, cache: Cache::default() }
     }
 
     /// Notes where the versions of a content are, for [`Versions`].
@@ -221,21 +263,18 @@ impl Vault {
 
     /// Forgets opened batches of the outbox, whose numbers may come to mean something else.
     pub(crate) fn forget_unsealed(&mut self) {
-        self.cache.retain(|(location, _)| !matches!(location, Location::Unsealed(_)));
+        self.cache.retain(|location| !matches!(location, Location::Unsealed(_)));
     }
 
     /// Keeps a content that was just opened or made.
     pub(crate) fn remember(&mut self, at: Location, content: Arc<Content>) {
-        if self.cache.len() >= CACHE_ENTRIES {
-            self.cache.pop_front();
-        }
-        self.cache.push_back((at, content));
+        self.cache.put(at, content);
     }
 
     /// The content of a held envelope, or of an unsealed batch.
     pub(crate) fn content(&mut self, at: &Location, store: &dyn Read) -> Option<Arc<Content>> {
-        if let Some((_, content)) = self.cache.iter().find(|(location, _)| location == at) {
-            return Some(Arc::clone(content));
+        if let Some(content) = self.cache.get(at) {
+            return Some(content);
         }
         let body = match at {
             Location::Sealed(place) => self.body(*place, store)?,
@@ -308,4 +347,34 @@ fn saved_content(piece: &PieceRef, store: &dyn Read) -> Option<Content> {
         Record::Version { .. } | Record::Blob { .. } | Record::Document { .. } => None,
     });
     Some(Content { documents: vec![(DocumentName::new("pack:0:versions")?, items.collect())] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was used last stays, whatever the sizes, and the bound in bytes holds; one that is larger than it stays alone.
+    #[test]
+    fn the_cache_is_bounded_and_forgets_what_was_not_used() {
+        let content = |bytes: usize| {
+            let item = Item::Change(vec![0; bytes].into());
+            Arc::new(Content { documents: vec![(DocumentName::new("tree:00:entries").unwrap(), vec![item])] })
+        };
+        let mut cache = Cache::default();
+        for order in 0..200 {
+            cache.put(Location::Unsealed(order), content(256 * 1024));
+            assert!(cache.get(&Location::Unsealed(0)).is_some(), "used all the time");
+            assert!(cache.bytes <= CACHE_BYTES_MAX);
+        }
+        assert!((10..20).contains(&cache.entries.len()));
+        assert!(cache.get(&Location::Unsealed(1)).is_none() && cache.get(&Location::Unsealed(199)).is_some());
+        for order in 0..1_000 {
+            cache.put(Location::Unsealed(order), content(1));
+        }
+        assert!(cache.entries.len() <= CACHE_BYTES_MAX / CACHED_BYTES);
+        cache.put(Location::Unsealed(5), content(2 * CACHE_BYTES_MAX));
+        assert_eq!(cache.entries.len(), 1);
+        cache.retain(|_| false);
+        assert_eq!((cache.entries.len(), cache.bytes), (0, 0));
+    }
 }

@@ -5,7 +5,6 @@
 //! that swap names through a temporary one. Spec: docs/files.md#writing.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use crate::content::Manifest;
 use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
@@ -56,11 +55,11 @@ impl Files {
         let moving = self.plan_folders(if all { None } else { Some(&new) }, &mut blocked, cx);
         if all {
             // One after the other, not from a copy of the list: there may be very many, and room for one.
-            let mut from = Bound::Unbounded;
+            let mut last = None;
             while self.work.has_room()
-                && let Some(key) = self.work.rest.range((from, Bound::Unbounded)).next().copied()
+                && let Some((number, key)) = self.work.rest.after(last)
             {
-                from = Bound::Excluded(key);
+                last = Some(number);
                 self.plan_one(key, &moving, &mut blocked, cx);
             }
             self.work.look_at_all_below = self.work.in_flight.len() / 2;
@@ -121,19 +120,19 @@ impl Files {
 
     /// Sorts what came up since into folders and the rest; what that was.
     fn sort_work(&mut self) -> Vec<Key> {
-        let new: Vec<Key> = std::mem::take(&mut self.work.todo).into_iter().collect();
+        let new = self.work.todo.take();
         for key in new.iter().copied() {
             let is_folder = match self.tree.entries.get(&key.id) {
                 Some(entry) => entry.kind == Kind::Folder,
                 None => self.records.brief(key).is_some_and(|known| known.kind == Kind::Folder),
             };
-            let (into, other) = if is_folder {
-                (&mut self.work.folders, &mut self.work.rest)
+            if is_folder {
+                self.work.folders.insert(key);
+                self.work.rest.remove(&key);
             } else {
-                (&mut self.work.rest, &mut self.work.folders)
-            };
-            into.insert(key);
-            other.remove(&key);
+                self.work.rest.insert(key);
+                self.work.folders.remove(&key);
+            }
         }
         new
     }

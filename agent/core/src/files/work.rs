@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::RelPath;
 use crate::files::ActionId;
+use crate::files::queue::Queue;
 use crate::files::record::{Key, Records};
 use crate::id::{FileId, VersionHash};
 use crate::time::{Timestamp, doubled};
@@ -52,11 +53,11 @@ pub(super) struct InFlight {
 #[derive(Default)]
 pub(crate) struct Work {
     /// To be looked at: not sorted yet, ...
-    pub(super) todo: BTreeSet<Key>,
+    pub(super) todo: Queue,
     /// ... folders, ...
     pub(super) folders: BTreeSet<Key>,
     /// ... files and links.
-    pub(super) rest: BTreeSet<Key>,
+    pub(super) rest: Queue,
     pub(super) in_flight: BTreeMap<ActionId, InFlight>,
     /// All that waits is looked at again when no more actions than this are under way; new things at once.
     pub(super) look_at_all_below: usize,
