@@ -12,6 +12,7 @@ mod lobby;
 mod open;
 mod seal;
 mod sealed;
+mod several;
 
 pub use direct::{DirectError, DirectKind, open_direct, seal_direct};
 pub(crate) use direct::{DirectScope, open_byte, open_scoped, seal_scoped};
@@ -21,6 +22,7 @@ pub use lobby::{open_lobby, seal_lobby};
 pub use open::{OpenError, OpenHead, VerifiedHead, open_head, verify_signed_header};
 pub use seal::{Draft, SealError, SealedEnvelope, seal};
 pub use sealed::Sealed;
+pub use several::{SEVERAL_BYTES, SEVERAL_CLASS, SEVERAL_MAX, SeveralError, join_several, split_several};
 
 /// Longest envelope, padded, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = 512 * 1024;

@@ -615,6 +615,8 @@ impl Town {
 
 #[path = "town/attest.rs"]
 mod attest;
+#[path = "town/bulk.rs"]
+mod bulk;
 #[path = "town/checkpoints.rs"]
 mod checkpoints;
 #[path = "town/forks.rs"]

@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
-use weft_agent_core::envelope::{Draft, Header, Kind, open_head, seal, verify_signed_header};
+use weft_agent_core::envelope::{
+    Draft, Header, Kind, SEVERAL_MAX, join_several, open_head, seal, split_several, verify_signed_header,
+};
 use weft_agent_core::epoch::Epoch;
 use weft_agent_core::id::{ChainId, ChangeHash, Link, OpId, WorkspaceId};
 use weft_agent_core::identity::DeviceKeys;
@@ -37,6 +39,13 @@ fuzz_target!(|bytes: &[u8]| {
     // Any bytes: refused, never opened.
     assert!(open_head(&WORKSPACE, &world.keyring, bytes).is_err());
     assert!(verify_signed_header(&WORKSPACE, &world.device.public(), bytes).is_err());
+
+    // Any frame of several: what comes apart joins to the same bytes, within the bounds.
+    if let Ok(envelopes) = split_several(bytes) {
+        assert!((1..=SEVERAL_MAX).contains(&envelopes.len()));
+        let envelopes: Vec<bytes::Bytes> = envelopes.into_iter().map(bytes::Bytes::copy_from_slice).collect();
+        assert_eq!(join_several(&envelopes), bytes);
+    }
 
     // Any header a member may write.
     if let Ok(header) = cbor::from_bytes::<Header>(bytes) {

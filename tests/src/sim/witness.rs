@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use weft_agent_core::envelope::split_several;
 use weft_protocol::frame::ClientFrame;
 
 /// Stands in every marker, file name, member name and workspace name: if it is in bytes that a relay sees, something
@@ -92,6 +93,13 @@ impl Witness {
         else {
             return;
         };
+        match split_several(&payload) {
+            Ok(envelopes) => envelopes.into_iter().for_each(|one| self.sealed(one)),
+            Err(_) => self.sealed(&payload),
+        }
+    }
+    /// Something sealed passed: no nonce is ever used for two messages.
+    fn sealed(&mut self, payload: &[u8]) {
         // ver1 suite1 class1, then: classes 0 and 1 tag4 nonce24; classes 3 and 4 nonce24. Class 2 is HPKE.
         let at = match payload.get(2) {
             Some(0 | 1) => 7,
@@ -99,7 +107,7 @@ impl Witness {
             _ => return,
         };
         let Some(nonce) = payload.get(at..).and_then(|rest| rest.first_chunk::<24>()) else { return };
-        let hash = *blake3::hash(&payload).as_bytes();
+        let hash = *blake3::hash(payload).as_bytes();
         if self.forged.contains(&hash) {
             return;
         }

@@ -17,7 +17,9 @@ use super::world::{World, author};
 use crate::checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint, Data, Pack, Record};
 use crate::content::{DocumentName, Manifest, PieceRef};
 use crate::enrol::{Pass, Way, pairing_words};
-use crate::envelope::{Draft, Kind, open_direct, open_head, seal, seal_direct, spoken_by};
+use crate::envelope::{
+    Draft, Kind, SEVERAL_MAX, join_several, open_direct, open_head, seal, seal_direct, split_several, spoken_by,
+};
 use crate::epoch::{Commitments, Epoch};
 use crate::frontier::{Frontier, Tip};
 use crate::hash;
@@ -334,6 +336,17 @@ fn cases() -> Vec<Case> {
             content = sealed;
         }
     }
+    // Several of them in one frame.
+    let one = bytes::Bytes::from(content.clone());
+    let several = join_several(&[one.clone(), one.clone()]).to_vec();
+    let mut say = |name: &str, bytes: &[u8]| case(name, "several", &[("bytes", hex(bytes))]);
+    say("several", &several);
+    say("several-none", &several[..3]);
+    say("several-truncated", &several[..several.len() - 1]);
+    say("several-trailing-byte", &[&several[..], &[0]].concat());
+    say("several-nested", &join_several(&[bytes::Bytes::from(several.clone())]));
+    say("several-ephemeral", &join_several(&[bytes::Bytes::from_static(&[0, 1, 1, 0])]));
+    say("several-too-many", &join_several(&vec![bytes::Bytes::from_static(&[0, 1, 0]); SEVERAL_MAX + 1]));
     let public = founder.device.public();
     let epoch = world.epoch.to_bytes();
     case("envelope-keeper", "envelope", &fields(&content, &keeper.to_bytes(), &public));
@@ -729,6 +742,14 @@ fn outcome(kind: &str, inputs: &Fields) -> Fields {
                 Err(wrong) => return error(wrong),
             }
         }
+        "several" => match split_several(&bytes("bytes")) {
+            Ok(envelopes) => {
+                say("count", envelopes.len().to_string());
+                let lens: Vec<String> = envelopes.iter().map(|envelope| envelope.len().to_string()).collect();
+                say("lens", lens.join(" "));
+            }
+            Err(wrong) => return error(wrong),
+        },
         "direct" => {
             let secret = Secret::new(fixed(inputs, "kem-secret"));
             match open_direct(&workspace.unwrap(), &secret, &bytes("bytes")) {

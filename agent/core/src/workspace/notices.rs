@@ -201,7 +201,7 @@ impl Workspace {
 
     /// A stored envelope came in a room that was left behind. If a stranger there was asked, the ops in it are taken in, and
     /// nothing else: they prove themselves, and may say who it is.
-    pub(super) fn behind(&mut self, now: Timestamp, route: Route, payload: &Bytes, tx: &Tx<'_>) {
+    pub(super) fn behind(&mut self, now: Timestamp, route: Route, payload: &[u8], tx: &Tx<'_>) {
         let strange = |device: &DeviceId| !self.membership.devices.contains_key(device);
         if !self.pulls.0.values().any(|pull| pull.route == route && strange(&pull.device)) {
             return;

@@ -41,6 +41,7 @@ mod class {
     pub(super) const TO_DEVICE: u8 = 2;
     pub(super) const LOBBY: u8 = 3;
     pub(super) const PIECE: u8 = 4;
+    pub(super) const SEVERAL: u8 = crate::envelope::SEVERAL_CLASS;
 }
 
 impl Workspace {
@@ -246,10 +247,30 @@ impl Workspace {
                 let held = self.receive(now, payload, tx);
                 self.progress(now, route, size, &held);
             }
+            (Purpose::Epoch(epoch), Some(class::SEVERAL)) => self.several(now, route, &epoch, &payload, tx),
             (Purpose::Epoch(epoch), Some(class::EPHEMERAL)) => self.ephemeral(now, route, epoch, &payload, tx),
             (Purpose::Epoch(_), Some(class::PIECE)) => self.piece(now, payload, tx),
             _ => self.reject("not of this room"),
         }
+    }
+
+    /// Several stored envelopes in one frame, taken in as if each had come by itself.
+    fn several(&mut self, now: Timestamp, route: Route, epoch: &EpochId, payload: &[u8], tx: &Tx<'_>) {
+        let envelopes = match envelope::split_several(payload) {
+            Ok(envelopes) => envelopes,
+            Err(_) => return self.reject("malformed frame of several envelopes"),
+        };
+        if self.is_left_behind(epoch) {
+            return envelopes.into_iter().for_each(|one| self.behind(now, route, one, tx));
+        }
+        let mut held = Vec::new();
+        let mut bytes = 0;
+        for one in envelopes {
+            bytes += one.len() as u64;
+            // A copy: one that has to wait must not keep the whole frame.
+            held.extend(self.receive(now, Bytes::copy_from_slice(one), tx));
+        }
+        self.progress(now, route, bytes, &held);
     }
 
     /// A message of a peer: verified, then acted on.

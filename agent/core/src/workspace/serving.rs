@@ -1,16 +1,18 @@
 //! Serving what peers ask for, within the credit they granted and what the socket takes.
 //!
 //! Invariant: nothing is read from the store before there is room for it in the link's queue; what is remembered of a
-//! request is bounded. Spec: docs/sync.md#pulling.
+//! request is bounded. Envelopes of one request share frames, because a relay counts frames. Spec: docs/sync.md#pulling.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use weft_protocol::frame::ClientFrame;
 
 use super::Workspace;
 use super::links::{BULK_QUEUED_BYTES_MAX, Route};
 use super::output::Rank;
 use super::pulls::Nonce;
+use crate::envelope::{SEVERAL_BYTES, SEVERAL_MAX, join_several};
 use crate::frontier::Range;
 use crate::id::{PieceId, Place};
 use crate::store::{Read, Table, Tx};
@@ -90,6 +92,13 @@ impl Serving {
         Some((*route, [0; 16], Due::Piece(*owed.front()?)))
     }
 
+    /// The next envelope of the same request, if there is credit for it.
+    fn more(&self, route: Route, nonce: Nonce) -> Option<Due> {
+        let request = self.requests.get(&(route, nonce)).filter(|request| request.credit > 0)?;
+        let range = request.ranges.front()?;
+        Some(Due::Envelope(Place { chain: range.chain, seq: range.from }))
+    }
+
     /// What `next` named was sent with this many bytes (0: it is not here and was skipped).
     pub(super) fn taken(&mut self, now: u64, route: Route, nonce: Nonce, due: Due, bytes: u64) {
         match due {
@@ -158,16 +167,46 @@ impl Workspace {
             else {
                 break;
             };
-            let payload = match due {
-                Due::Envelope(place) => tx.get(Table::Envelopes, &place.to_bytes()),
-                Due::Piece(piece) => tx.get(Table::Pieces, &piece.0),
-            };
-            let size = payload.as_ref().map_or(0, |payload| payload.len() as u64);
-            self.serving.taken(now.mono_ms, route, nonce, due, size);
-            if let Some(payload) = payload {
-                let frame = ClientFrame::Send { room: route.room, to: route.peer, payload };
-                self.send(route.link, Rank::Bulk, frame);
+            match due {
+                Due::Piece(piece) => {
+                    let payload = tx.get(Table::Pieces, &piece.0);
+                    let size = payload.as_ref().map_or(0, |payload| payload.len() as u64);
+                    self.serving.taken(now.mono_ms, route, nonce, due, size);
+                    if let Some(payload) = payload {
+                        self.send_bulk(route, payload);
+                    }
+                }
+                Due::Envelope(_) => self.serve_envelopes(now, route, nonce, due, tx),
             }
         }
+    }
+    /// Sends what is due of one request, as much of it as fits one frame.
+    fn serve_envelopes(&mut self, now: Timestamp, route: Route, nonce: Nonce, first: Due, tx: &Tx<'_>) {
+        let (mut envelopes, mut bytes) = (Vec::new(), 0);
+        let mut due = Some(first);
+        while let Some(Due::Envelope(place)) = due {
+            let payload = tx.get(Table::Envelopes, &place.to_bytes());
+            let size = payload.as_ref().map_or(0, Bytes::len);
+            if !envelopes.is_empty() && bytes + size > SEVERAL_BYTES {
+                break;
+            }
+            self.serving.taken(now.mono_ms, route, nonce, Due::Envelope(place), size as u64);
+            bytes += size;
+            envelopes.extend(payload);
+            if envelopes.len() == SEVERAL_MAX {
+                break;
+            }
+            due = self.serving.more(route, nonce);
+        }
+        match envelopes.as_slice() {
+            [] => {}
+            [one] => self.send_bulk(route, one.clone()),
+            several => self.send_bulk(route, join_several(several)),
+        }
+    }
+
+    fn send_bulk(&mut self, route: Route, payload: Bytes) {
+        let frame = ClientFrame::Send { room: route.room, to: route.peer, payload };
+        self.send(route.link, Rank::Bulk, frame);
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use weft_agent_core::envelope::split_several;
 use weft_agent_core::id::{OpId, RootKey};
 use weft_agent_core::store::Write;
 use weft_agent_core::workspace::command::{Command, RequestId};
@@ -93,7 +94,10 @@ impl<M: Machine> World<M> {
         } else if let (Input::Frame { frame: ServerFrame::Deliver { payload, .. }, .. }, Some(seat)) =
             (&input, &mut self.former)
         {
-            seat.former.hears(payload);
+            match split_several(payload) {
+                Ok(envelopes) => envelopes.into_iter().for_each(|one| seat.former.hears(&Bytes::copy_from_slice(one))),
+                Err(_) => seat.former.hears(payload),
+            }
         }
     }
 
@@ -126,15 +130,22 @@ impl<M: Machine> World<M> {
 
     /// Somebody else said something: what would it tell them?
     pub(super) fn overheard(&mut self, by: usize, frame: &Bytes) {
-        let (Some(seat), Some(host)) = (&mut self.former, self.hosts.get(by)) else { return };
-        if seat.index == by {
-            return;
-        }
         let payload = match ClientFrame::decode(frame.clone()) {
             Ok(ClientFrame::Publish { payload, .. } | ClientFrame::Send { payload, .. }) => payload,
             Ok(_) | Err(_) => return,
         };
-        match seat.former.learns(&payload) {
+        match split_several(&payload) {
+            Ok(envelopes) => envelopes.into_iter().for_each(|one| self.overheard_one(by, &Bytes::copy_from_slice(one))),
+            Err(_) => self.overheard_one(by, &payload),
+        }
+    }
+
+    fn overheard_one(&mut self, by: usize, payload: &Bytes) {
+        let (Some(seat), Some(host)) = (&mut self.former, self.hosts.get(by)) else { return };
+        if seat.index == by {
+            return;
+        }
+        match seat.former.learns(payload) {
             None => {}
             Some(Learnt::Keys(op, epoch)) => {
                 if stands_on(&op, &seat.removals, &host.disk.store) {
