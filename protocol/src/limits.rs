@@ -88,6 +88,26 @@ pub const IDLE_MS_MAX: u64 = 90_000;
 /// the 60 s after which common proxies cut an idle connection.
 pub const PING_AFTER_MS: u64 = 25_000;
 
+/// Largest message that needs no room of its own while it comes in, in bytes: it fits into what a connection keeps anyway.
+pub const MESSAGE_SMALL_BYTES_MAX: usize = 4096;
+
+/// Frames that one WebSocket message may come in: a message of the largest size in parts of 128 bytes.
+pub const FRAGMENTS_MAX: u32 = 8192;
+
+/// How long a message may take from its room being there to its last byte, in milliseconds; the largest envelope then needs
+/// 70 kbit/s.
+pub const MESSAGE_MS_MAX: u64 = 60_000;
+
+/// Bytes of all messages of which a part has come. A network has no more of them than are free for others, and there are
+/// bounds for one DID and one address; above any of these the relay waits before it reads the message.
+pub const UNFINISHED_BYTES_MAX: usize = 64 << 20;
+
+/// Of these, of one DID: eight devices that send the largest message at once.
+pub const UNFINISHED_BYTES_PER_DID_MAX: usize = 8 << 20;
+
+/// Of these, from one address: an office in which sixteen do.
+pub const UNFINISHED_BYTES_PER_IP_MAX: usize = 16 << 20;
+
 /// How long one flush of a socket may take before the relay gives the connection up, in milliseconds.
 pub const FLUSH_MS_MAX: u64 = 30_000;
 

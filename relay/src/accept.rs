@@ -170,7 +170,7 @@ async fn serve(stream: TcpStream, peer: Peer, service: Service, stop: Cancellati
         .timer(TokioTimer::new())
         .header_read_timeout(header_max)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(Watched::new(stream)), service)
+        .serve_connection(TokioIo::new(Watched::new(stream, header_max)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {

@@ -49,6 +49,8 @@ pub struct Config {
     pub connections_per_ip_max: usize,
     /// Connections a network (IPv4 /24, IPv6 /48); `None` for no more than are still free for others.
     pub connections_per_network_max: Option<usize>,
+    /// Bytes of all messages of which a part has come.
+    pub unfinished_bytes_max: usize,
     /// Token requests a minute and address; refusals are counted apart by the same number. At least 1.
     pub token_requests_per_minute: u32,
     /// Keys of the relay's tokens: the first signs, all verify, so that they can be rotated. Empty: one is drawn.
@@ -140,6 +142,7 @@ impl Default for Config {
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_ip_max: limits::CONNECTIONS_PER_IP_MAX,
             connections_per_network_max: None,
+            unfinished_bytes_max: limits::UNFINISHED_BYTES_MAX,
             token_requests_per_minute: limits::TOKEN_REQUESTS_PER_MINUTE,
             token_keys: Vec::new(),
             token_keys_old_until_s: None,

@@ -130,6 +130,9 @@ async fn exchange(
                 if socket.was_alive() {
                     hub.input(Input::Alive { conn });
                 }
+                if socket.is_overdue() {
+                    hub.input(Input::Unreadable { conn, code: Code::Idle });
+                }
             }
         }
     }

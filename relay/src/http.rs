@@ -25,6 +25,7 @@ use weft_protocol::code::Code;
 use crate::accept::Gates;
 use crate::admit::{Admitter, Refusal, unix_ms};
 use crate::hub::Hub;
+use crate::reading::Room;
 use crate::refusals::{Refusals, Refused};
 
 pub(crate) use self::forwarded::is_trusted;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) wss_audiences: Arc<[Audience]>,
     /// Whether this relay terminates TLS itself.
     pub(crate) tls: bool,
+    /// Memory for messages of which a part has come.
+    pub(crate) room: Arc<Room>,
     /// Names by which the admin port may be asked, besides addresses and localhost.
     pub(crate) admin_hosts: Arc<[String]>,
     /// How long a request's body may take.

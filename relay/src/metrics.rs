@@ -54,6 +54,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) process: ProcessFigures,
     /// DIDs in the block file, and addresses and networks.
     pub(crate) blocked: (usize, usize),
+    /// Bytes that messages of which a part has come hold.
+    pub(crate) unfinished_bytes: usize,
 }
 
 /// Results of reading a file again.
@@ -212,6 +214,7 @@ impl Metrics {
         gauge("rooms", "Rooms with somebody in them", figures.rooms as u64);
         gauge("queue_bytes", "Bytes that wait for all clients", now.queue_bytes as u64);
         gauge("queue_bytes_largest", "Bytes that wait for the slowest client", now.queue_bytes_largest as u64);
+        gauge("unfinished_bytes", "Bytes held for messages of which a part has come", at.unfinished_bytes as u64);
         gauge("draining", "1 while it says goodbye", u64::from(now.draining));
         gauge("did_cache_entries", "DID documents kept", dids.entries);
         gauge("blocked_dids", "DIDs in the block file", at.blocked.0 as u64);

@@ -189,6 +189,9 @@ options! {
     /// Bytes a second a connection; twice as many may come at once
     #[arg(long, env = "WEFT_RELAY_BYTES_PER_SECOND", value_name = "BYTES", help_heading = "Limits")]
     bytes_per_second: Number<1_048_576, { u32::MAX }>,
+    /// Memory for all messages of which a part has come, in bytes
+    #[arg(long, env = "WEFT_RELAY_UNFINISHED_BYTES_MAX", value_name = "BYTES", help_heading = "Limits")]
+    unfinished_bytes_max: Number<4_194_304, { u32::MAX }>,
     /// Bytes that may wait for one client; senders are told
     #[arg(long, env = "WEFT_RELAY_QUEUE_BYTES_MAX", value_name = "BYTES", help_heading = "Limits")]
     queue_bytes_max: Number<1_048_576, { u32::MAX }>,
@@ -254,6 +257,7 @@ impl Options {
             plc_url: Some(ServiceUrl(config.did.plc_url.clone())),
             connections_max: number(config.connections_max),
             connections_per_ip_max: number(config.connections_per_ip_max),
+            unfinished_bytes_max: number(config.unfinished_bytes_max),
             token_requests_per_minute: Some(Number(config.token_requests_per_minute)),
             room_peers_max: number(settings.room_peers_max),
             rooms_per_connection_max: number(settings.rooms_per_connection_max),
@@ -354,6 +358,7 @@ impl Options {
         set(&mut config.connections_max, all.connections_max.map(|n| n.0));
         set(&mut config.connections_per_ip_max, all.connections_per_ip_max.map(|n| n.0));
         config.connections_per_network_max = all.connections_per_network_max.map(|n| n.0 as usize);
+        set(&mut config.unfinished_bytes_max, all.unfinished_bytes_max.map(|n| n.0));
         set(&mut settings.room_peers_max, all.room_peers_max.map(|n| n.0));
         set(&mut settings.rooms_per_connection_max, all.rooms_per_connection_max.map(|n| n.0));
         set(&mut settings.queue_bytes_max, all.queue_bytes_max.map(|n| n.0));

@@ -26,6 +26,7 @@ use crate::hub::Hub;
 use crate::metrics::{Limits, Metrics};
 use crate::nats::{self, NatsError, Waiting};
 use crate::policy::{BlockFileError, Blocked, Policy};
+use crate::reading::Room;
 use crate::tls::{Tls, TlsError};
 use crate::tokens::Tokens;
 
@@ -250,6 +251,7 @@ impl Server {
             gates: Arc::new(gates),
             wss_audiences: config.wss_audiences.into(),
             tls: tls.is_some(),
+            room: Arc::new(Room::new(config.unfinished_bytes_max)),
             admin_hosts: config.admin_hosts.into(),
             header_max: Duration::from_millis(config.header_ms_max),
         };

@@ -13,13 +13,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -27,6 +28,8 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError}
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use weft_protocol::code::Code;
 use weft_protocol::limits::{CLOSE_MS_MAX, FRAME_BYTES_MAX};
+
+use crate::reading::Reading;
 
 /// Grows while a large message comes in, and is what an idle connection keeps.
 const READ_BUFFER_BYTES: usize = 4096;
@@ -37,10 +40,17 @@ const CONTROL_BUFFER_BYTES_MAX: usize = 4 << 10;
 /// Frames that one vectored write takes: header and payload each are a slice, and Linux takes up to 1,024 of them.
 const FRAMES_A_WRITE: usize = 64;
 
-/// A socket that notes when bytes came in, so that half a frame counts as life.
+/// A socket that notes when bytes came in, so that half a frame counts as life; that reads a large message only once there is
+/// room for it; and, until it is a WebSocket's, that gives up on a client who does not take what is written.
 pub(crate) struct Watched {
     stream: Socket,
     alive: Arc<AtomicBool>,
+    /// Once it is a WebSocket's.
+    reading: Option<Reading>,
+    /// How long all that was written may take to leave; later the connection's task bounds each write.
+    write_max: Option<Duration>,
+    /// Runs from the first write that the client did not take until nothing is left to be written.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// A TCP connection, with or without TLS.
@@ -50,8 +60,16 @@ pub(crate) enum Socket {
 }
 
 impl Watched {
-    pub(crate) fn new(stream: Socket) -> Self {
-        Self { stream, alive: Arc::default() }
+    pub(crate) fn new(stream: Socket, write_max: Duration) -> Self {
+        Self { stream, alive: Arc::default(), reading: None, write_max: Some(write_max), stalled: None }
+    }
+
+    /// What a write came to, or the end of patience. A trickle of progress does not start it anew.
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let (Some(write_max), true) = (self.write_max, poll.is_pending()) else { return poll };
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_max)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -66,10 +84,17 @@ macro_rules! on_stream {
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(reading) = &mut self.reading {
+            ready!(reading.poll_room(cx))?;
+        }
         let before = buf.filled().len();
         let poll = on_stream!(&mut self.stream, stream => Pin::new(stream).poll_read(cx, buf));
-        if buf.filled().len() > before {
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
             self.alive.store(true, Ordering::Relaxed);
+            if let Some(reading) = &mut self.reading {
+                reading.pass(read);
+            }
         }
         poll
     }
@@ -77,20 +102,27 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_write(cx, buf))
+        let poll = on_stream!(&mut self.stream, stream => Pin::new(stream).poll_write(cx, buf));
+        self.bounded(cx, poll)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_flush(cx))
+        let poll = on_stream!(&mut self.stream, stream => Pin::new(stream).poll_flush(cx));
+        if poll.is_ready() {
+            self.stalled = None;
+        }
+        self.bounded(cx, poll)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(cx))
+        let poll = on_stream!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(cx));
+        self.bounded(cx, poll)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on_stream!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+        let poll = on_stream!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(cx, bufs));
+        self.bounded(cx, poll)
     }
     fn is_write_vectored(&self) -> bool {
         on_stream!(&self.stream, stream => stream.is_write_vectored())
@@ -196,7 +228,10 @@ impl Outgoing {
 
 impl WebSocket {
     /// Takes over an upgraded socket; `already` was read behind the HTTP header.
-    pub(crate) async fn server(socket: Watched, already: Bytes) -> Self {
+    pub(crate) async fn server(mut socket: Watched, already: Bytes, mut reading: Reading) -> Self {
+        reading.pass(&already);
+        socket.reading = Some(reading);
+        (socket.write_max, socket.stalled) = (None, None);
         let alive = socket.alive.clone();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -211,6 +246,11 @@ impl WebSocket {
     /// Whether any byte came since the last call.
     pub(crate) fn was_alive(&self) -> bool {
         self.alive.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a message takes longer than it may to come in.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.stream.get_ref().reading.as_ref().is_some_and(Reading::is_overdue)
     }
 
     /// The next message; may be dropped and called again without losing one.
@@ -232,7 +272,10 @@ impl WebSocket {
                 self.said_goodbye = true;
                 Received::Gone
             }
-            Some(Err(_)) | None => Received::Gone,
+            Some(Err(_)) | None => {
+                let fault = self.stream.get_ref().reading.as_ref().and_then(Reading::fault);
+                fault.map_or(Received::Gone, Received::Unreadable)
+            }
         }
     }
 
@@ -289,6 +332,8 @@ impl WebSocket {
 
 /// Takes what the client still sends: left unread, it would reset the connection before the client has read our last word.
 async fn linger(socket: &mut Watched) {
+    // What comes now is thrown away, and takes no room.
+    socket.reading = None;
     let _ = socket.shutdown().await;
     let mut sink = vec![0; 4096];
     while matches!(socket.read(&mut sink).await, Ok(len) if len > 0) {}

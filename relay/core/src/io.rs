@@ -46,7 +46,7 @@ pub enum Input {
         /// The message, as this connection's [`Proofs`](crate::Proofs) checked it.
         frame: CheckedFrame,
     },
-    /// A message that is no frame: text, or too large to be read.
+    /// A message that is no frame: text, too large to be read, or never finished.
     Unreadable {
         /// From whom.
         conn: ConnId,

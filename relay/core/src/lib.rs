@@ -12,7 +12,8 @@
 //! `connection` (handshake, session, deadlines), [`checked`] (frames verified before they come in),
 //! [`lists`] (who may be here), [`fabric`] (rooms that span several relays), and stands beside small ones that act before
 //! a connection exists: [`gate`] (connections an address), [`rates`] (requests an address), [`once`] (a JWT and a token
-//! are used once), all shared out to networks by [`shares`]. The shell `weft-relay` and the simulator run this same code.
+//! are used once), all shared out to networks by [`shares`], as is
+//! the memory of messages of which a part has come ([`unfinished`], by what [`meter`] sees of them). The shell `weft-relay` and the simulator run this same code.
 //!
 //! Invariant: nothing here reads a payload, a clock or a socket, and the same inputs give the same outputs.
 //! Spec: docs/protocol.md.
@@ -26,6 +27,7 @@ pub mod gate;
 pub mod io;
 pub mod lists;
 mod marks;
+pub mod meter;
 pub mod once;
 pub mod queue;
 pub mod rates;
@@ -33,6 +35,7 @@ mod relay;
 pub mod room;
 pub mod settings;
 pub mod shares;
+pub mod unfinished;
 
 pub use self::checked::{CheckedFrame, Proofs};
 pub use self::io::{Admission, ConnId, Input, Output};

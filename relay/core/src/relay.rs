@@ -136,7 +136,12 @@ impl Relay {
             Input::FrameReceived { conn, frame } => self.received(now_ms, conn, frame),
             Input::Unreadable { conn, code } => {
                 if self.connections.contains_key(&conn) {
-                    self.refuse(conn, code, None, "send one frame a binary message, within the frame limit");
+                    let message = if code == Code::Idle {
+                        "a message did not come in time: send it whole, or not at all"
+                    } else {
+                        "send one frame a binary message, within the frame limit"
+                    };
+                    self.refuse(conn, code, None, message);
                     self.close(conn, code, false);
                 }
             }

@@ -27,6 +27,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
         dids: &shared.admitter.cache_figures().await,
         process: ProcessFigures::now(),
         blocked,
+        unfinished_bytes: shared.room.used(),
     };
     match shared.hub.metrics().text(&moment) {
         Ok(text) => {

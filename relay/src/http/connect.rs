@@ -12,6 +12,7 @@ use super::{Shared, forwarded};
 use crate::accept::Peer;
 use crate::admit::Refusal;
 use crate::connection;
+use crate::reading::Reading;
 use crate::websocket::{Watched, WebSocket};
 
 pub(super) async fn connect(
@@ -64,6 +65,7 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
     let token = token.to_owned();
     // Last, because it uses the token up.
     let admission = shared.admitter.use_token(&token, peer.local, ip)?;
+    let reading = Reading::new(shared.room.clone(), admission.identity, ip);
     let upgraded = hyper::upgrade::on(request);
     let (hub, admitter, tasks) = (shared.hub.clone(), shared.admitter.clone(), shared.tasks.clone());
     shared.tasks.spawn(async move {
@@ -73,7 +75,7 @@ fn upgrade(shared: &Shared, mut peer: Peer, request: &mut Request) -> Result<Res
         };
         match upgraded.downcast::<TokioIo<Watched>>() {
             Ok(parts) => {
-                let socket = WebSocket::server(parts.io.into_inner(), parts.read_buf).await;
+                let socket = WebSocket::server(parts.io.into_inner(), parts.read_buf, reading).await;
                 // A task of its own: what this one needed so far ends with it.
                 tasks.spawn(connection::run(socket, hub, admitter, peer, admission, token));
             }

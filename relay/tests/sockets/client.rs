@@ -196,7 +196,26 @@ pub(crate) async fn upgrade_request(
     addr: SocketAddr,
     request: tokio_tungstenite::tungstenite::http::Request<()>,
 ) -> Result<WebSocketStream<TcpStream>, (u16, ErrorAnswer)> {
-    let stream = TcpStream::connect(addr).await.unwrap();
+    upgrade_over(TcpStream::connect(addr).await.unwrap(), request).await
+}
+
+/// On a socket that is there, from behind a proxy.
+pub(crate) async fn upgrade_on(
+    stream: TcpStream,
+    addr: SocketAddr,
+    subprotocols: &str,
+    forwarded: &str,
+) -> Result<WebSocketStream<TcpStream>, (u16, ErrorAnswer)> {
+    let mut request = format!("ws://{addr}/v1/connect").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", subprotocols.parse().unwrap());
+    request.headers_mut().insert("x-forwarded-for", forwarded.parse().unwrap());
+    upgrade_over(stream, request).await
+}
+
+async fn upgrade_over(
+    stream: TcpStream,
+    request: tokio_tungstenite::tungstenite::http::Request<()>,
+) -> Result<WebSocketStream<TcpStream>, (u16, ErrorAnswer)> {
     match within("the upgrade", tokio_tungstenite::client_async(request, stream)).await {
         Ok((ws, response)) => {
             assert_eq!(response.headers()["sec-websocket-protocol"], subprotocol::VERSION);

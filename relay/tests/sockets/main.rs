@@ -26,4 +26,5 @@ mod secrets;
 mod shutdown;
 #[cfg(feature = "opentelemetry")]
 mod telemetry;
+mod unfinished;
 mod watching;
