@@ -17,6 +17,7 @@ mod local;
 mod manage;
 mod members;
 mod pair;
+mod repair;
 mod requests;
 mod share;
 mod status;
@@ -96,6 +97,7 @@ fn run(args: Args) -> Ended {
         Do::Start { no_lan, foreground, detached } => client::start(&context, no_lan, foreground, detached),
         Do::Stop => client::stop(&context),
         Do::Pause => manage::pause(&context),
+        Do::Repair { folder, yes } => repair::run(&context, folder.as_deref(), yes),
         Do::Resume { accept_deletes, restore } => manage::resume(&context, accept_deletes, restore),
         Do::Flush { timeout, to } => manage::flush(&context, &timeout, &to),
         Do::Status { watch } => status::run(&context, watch),

@@ -14,6 +14,7 @@ pub(crate) mod inbox;
 pub(crate) mod watermark;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use weft_protocol::frame::ClientFrame;
 
 use crate::clock;
 use crate::engine::Machine;
-use crate::store::{ReadFailed, Store, StoreError};
+use crate::store::{Store, StoreError, failure};
 use inbox::{Inbox, Task};
 use watermark::WatermarkFile;
 
@@ -113,7 +114,7 @@ impl Host {
                 Ok(Ok(())) if self.stop => break End::Stopped,
                 Ok(Ok(())) => {}
                 Ok(Err(end)) => break end,
-                Err(payload) => break ended_by(payload),
+                Err(payload) => break ended_by(payload, self.store.path()),
             }
         };
         self.inbox.close();
@@ -124,6 +125,10 @@ impl Host {
         // What a new machine wants before any input (its first rows, a first look).
         self.drain()?;
         self.settle()?;
+        if self.store.changed_outside().map_err(End::Store)? {
+            // What was read before may not be there any more.
+            return Err(End::Store(self.store.foreign()));
+        }
         let patience = self.machine.poll_timeout().map_or(IDLE, clock::until).min(IDLE);
         self.inbox.wait(patience);
         let began = Instant::now();
@@ -135,6 +140,7 @@ impl Host {
                 Task::Input(Input::Seen(seen)) => self.see(seen)?,
                 Task::Input(input) => self.handle(input)?,
                 Task::Rows(rows) => self.store.apply(&rows).map_err(End::Store)?,
+                Task::Damage(error) => return Err(End::Store(error)),
                 Task::Stop => self.stop = true,
             }
             answers |= is_command;
@@ -234,9 +240,9 @@ impl Host {
 }
 
 /// The reason in what was unwound with.
-pub(crate) fn ended_by(payload: Box<dyn std::any::Any + Send>) -> End {
-    match payload.downcast::<ReadFailed>() {
-        Ok(failed) => End::Store(failed.0),
+pub(crate) fn ended_by(payload: Box<dyn std::any::Any + Send>, store: &Path) -> End {
+    match failure(store, payload) {
+        Ok(failed) => End::Store(failed),
         Err(payload) => End::Panicked(
             payload
                 .downcast_ref::<&str>()

@@ -207,6 +207,8 @@ pub enum FolderAction {
         path: RelPath,
         /// What must be there before.
         expect: Expect,
+        /// Why it goes.
+        why: Removal,
     },
     /// Set or clear the owner's execute bit.
     SetExecutable {
@@ -215,6 +217,25 @@ pub enum FolderAction {
         /// The new value.
         executable: bool,
     },
+}
+
+/// Why something leaves the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It was deleted, by a person here or elsewhere, who had seen all that there is of it.
+    Deleted,
+    /// It stood beside a file, and another version of that file replaced it.
+    Replaced,
+    /// The same content stands at its path, as another file.
+    Twin,
+    /// It is a folder, and another folder of that path took over what is in it.
+    Merged,
+    /// It is to be at a path that this computer cannot carry.
+    NotCarried,
+    /// What made it does not count any more: its author had been removed.
+    Revoked,
+    /// It is a folder that a removal left empty.
+    Emptied,
 }
 
 /// How an action ended.

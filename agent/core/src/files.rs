@@ -43,6 +43,8 @@ mod queue;
 mod rebase;
 mod receive;
 mod record;
+mod refound;
+mod removal;
 mod renames;
 mod saved;
 mod slices;
@@ -57,11 +59,13 @@ pub use change::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, ChangeError, ChangeFacts, ins
 pub use journal::{decode_log, encode_log};
 pub use names::{VersionHasher, actor_prefix, is_actor_of, version_hash};
 pub(crate) use names::{file_of, founded_on, is_of_versions};
-pub(crate) use rebase::forget;
+pub(crate) use rebase::{forget, forget_all, text_of_row};
 pub use receive::{Refusal, Refused};
 pub use record::{known_files, known_folders};
 pub use saved::{SAVED_ROWS_MAX, SavedError, inspect_saved};
 pub(crate) use saved::{Savable, Saved, hash_of_change};
+
+pub(crate) use documents::UNREADABLE;
 
 use documents::Documents;
 use draft::Draft;
@@ -212,6 +216,8 @@ pub struct FilesFigures {
     pub pending_writes: u64,
     /// Changes that wait for others, or for the version they start from.
     pub waiting_changes: u64,
+    /// What is on disk and in no document, so that it is neither synced nor removed.
+    pub unnamed: u64,
 }
 
 /// What every call brings along.
@@ -259,6 +265,8 @@ pub struct Files {
     /// Whether the projection must be made anew, and when at the latest.
     moved: Option<Moved>,
     work: Work,
+    /// What is on disk, and neither shown nor to be removed: no document says anything of it.
+    unnamed: BTreeSet<Key>,
     gone: Gone,
     /// Paths that were looked at while an action was under way there; looked at again when it has ended.
     deferred: BTreeSet<RelPath>,
@@ -297,6 +305,7 @@ impl Files {
             shown: Projection::default(),
             moved: Some(Moved::default()),
             work: Work::default(),
+            unnamed: BTreeSet::new(),
             gone: Gone::default(),
             deferred: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -396,11 +405,17 @@ impl Files {
             changes: self.changes,
             pending_writes: self.work.pending(),
             waiting_changes: self.waiting.count(),
+            unnamed: self.unnamed.iter().filter(|key| self.records.brief(**key).is_some()).count() as u64,
         }
     }
     /// Drops loaded documents from memory; they are read again when needed. For when nothing happened for a while.
     pub fn release_memory(&mut self) {
         self.documents.clear();
+    }
+    /// Large files that are shown.
+    pub(crate) fn shown_blobs(&self) -> BTreeSet<VersionHash> {
+        let alternatives = self.tree.entries.values().flat_map(|entry| entry.alternatives.iter());
+        alternatives.filter(|one| one.version.blob).map(|one| one.version.hash).collect()
     }
     /// The path at which an entry is shown.
     pub(crate) fn path_of(&self, id: FileId) -> Option<RelPath> {
@@ -534,6 +549,10 @@ impl Files {
     }
     /// Tells what others did in this call.
     fn log_remote(&mut self, cx: &Cx<'_, '_>) {
+        if self.building {
+            // What is given again is no news.
+            self.remote.clear();
+        }
         for (id, before) in std::mem::take(&mut self.remote) {
             let entry = self.tree.entries.get(&id);
             let lives = entry.is_some_and(Entry::lives);

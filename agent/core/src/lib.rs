@@ -3,6 +3,7 @@ pub mod attestation;
 pub mod checkpoint;
 mod cipher;
 pub mod content;
+pub mod damage;
 pub mod disk;
 pub mod enrol;
 pub mod envelope;

@@ -8,9 +8,11 @@
 //! an ordering that the simulator can attack.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+
+use crate::damage::Damaged;
 
 /// The tables of a replica; each says its key and its value. The shell makes one SQL table of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +95,8 @@ pub type Row = (Vec<u8>, Bytes);
 /// The read port. Implementations answer from what was handed out so far, durable or not.
 ///
 /// An implementation that cannot read (a damaged database, a failing disk) must not answer "absent": the shell stops
-/// the workspace and says so, before the core sees the answer.
+/// the workspace and says so, before the core sees the answer. A single value that is not what was written unwinds with
+/// [`Damaged`](crate::damage::Damaged).
 pub trait Read {
     /// The value of one key.
     fn get(&self, table: Table, key: &[u8]) -> Option<Bytes>;
@@ -230,23 +233,50 @@ impl Read for Tx<'_> {
 
 /// An ordered store in memory: the simulator's, and that of unit tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MemoryStore(BTreeMap<(Table, Vec<u8>), Bytes>);
+pub struct MemoryStore {
+    rows: BTreeMap<(Table, Vec<u8>), Bytes>,
+    /// Rows whose values are damaged: reading one unwinds.
+    damaged: BTreeSet<(Table, Vec<u8>)>,
+}
 
 impl MemoryStore {
     /// Applies a batch.
     pub fn apply(&mut self, batch: &[Write]) {
         for write in batch {
             let key = (write.table, write.key.clone());
+            self.damaged.remove(&key);
             match &write.value {
-                Some(value) => self.0.insert(key, value.clone()),
-                None => self.0.remove(&key),
+                Some(value) => self.rows.insert(key, value.clone()),
+                None => self.rows.remove(&key),
             };
+        }
+    }
+    /// Damages the value of a row, as a failing disk does.
+    pub fn damage(&mut self, table: Table, key: &[u8]) {
+        if self.rows.contains_key(&(table, key.to_vec())) {
+            self.damaged.insert((table, key.to_vec()));
+        }
+    }
+    /// The keys of a table, without reading a value.
+    pub fn keys(&self, table: Table) -> impl Iterator<Item = &[u8]> {
+        self.rows
+            .range((table, Vec::new())..)
+            .take_while(move |((found, _), _)| *found == table)
+            .map(|((_, key), _)| key.as_slice())
+    }
+    /// What reading everything would find damaged.
+    pub fn damages(&self) -> impl Iterator<Item = Damaged> {
+        self.damaged.iter().map(|(table, key)| Damaged { table: *table, key: Some(key.clone()) })
+    }
+    fn checked(&self, at: &(Table, Vec<u8>)) {
+        if self.damaged.contains(at) {
+            Damaged { table: at.0, key: Some(at.1.clone()) }.unwind();
         }
     }
     /// Bytes of keys and values in a table.
     #[must_use]
     pub fn table_bytes(&self, table: Table) -> usize {
-        self.0
+        self.rows
             .range((table, Vec::new())..)
             .take_while(|((found, _), _)| *found == table)
             .map(|((_, key), value)| key.len() + value.len())
@@ -256,15 +286,22 @@ impl MemoryStore {
 
 impl Read for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Option<Bytes> {
-        self.0.get(&(table, key.to_vec())).cloned()
+        let at = (table, key.to_vec());
+        let value = self.rows.get(&at).cloned();
+        self.checked(&at);
+        value
+    }
+    fn has(&self, table: Table, key: &[u8]) -> bool {
+        self.rows.contains_key(&(table, key.to_vec()))
     }
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {
         let start = after.map_or(prefix, |after| after.max(prefix)).to_vec();
-        self.0
+        self.rows
             .range((table, start)..)
             .take_while(|((found, key), _)| *found == table && key.starts_with(prefix))
             .filter(|((_, key), _)| after.is_none_or(|after| key.as_slice() > after))
             .take(limit)
+            .inspect(|(at, _)| self.checked(at))
             .map(|((_, key), value)| (key.clone(), value.clone()))
             .collect()
     }

@@ -257,6 +257,19 @@ impl Vault {
         }
     }
 
+    /// The envelope that a row of [`Table::Versions`] names.
+    pub(crate) fn place_in(row: &[u8]) -> Option<Place> {
+        match from_bytes(row).ok()? {
+            Location::Sealed(place) => Some(place),
+            Location::Unsealed(_)
+            | Location::Blob(_)
+            | Location::Saved(_)
+            | Location::Following(_)
+            | Location::SavedBlob(_)
+            | Location::Blobs(_) => None,
+        }
+    }
+
     fn location(hash: &VersionHash, store: &dyn Read) -> Option<Location> {
         from_bytes(&store.get(Table::Versions, &hash.0)?).ok()
     }

@@ -12,7 +12,7 @@
 //! passes on what they came in with, `late` keeps what somebody who went wrote before they knew, and `enrol` lets further devices of members in; `members` changes who belongs,
 //! `recovery` uses what takes more than a device, and `notices` tells those who belong no more; `epochs` hands out keys,
 //! `rotation` says when they are old, `nacks` complains of wrong ones, and in the `lobby` those who missed some find them;
-//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `attest` names our accounts, and `report` answers people.
+//! `blobs` fetches pieces, and `checkpoint` what a newcomer needs first; `mend` goes on after damage, and `holes` asks for what it took; `attest` names our accounts, and `report` answers people.
 //! Spec: docs/sync.md.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +43,7 @@ mod effects;
 mod enrol;
 mod epochs;
 mod forks;
+mod holes;
 mod incarnation;
 pub mod input;
 mod late;
@@ -50,6 +51,7 @@ mod links;
 mod lobby;
 mod log;
 mod members;
+mod mend;
 mod nacks;
 mod notices;
 mod outbox;
@@ -124,6 +126,9 @@ pub struct Workspace {
     own: Own,
     /// A restored backup was found out: the folder stands still until a peer was heard.
     reborn: bool,
+    /// What was known of the folder is lost: files that are shown are met again when the folder goes on.
+    records_lost: bool,
+    holes: holes::Holes,
     /// A batch cannot be sealed; nothing behind it may overtake it.
     stuck: bool,
     frontier: Frontier,
@@ -249,6 +254,7 @@ impl Workspace {
             self.verdicts_deadline(),
             self.forks_deadline(),
             self.claims_deadline(),
+            self.holes_deadline(),
             self.vouch_deadline(),
             self.checkpoints_deadline(),
         ]
@@ -332,6 +338,7 @@ impl Workspace {
         self.run_verdicts(now, tx);
         self.run_forks(now, tx);
         self.run_vouch(now);
+        self.run_holes(now, tx);
         self.run_aside(now, tx);
     }
 

@@ -288,7 +288,7 @@ impl Town {
                 self.hosts[host].folder.insert(path.as_str().into(), bytes);
                 Outcome::Done(Stat { size, ..Stat::default() })
             }
-            FolderAction::Remove { path, expect } => {
+            FolderAction::Remove { path, expect, .. } => {
                 if !self.matches(host, &path, &expect) && expect != Expect::Folder {
                     return Outcome::Differs(self.look(host, path.as_str()));
                 }

@@ -30,6 +30,7 @@ People:
 Run:
   start, stop   The agent in the background
   pause, resume Stop and go on syncing, or answer why it halted
+  repair        Make a damaged database whole again; your files stay
   flush         Wait until a peer holds everything
 
 Look:
@@ -144,6 +145,15 @@ pub(crate) enum Do {
         /// They were not: put them back
         #[arg(long)]
         restore: bool,
+    },
+    /// Make a damaged database whole again: what is damaged is kept aside, your files stay, the others bring the rest
+    Repair {
+        /// The workspace's folder; the current one if none is given
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Wait until everything is held by every connected peer, and the reverse
     Flush {

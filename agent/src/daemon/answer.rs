@@ -87,6 +87,7 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
             Ok(Value::Null)
         }
         Request::Resume { dir, answer } => resume(daemon, dir.as_deref(), answer).await,
+        Request::Repair { dir } => super::repair::repair(daemon, &dir).await,
         Request::Flush { dir, timeout_ms, peers } => flush(daemon, &dir, timeout_ms, peers).await,
         Request::AddRelay { dir, url } => {
             let address = Address::parse(&url).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
@@ -126,7 +127,7 @@ pub(crate) fn build_id() -> String {
     format!("{}+{}", env!("CARGO_PKG_VERSION"), stamp.unwrap_or_default())
 }
 
-fn space(daemon: &Daemon, dir: &Path) -> Result<Arc<Space>, Failure> {
+pub(super) fn space(daemon: &Daemon, dir: &Path) -> Result<Arc<Space>, Failure> {
     daemon.space_at(dir).ok_or_else(|| {
         Failure::usage(format!(
             "{} is in no workspace; name one with -C DIR, or set one up with `weft init` or `weft join`",
@@ -372,7 +373,10 @@ async fn leave(daemon: &Arc<Daemon>, dir: &Path) -> Outcome {
     let space = space(daemon, dir)?;
     let (id, path, name) = (space.shared.id, space.shared.path.clone(), space.shared.name());
     let mut heard = true;
-    if !space.shared.is_joining() {
+    if !space.shared.is_running() && space.shared.problem().is_some() {
+        // It cannot say anything to anybody, and still a person must be able to end it here.
+        heard = false;
+    } else if !space.shared.is_joining() {
         // The others may just not have been met yet, say because the agent was started for this.
         let until = tokio::time::Instant::now() + LEAVE_HEARD;
         while let Reply::Status(status) = space.shared.ask(Command::Status, PATIENCE).await? {

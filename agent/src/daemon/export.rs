@@ -47,7 +47,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(600);
 fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
         Ok(done) => done,
-        Err(payload) => Err(anyhow::anyhow!("{}", crate::host::ended_by(payload))),
+        Err(payload) => Err(anyhow::anyhow!("{}", crate::host::ended_by(payload, Path::new(crate::store::FILE)))),
     }
 }
 

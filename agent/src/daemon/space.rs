@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot};
+use weft_agent_core::damage::Damaged;
 use weft_agent_core::files::LogEntry;
 use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::identity::DeviceCert;
@@ -28,6 +29,7 @@ use crate::host::inbox::{Inbox, Task};
 use crate::host::watermark::WatermarkFile;
 use crate::host::{End, Host, ended_by};
 use crate::link::{Health, LinkEnv, Links};
+use crate::store::scrub::Scrub;
 use crate::store::{Store, StoreError};
 use crate::{account, clock, engine};
 
@@ -95,6 +97,10 @@ impl Shared {
     }
     pub(crate) fn problem(&self) -> Option<String> {
         self.lock().problem.clone()
+    }
+    /// Whether its machine runs now.
+    pub(crate) fn is_running(&self) -> bool {
+        self.lock().current.is_some()
     }
     pub(crate) fn glance(&self) -> Option<Arc<Glance>> {
         self.seeing().map(|seeing| seeing.glance)
@@ -361,10 +367,12 @@ impl Space {
 
 fn supervise(shared: &Arc<Shared>, mut start: Start) {
     let mut again = AGAIN_FIRST;
+    // Values that were found damaged while it ran, and are to be taken away when it is opened again.
+    let mut found: Vec<Damaged> = Vec::new();
     while !shared.stopping.load(Ordering::Acquire) {
         let began = std::time::Instant::now();
         let born = start.born.take();
-        let end = match run(shared, &start, born) {
+        let end = match run(shared, &start, born, &mut found) {
             Ok(end) => end,
             Err(error) => {
                 tracing::error!(%error, "a workspace cannot be opened");
@@ -384,6 +392,9 @@ fn supervise(shared: &Arc<Shared>, mut start: Start) {
         shared.end(Some(end.to_string()));
         // A damaged database does not heal by itself, and every open would only read it all again.
         let damaged = matches!(&end, End::Store(StoreError::Damaged { .. } | StoreError::Newer { .. }));
+        if let End::Store(StoreError::Value { damaged, .. }) = end {
+            found.push(damaged);
+        }
         if began.elapsed() > AGAIN_LAST {
             again = AGAIN_FIRST;
         }
@@ -394,16 +405,22 @@ fn supervise(shared: &Arc<Shared>, mut start: Start) {
     }
 }
 
-fn run(shared: &Arc<Shared>, start: &Start, born: Option<Box<dyn Machine + Send>>) -> anyhow::Result<End> {
+fn run(
+    shared: &Arc<Shared>,
+    start: &Start,
+    born: Option<Box<dyn Machine + Send>>,
+    found: &mut Vec<Damaged>,
+) -> anyhow::Result<End> {
     let identity = identity::current(&start.home)?
         .ok_or_else(|| anyhow::anyhow!("the identity file is gone; restore it from a backup"))?;
     let marker = Marker { workspace: start.id, device: identity.device.id() };
     let watermark = WatermarkFile::open(&start.home.watermark_file(&start.id))?;
     let replica = start.home.replica_dir(&start.id);
-    let store = match Store::open(&replica) {
+    let store = match Store::open_after(&replica, found) {
         Ok(store) => store,
         Err(error) => return Ok(End::Store(error)),
     };
+    found.clear();
     let machine = match born {
         Some(machine) => machine,
         None => {
@@ -411,12 +428,14 @@ fn run(shared: &Arc<Shared>, start: &Start, born: Option<Box<dyn Machine + Send>
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
                 Ok(Ok(machine)) => machine,
                 Ok(Err(why)) => anyhow::bail!("{why}"),
-                Err(payload) => return Ok(ended_by(payload)),
+                Err(payload) => return Ok(ended_by(payload, store.path())),
             }
         }
     };
     let inbox = Arc::new(Inbox::default());
     let links = Links::new(Arc::clone(&start.env), Arc::clone(&inbox));
+    let tell = Arc::clone(&inbox);
+    let scrub = Scrub::start(replica.clone(), move |damage| tell.command(Task::Damage(damage)))?;
     let mut wires = Wires::new(Arc::clone(shared), Arc::clone(&links), Arc::clone(&inbox), marker, replica);
     if !shared.is_joining() {
         wires.open_folder();
@@ -433,6 +452,7 @@ fn run(shared: &Arc<Shared>, start: &Start, born: Option<Box<dyn Machine + Send>
     }
     shared.redial();
     let end = Host::new(machine, store, watermark, inbox, Box::new(wires)).run();
+    drop(scrub);
     links.shutdown();
     Ok(end)
 }

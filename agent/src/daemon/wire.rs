@@ -155,6 +155,10 @@ pub(crate) enum Request {
         dir: Option<PathBuf>,
         answer: Option<ResumeAnswer>,
     },
+    /// Make a damaged database whole again.
+    Repair {
+        dir: PathBuf,
+    },
     Flush {
         dir: PathBuf,
         timeout_ms: u64,

@@ -115,7 +115,7 @@ impl Actor<'_> {
                 .unwrap_or_else(|| self.write_aside(path, content, hash, *executable, expect, sync))
                 .and_then(|aside| self.exchange(aside, path, expect, content, hash, *executable, sync, rows)),
             FolderAction::Move { from, to, expect } => self.shift(from, to, expect, sync, rows),
-            FolderAction::Remove { path, expect } => self.remove(path, expect, sync, rows),
+            FolderAction::Remove { path, expect, .. } => self.remove(path, expect, sync, rows),
             FolderAction::SetExecutable { path, executable } => self.set_executable(path, *executable),
         };
         result.unwrap_or_else(|error| Acted::failed(&error))
@@ -413,7 +413,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use std::fs;
-    use weft_agent_core::disk::{FileBytes, Found};
+    use weft_agent_core::disk::{FileBytes, Found, Removal};
     use weft_agent_core::store::{MemoryStore, Write};
 
     fn collect(into: &mut Vec<Write>) -> impl FnMut(Vec<Write>) -> bool + '_ {
@@ -512,7 +512,8 @@ mod tests {
             assert_eq!(shown(&outcome), Some(&b"fresh"[..]), "{outcome:?}");
             assert_eq!(world.file("n.md"), "fresh");
             fs::write(&file, "base").unwrap();
-            let remove = FolderAction::Remove { path: path("n.md"), expect: Expect::File(hash("base")) };
+            let remove =
+                FolderAction::Remove { path: path("n.md"), expect: Expect::File(hash("base")), why: Removal::Deleted };
             assert_eq!(shown(&world.act(remove, Some(edit))), Some(&b"fresh"[..]));
             assert_eq!(world.file("n.md"), "fresh");
         }
@@ -530,7 +531,11 @@ mod tests {
         fs::write(outside.path().join("secret"), "secret").unwrap();
         std::os::unix::fs::symlink(outside.path(), world.dir.path().join("out")).unwrap();
         assert!(matches!(world.act(write("out/new", Expect::Absent, "x"), None), Outcome::Failed(_)));
-        let remove = FolderAction::Remove { path: path("out/secret"), expect: Expect::File(hash("secret")) };
+        let remove = FolderAction::Remove {
+            path: path("out/secret"),
+            expect: Expect::File(hash("secret")),
+            why: Removal::Deleted,
+        };
         world.act(remove, None);
         let shift =
             FolderAction::Move { from: path("out/secret"), to: path("in"), expect: Expect::File(hash("secret")) };
@@ -558,10 +563,10 @@ mod tests {
         assert!(matches!(world.act(bit, None), Outcome::Done(_)));
         use std::os::unix::fs::PermissionsExt;
         assert_ne!(fs::metadata(root.join("x/b")).unwrap().permissions().mode() & 0o100, 0);
-        let keep = FolderAction::Remove { path: path("x"), expect: Expect::Folder };
+        let keep = FolderAction::Remove { path: path("x"), expect: Expect::Folder, why: Removal::Deleted };
         assert!(matches!(world.act(keep.clone(), None), Outcome::Done(_)));
         assert!(root.join("x/b").exists(), "a folder that is not empty stays");
-        let remove = FolderAction::Remove { path: path("x/b"), expect: Expect::File(hash("A")) };
+        let remove = FolderAction::Remove { path: path("x/b"), expect: Expect::File(hash("A")), why: Removal::Deleted };
         assert!(matches!(world.act(remove.clone(), None), Outcome::Done(_)));
         assert!(matches!(world.act(remove, None), Outcome::Done(_)));
         assert!(matches!(world.act(keep, None), Outcome::Done(_)));

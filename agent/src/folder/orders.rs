@@ -15,7 +15,7 @@ use super::marker::Marker;
 use super::thread::Looker;
 use super::watch::Hint;
 use crate::host::inbox::{Inbox, Task};
-use crate::store::Store;
+use crate::store::{FILE, Store, failure};
 
 /// Whoever waits until everything is told waits so long at most for files that somebody does not stop writing.
 const TAKE_IN_MAX: Duration = Duration::from_secs(3);
@@ -84,15 +84,24 @@ impl Folder {
         let glance = Arc::new(Glance::default());
         let hints = orders.clone();
         let shared = Arc::clone(&glance);
-        let thread =
-            std::thread::Builder::new().name("weft-folder".to_owned()).spawn(move || {
-                match Store::open_reader(&replica) {
-                    Ok(reader) => Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders),
-                    Err(error) => {
-                        let _ended = inbox.folder(Task::Input(Input::RootLost { why: error.to_string() }), 0);
+        let thread = std::thread::Builder::new().name("weft-folder".to_owned()).spawn(move || {
+            match Store::open_reader(&replica) {
+                Ok(reader) => {
+                    let tell = Arc::clone(&inbox);
+                    let run = || Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders);
+                    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                        match failure(&replica.join(FILE), payload) {
+                            // The workspace ends, and is opened again without what is damaged.
+                            Ok(damage) => tell.command(Task::Damage(damage)),
+                            Err(payload) => std::panic::resume_unwind(payload),
+                        }
                     }
                 }
-            })?;
+                Err(error) => {
+                    let _ended = inbox.folder(Task::Input(Input::RootLost { why: error.to_string() }), 0);
+                }
+            }
+        })?;
         Ok(Folder { orders, glance, thread: Some(thread) })
     }
     /// Gives an order; a thread that has ended takes none.

@@ -18,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_agent_core::store::Write;
 use weft_agent_core::workspace::input::Input;
 
+use crate::store::StoreError;
+
 /// Bytes of frames of all links of a workspace that may wait: four relay queues.
 const LINK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes the folder's thread may have waiting.
@@ -36,6 +38,8 @@ pub(crate) enum Task {
     Input(Input),
     /// Rows the folder's thread made (sealed pieces), stored before whatever it sends next.
     Rows(Vec<Write>),
+    /// Another reader of the database found damage.
+    Damage(StoreError),
     /// End, after what was handled is durable.
     Stop,
 }

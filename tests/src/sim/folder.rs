@@ -226,7 +226,7 @@ impl Folder {
                     failed("cannot be moved there")
                 }
             }
-            FolderAction::Remove { path, expect } => {
+            FolderAction::Remove { path, expect, .. } => {
                 if !blind && !self.matches(path, expect, hasher) {
                     return (Acted::Differs(path.clone()), Undo::new());
                 }
@@ -278,7 +278,7 @@ fn stat(now_us: u64, size: usize, inode: u64) -> Stat {
 
 #[cfg(test)]
 mod tests {
-    use weft_agent_core::disk::NewContent;
+    use weft_agent_core::disk::{NewContent, Removal};
 
     use super::*;
 
@@ -330,7 +330,7 @@ mod tests {
     fn a_full_folder_is_not_removed() {
         let mut folder = Folder::default();
         assert!(folder.put(&path("a/x"), Bytes::new(), false, 1));
-        let action = FolderAction::Remove { path: path("a"), expect: Expect::Folder };
+        let action = FolderAction::Remove { path: path("a"), expect: Expect::Folder, why: Removal::Deleted };
         assert_eq!(folder.act(&action, None, 2, false, hash).0, Acted::Done(Stat::default()));
         assert!(folder.get(&path("a/x")).is_some());
     }

@@ -66,6 +66,8 @@ pub struct Backup {
 
 /// A host.
 pub struct Host<M> {
+    /// Rows whose values are damaged.
+    pub damaged: super::world::damage::Marks,
     /// The machine, while the agent runs.
     pub machine: Option<M>,
     /// Counts starts: what was under way for an earlier one is void.
@@ -135,6 +137,7 @@ impl<M> Host<M> {
     #[must_use]
     pub fn new(identity: Vec<u8>, mono_base_ms: u64, wall_base_ms: u64) -> Self {
         Self {
+            damaged: super::world::damage::Marks::new(),
             machine: None,
             boot: 0,
             phase: Phase::Outside,

@@ -88,6 +88,13 @@ pub enum What {
         /// Whether the folder stays as it is.
         store_only: bool,
     },
+    /// One row of its database is damaged, or goes.
+    Damage {
+        /// Whether it happens while the agent runs; else the agent dies of something else at that moment.
+        running: bool,
+        /// Whether the row is gone, and not damaged.
+        gone: bool,
+    },
     /// The wall clock jumps by so many milliseconds.
     ClockJump {
         /// By how much.
@@ -261,6 +268,11 @@ fn faults(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
         let hours = dice.between(1, 72) as i64;
         let by_ms = if dice.chance(500) { hours } else { -hours } * 3_600_000;
         add(dice, 0, What::ClockJump { by_ms });
+    }
+    for _ in 0..profile.damages {
+        let running = dice.chance(500);
+        let gone = !running && dice.chance(500);
+        add(dice, span / 6, What::Damage { running, gone });
     }
     for _ in 0..profile.restores {
         let host = dice.index(profile.hosts);

@@ -53,6 +53,8 @@ pub struct Profile {
     pub crashes: usize,
     /// Hosts put back to an earlier state.
     pub restores: usize,
+    /// Rows of databases that are damaged or lost.
+    pub damages: usize,
     /// Jumps of a wall clock.
     pub clock_jumps: usize,
     /// Lies that the last host, a member, tells with its own keys; then it is gone.
@@ -91,6 +93,7 @@ const CALM: Profile = Profile {
     relay_restarts: 0,
     crashes: 0,
     restores: 0,
+    damages: 0,
     clock_jumps: 0,
     malice: 0,
     poison: false,
@@ -99,9 +102,9 @@ const CALM: Profile = Profile {
     checkpoint_every: 0,
 };
 
-/// The names `--profile` takes. The last six are never drawn, and are worlds of their own: what somebody wrote while they
+/// The names `--profile` takes. The last seven are never drawn, and are worlds of their own: what somebody wrote while they
 /// were being removed may rightly be gone, where relays or members lie, much is refused, and checkpoints are rare.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "calm",
     "flaky",
     "crashy",
@@ -118,6 +121,7 @@ pub const NAMES: [&str; 16] = [
     "checkpoints",
     "poison",
     "former",
+    "damage",
 ];
 
 impl Profile {
@@ -310,6 +314,17 @@ impl Profile {
                 span_ms: 30_000,
                 edits: count(8, 20),
                 together: 300,
+                ..base
+            },
+            "damage" => Profile {
+                hosts: count(2, 4),
+                late: count(0, 1),
+                damages: count(1, 2),
+                crashes: count(0, 1),
+                cuts: count(0, 1),
+                blobs: 60,
+                span_ms: 20_000,
+                edits: count(6, 20),
                 ..base
             },
             "removals" => Profile {

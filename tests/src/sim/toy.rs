@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use weft_agent_core::content::Manifest;
-use weft_agent_core::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen};
+use weft_agent_core::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Removal, Seen};
 use weft_agent_core::files::ActionId;
 use weft_agent_core::id::{DeviceId, OpId, PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::store::{Read, Table, Write};
@@ -138,7 +138,7 @@ impl Toy {
                     content: NewContent::Bytes(bytes),
                     executable: false,
                 },
-                None => FolderAction::Remove { path: path.clone(), expect },
+                None => FolderAction::Remove { path: path.clone(), expect, why: Removal::Deleted },
             };
             self.acting.insert(action, (path, new.unwrap_or_default()));
             self.out.push_back(Output::Act(action, what));

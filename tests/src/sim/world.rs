@@ -4,6 +4,7 @@
 //! nothing but its case. Spec: docs/simulation.md#world.
 
 mod agents;
+pub mod damage;
 mod deeds;
 mod faults;
 mod former;
@@ -69,6 +70,7 @@ enum Step {
     Answer { host: usize, boot: u64, command: Command },
     Lie { host: usize, pick: u64 },
     Expel { pick: u64 },
+    Scrub(usize),
 }
 
 /// Frames that agents sent, by rank.
@@ -238,6 +240,7 @@ impl<M: Machine> World<M> {
             Step::AskAgain { joiner } => self.ask_again(joiner),
             Step::Lie { host, pick } => self.lie(host, pick),
             Step::Expel { pick } => self.expel(pick),
+            Step::Scrub(host) => self.scrub(host),
             Step::Answer { host, boot, command } => {
                 // It may have asked twice, and a person answers what is there to be answered.
                 let asks = self.hosts.get(host).is_some_and(|host| host.asks);
@@ -265,6 +268,7 @@ impl<M: Machine> World<M> {
                 host.cut_off_until_us.clear();
             }
             self.start(host);
+            self.after(0, Step::Scrub(host));
         }
         self.end_former();
     }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: the rows of a document always hold every change that was applied to it; what is in memory can be dropped
 //! at any time. Changes of others are applied under `catch_unwind`, and after a failure the document is read again from
-//! its rows. Why: a malformed change may panic half way through. Spec: docs/files.md#documents.
+//! its rows. Why: a malformed change may panic half way through. Rows that do not hold a whole document, or are others than
+//! were last written, unwind as [`Damaged`]: a shorter document would speak for files that are gone. Spec: docs/files.md#documents.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::{Automerge, Change, LoadOptions, ReadDoc, TextEncoding};
 
 use crate::content::DocumentName;
+use crate::damage::Damaged;
 use crate::files::names::Document;
 use crate::files::text;
 use crate::store::{Read, Table, Tx, rows};
@@ -39,6 +41,9 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    fn shape(&self) -> Shape {
+        (self.snapshot_bytes, self.increments, self.next)
+    }
     fn estimate(&self) -> usize {
         LOADED_BYTES + LOADED_FACTOR * (self.snapshot_bytes + self.increment_bytes)
     }
@@ -55,7 +60,15 @@ pub(crate) struct Documents {
     clock: u64,
     /// Bytes of all stored documents.
     pub(crate) stored_bytes: u64,
+    /// What the rows of documents that were in memory looked like when they were last read or written.
+    shapes: BTreeMap<Document, Shape>,
 }
+
+/// Snapshot's bytes, how many increments, and the number of the next.
+type Shape = (usize, u64, u64);
+
+/// Start of the keys of notes that a document, built anew, could not be read again; then its name.
+pub(crate) const UNREADABLE: &[u8] = b"unreadable/";
 
 fn row_key(name: &DocumentName, increment: Option<u64>) -> Vec<u8> {
     let mut key = name.as_str().as_bytes().to_vec();
@@ -68,7 +81,7 @@ fn row_key(name: &DocumentName, increment: Option<u64>) -> Vec<u8> {
 }
 
 /// Loads a document from its rows.
-fn load(name: &DocumentName, store: &dyn Read) -> Loaded {
+fn load(name: &DocumentName, shape: Option<Shape>, store: &dyn Read) -> Loaded {
     let mut prefix = name.as_str().as_bytes().to_vec();
     prefix.push(0);
     let mut loaded = Loaded {
@@ -81,9 +94,11 @@ fn load(name: &DocumentName, store: &dyn Read) -> Loaded {
         damaged: false,
     };
     let mut bytes = Vec::new();
+    let mut dense = true;
     for (key, value) in rows(store, Table::Documents, &prefix, 256) {
         match key.get(prefix.len()..).map(<[u8; 8]>::try_from) {
             Some(Ok(n)) => {
+                dense &= loaded.increments == 0 || u64::from_be_bytes(n) == loaded.next;
                 loaded.increments += 1;
                 loaded.increment_bytes += value.len();
                 loaded.next = u64::from_be_bytes(n) + 1;
@@ -99,6 +114,18 @@ fn load(name: &DocumentName, store: &dyn Read) -> Loaded {
             Ok(Err(_)) | Err(_) => loaded.damaged = true,
         }
     }
+    // The number of the next increment is known only from the last one, if there is any.
+    let same = |(snapshot, increments, next)| {
+        (snapshot, increments) == (loaded.snapshot_bytes, loaded.increments) && (increments == 0 || next == loaded.next)
+    };
+    let whole = dense && shape.is_none_or(same) && loaded.doc.get_missing_deps(&[]).is_empty();
+    if loaded.damaged || !whole {
+        loaded.damaged = true;
+        let note = [UNREADABLE, name.as_str().as_bytes()].concat();
+        if !store.has(Table::Meta, &note) {
+            Damaged { table: Table::Documents, key: Some(prefix) }.unwind();
+        }
+    }
     loaded
 }
 
@@ -107,7 +134,8 @@ impl Documents {
     pub(crate) fn open(&mut self, document: Document, store: &dyn Read) -> &mut Loaded {
         self.clock += 1;
         let clock = self.clock;
-        let loaded = self.loaded.entry(document).or_insert_with_key(|document| load(&document.name(), store));
+        let shape = self.shapes.get(&document).copied();
+        let loaded = self.loaded.entry(document).or_insert_with_key(|document| load(&document.name(), shape, store));
         loaded.used = clock;
         loaded
     }
@@ -192,7 +220,9 @@ impl Documents {
     }
     /// Drops a document from memory.
     pub(crate) fn forget(&mut self, document: Document) {
-        self.loaded.remove(&document);
+        if let Some(loaded) = self.loaded.remove(&document).filter(|loaded| !loaded.damaged) {
+            self.shapes.insert(document, loaded.shape());
+        }
     }
     /// Drops what was not used for longest, until the rest fits.
     pub(crate) fn trim(&mut self) {
@@ -206,13 +236,14 @@ impl Documents {
             else {
                 return;
             };
-            self.loaded.remove(&oldest);
+            self.forget(oldest);
             bytes -= freed;
         }
     }
     /// Drops all: the agent is idle.
     pub(crate) fn clear(&mut self) {
-        self.loaded.clear();
+        let all: Vec<Document> = self.loaded.keys().copied().collect();
+        all.into_iter().for_each(|document| self.forget(document));
     }
 }
 

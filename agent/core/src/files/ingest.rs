@@ -130,6 +130,15 @@ impl Files {
                 Found::File { .. } | Found::Symlink { .. } => {
                     let Some(look) = self.look(one, cx) else { continue };
                     match at {
+                        Some(key) if kind_at == Some(look.kind) && self.is_refound(key, cx) => {
+                            if self.find_base(key, &look, cx) {
+                                known.push((key, look));
+                            } else {
+                                self.records.remove(key, cx.tx);
+                                self.work.add([key]);
+                                new.push(look);
+                            }
+                        }
                         Some(key)
                             if kind_at == Some(look.kind)
                                 && (self.is_foreign(key, &look, cx) || self.is_of_nothing(key, &look)) =>

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::content::Manifest;
-use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
+use crate::disk::{Expect, FolderAction, Found, NewContent, Outcome, RelPath, Removal, Seen, Stat};
 use crate::files::documents::heads;
 use crate::files::entry::{Kind, ROOT_ID};
 use crate::files::names::{Document, version_hash};
@@ -163,6 +163,7 @@ impl Files {
         }
         let wanted = self.shown.paths.get(&key).cloned();
         let known = self.records.brief(key).cloned();
+        self.unnamed.remove(&key);
         match (wanted, known) {
             (None, None) => Step::Done,
             (None, Some(known)) => {
@@ -174,12 +175,16 @@ impl Files {
                     return Step::Blocked { by: None };
                 }
                 let Some(record) = self.records.whole(key, cx.tx) else { return Step::Done };
+                let Some(why) = self.reason_to_remove(key, &record, cx) else {
+                    self.unnamed.insert(key);
+                    return Step::Done;
+                };
                 let expect = match (&record.now, &record.pending) {
                     (None, Some(pending)) if record.kind == Kind::File => Expect::File(pending.hash),
                     (None, Some(pending)) if record.kind == Kind::Link => Expect::Symlink(pending.target.clone()),
                     _ => record.expect(),
                 };
-                let action = FolderAction::Remove { path: known.path.clone(), expect };
+                let action = FolderAction::Remove { path: known.path.clone(), expect, why };
                 self.act(key, known.path, What::Remove, 0, action);
                 Step::Acting
             }
@@ -450,12 +455,14 @@ impl Files {
                 self.records.remove(done.key, cx.tx);
             }
             What::MakeFolder => {
+                // It may have ceased to count while it was made.
+                let revoked = !self.tree.entries.contains_key(&done.key.id);
                 let record = Record {
                     path: done.path.clone(),
                     kind: Kind::Folder,
                     stat: Stat::default(),
                     now: None,
-                    pending: None,
+                    pending: revoked.then(OnDisk::revoked_folder),
                     recent: Vec::new(),
                 };
                 self.records.put(done.key, &record, cx.tx);
@@ -501,7 +508,8 @@ impl Files {
                     self.work.add([key]);
                 } else if self.work.leavings.remove(&folder) {
                     // A person had put something in there that has gone now: nobody would tell of the empty folder.
-                    let action = FolderAction::Remove { path: folder.clone(), expect: Expect::Folder };
+                    let action =
+                        FolderAction::Remove { path: folder.clone(), expect: Expect::Folder, why: Removal::Emptied };
                     self.act(Key::main(ROOT_ID), folder.clone(), What::Remove, 0, action);
                 }
                 above = folder.parent();
@@ -519,7 +527,10 @@ impl Files {
                 Found::Absent | Found::Folder => false,
                 Found::File { .. } | Found::Symlink { .. } => true,
             };
-            if record.now.is_none() && !(arrived && record.pending.is_some() && self.is_pending(&record, &seen)) {
+            if record.is_refound() && arrived {
+                // What is there was not known, and is now.
+            } else if record.now.is_none() && !(arrived && record.pending.is_some() && self.is_pending(&record, &seen))
+            {
                 self.records.remove(done.key, cx.tx);
             } else if !(arrived && self.is_pending(&record, &seen)) {
                 // The write did not happen: an edit found there was made on what was there before it, not on it.

@@ -15,7 +15,7 @@ use super::record::{Key, OnDisk, RECENT_ROWS_MAX as STATES_MAX, WHEN_REBORN, tex
 use super::{Files, Moved, Versions, text};
 use crate::content::DocumentName;
 use crate::disk::Stat;
-use crate::store::{Read, Table, Tx};
+use crate::store::{Read, Table, Tx, rows};
 
 /// Removes every row of these documents. Open [`Files`] anew afterwards, and give it the accepted content again.
 pub(crate) fn forget(documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
@@ -37,6 +37,24 @@ pub(crate) fn forget(documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
             tx.delete(Table::Files, text_row_at(&id, start));
         }
     }
+}
+
+/// Removes every row of every document; as [`forget`].
+pub(crate) fn forget_all(tx: &Tx<'_>) {
+    for table in [Table::Documents, Table::Waiting] {
+        let keys: Vec<Vec<u8>> = rows(tx, table, &[], 256).map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| tx.delete(table, key));
+    }
+    let texts: Vec<Vec<u8>> =
+        rows(tx, Table::Files, &[], 256).map(|(key, _)| key).filter(|key| text_of_row(key).is_some()).collect();
+    texts.into_iter().for_each(|key| tx.delete(Table::Files, key));
+}
+
+/// The document whose state the row of this key in [`Table::Files`] is; `None` if it is another row.
+pub(crate) fn text_of_row(key: &[u8]) -> Option<DocumentName> {
+    let (id, rest) = key.split_at_checked(16)?;
+    let (b't', start) = rest.split_first()? else { return None };
+    Some(Document::Text(crate::id::FileId::from_slice(id)?, start.try_into().ok()?).name())
 }
 
 impl Files {

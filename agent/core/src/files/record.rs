@@ -177,6 +177,14 @@ impl Wire for Record {
     }
 }
 
+impl OnDisk {
+    /// Of a folder that ceased to count: no document says why it goes, so its record does.
+    pub(crate) fn revoked_folder() -> Self {
+        let (hash, version) = (VersionHash([0; 32]), VersionHash([0; 32]));
+        Self { hash, executable: false, version, heads: Vec::new(), target: String::new(), void: Some(Bytes::new()) }
+    }
+}
+
 impl Record {
     /// What must be on disk before we touch it.
     pub(crate) fn expect(&self) -> Expect {

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod crashes;
+mod damage;
 mod fallen;
 mod merging;
 mod places;

@@ -334,6 +334,9 @@ impl Files {
             Some(OnDisk { void, heads, ..base })
         });
         [record.now, record.pending] = bases;
+        if record.kind == Kind::Folder && !self.tree.entries.contains_key(&key.id) {
+            record.pending = Some(OnDisk::revoked_folder());
+        }
         record.recent.clear();
         record.stat = Stat::default();
         self.records.put(key, &record, cx.tx);

@@ -20,12 +20,12 @@ use super::pulls::Pulls;
 use super::reconcile::{Beacons, Owed};
 use super::relays::RelayList;
 use super::serving::Serving;
-use super::{Own, Phase, Workspace, blobs, seeded};
+use super::{Own, Phase, Workspace, blobs, mend, seeded};
 use crate::enrol::Pass;
 use crate::epoch::Epoch;
 use crate::files::{Files, Identity};
 use crate::frontier::{Frontier, Tip};
-use crate::id::{ChainId, Link, WorkspaceId};
+use crate::id::{ChainId, DeviceId, Link, WorkspaceId};
 use crate::identity::LocalIdentity;
 use crate::invite_link::InviteLink;
 use crate::keyring::Keyring;
@@ -46,14 +46,15 @@ const ROWS: usize = 1024;
 #[non_exhaustive]
 pub enum OpenError {
     /// There is nothing, or something else, in the store.
-    #[error("there is no workspace in this database; remove it and join again")]
+    #[error("there is no workspace in this database: it is damaged. Run `weft repair` in this folder; your files stay")]
     Empty,
     /// Written by a later version.
     #[error("this database has format {0}, which this version of weft does not know: upgrade weft")]
     Format(u8),
     /// A row that cannot be read.
     #[error(
-        "the database is damaged at {0}: restore it from a backup, or remove it and join again; peers have your files"
+        "the database is damaged at {0}: run `weft repair` in this folder; your files stay, and what is lost comes from the \
+         other devices"
     )]
     Damaged(&'static str),
     /// The device in the database is another one.
@@ -76,6 +77,9 @@ mod key {
     pub(in crate::workspace) const REBORN: &[u8] = b"reborn";
     pub(in crate::workspace) const TIP: &[u8] = b"tip/";
 }
+/// Value of [`REBORN`]: what was known of the folder is lost as well.
+pub(super) const RECORDS_LOST: u8 = 2;
+
 pub(super) use key::{ENROLLING, GENESIS, INCARNATION, JOINING, LEFT, PAUSED, REBORN};
 
 /// What differs between the three ways to begin.
@@ -152,6 +156,8 @@ impl Workspace {
             vault: Vault::new(parts.id, parts.keyring),
             own,
             reborn: read.get(Table::Meta, REBORN).is_some(),
+            records_lost: read.get(Table::Meta, REBORN).is_some_and(|row| row[..] == [RECORDS_LOST]),
+            holes: super::holes::Holes::open(read),
             lives: 0,
             stuck: false,
             frontier: parts.frontier,
@@ -340,6 +346,9 @@ impl Workspace {
     /// See [`OpenError`]; each says what to do.
     pub fn open(setup: Setup, now: Timestamp, read: &dyn Read) -> Result<Self, OpenError> {
         let (rng, watermark) = (seeded(&setup), setup.watermark);
+        let tx = Tx::new(read);
+        let mut mend = mend::prepare(setup.identity.device.id(), watermark, &tx);
+        let read: &dyn Read = &tx;
         let format = read.get(Table::Meta, key::FORMAT).ok_or(OpenError::Empty)?;
         match format.first() {
             Some(&FORMAT) => {}
@@ -367,6 +376,8 @@ impl Workspace {
             let genesis = read.get(Table::Meta, GENESIS).ok_or(OpenError::Damaged("genesis"))?;
             let genesis = Genesis::parse(&genesis).map_err(|_| OpenError::Damaged("genesis"))?;
             let left = read.get(Table::Meta, LEFT).is_some();
+            let keyring = stored_keyring(genesis.workspace(), read)?;
+            mend::prepare_chains(&mut mend, genesis.workspace(), &keyring, &tx);
             Parts {
                 id: genesis.workspace(),
                 name: genesis.workspace_name().to_owned(),
@@ -374,7 +385,7 @@ impl Workspace {
                 rng,
                 watermark: setup.watermark,
                 phase: if left { Phase::Left } else { Phase::Active },
-                keyring: stored_keyring(genesis.workspace(), read)?,
+                keyring,
                 ops: Some(stored_ops(genesis, read)?),
                 frontier: stored_frontier(read)?,
                 incarnation,
@@ -383,10 +394,10 @@ impl Workspace {
         let mut this = Self::assemble(parts, read);
         this.open_forks();
         this.last_mono = now.mono_ms;
-        let tx = Tx::new(read);
-        if watermark > this.own.watermark() {
-            // The database went back behind what was sent.
-            this.found_out_rollback(now, watermark.incarnation, &tx);
+        let begins_anew = this.mend(now, &mend, &tx);
+        if begins_anew || watermark > this.own.watermark() {
+            // The database went back behind what was sent, or lost what was to be.
+            this.leave_chain(now, watermark.incarnation, Workspace::forgets_all(&mend), &tx);
         } else if this.reborn {
             this.await_peers(now, &tx);
         }
@@ -440,6 +451,15 @@ impl Workspace {
         tx.put(Table::Epochs, epoch.id().0, epoch.to_bytes().to_vec());
         self.vault.keyring.insert(epoch);
         self.news = true;
+    }
+}
+
+/// Puts back what every database begins with, should it be lost.
+pub(super) fn restore_start(device: DeviceId, tx: &Tx<'_>) {
+    for (key, value) in [(key::FORMAT, vec![FORMAT]), (key::DEVICE, device.0.to_vec())] {
+        if !tx.has(Table::Meta, key) {
+            tx.put(Table::Meta, key, value);
+        }
     }
 }
 

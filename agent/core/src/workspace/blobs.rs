@@ -203,7 +203,7 @@ impl Workspace {
 
     /// What we state to lack.
     pub(super) fn stated_lacks(&self) -> u64 {
-        self.lacks.max(u64::from(self.lacks_are_unknown))
+        self.lacks.max(u64::from(self.lacks_are_unknown)) + self.holes.waited_for()
     }
 
     fn finish_fetches(&mut self, now: Timestamp, tx: &Tx<'_>) {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::birth::{INCARNATION, REBORN};
+use super::birth::{INCARNATION, REBORN, RECORDS_LOST};
 use super::links::Route;
 use super::outbox::{Batch, Outbox};
 use super::output::Output;
@@ -29,6 +29,11 @@ pub(super) const INCARNATIONS_MAX: u64 = 64;
 const WAITING: &str = "This computer was restored from a backup. Syncing goes on by itself as soon as another device is \
                        reachable; nothing in the folder is touched until then. If there is no other device any more: \
                        `weft resume --restore`.";
+
+/// The same, of a replica whose database was damaged.
+const REFILLED: &str = "The database of this computer was damaged and is filled again from the other devices. Syncing goes on \
+                        by itself as soon as another device is reachable; nothing in the folder is touched until then. If \
+                        there is no other device any more: `weft resume --restore`.";
 
 /// Whoever says that we went back has this long to show it.
 const CLAIM_MS: u64 = 20_000;
@@ -116,23 +121,42 @@ impl Workspace {
 
     /// This replica is behind what was sent under its name, up to this incarnation: begins the next.
     pub(super) fn found_out_rollback(&mut self, now: Timestamp, incarnation: u64, tx: &Tx<'_>) {
+        self.leave_chain(now, incarnation, false, tx);
+    }
+
+    /// Begins the next incarnation after this one; `all`: every document is built anew, not only what was not sealed.
+    pub(super) fn leave_chain(&mut self, now: Timestamp, incarnation: u64, all: bool, tx: &Tx<'_>) {
         let next = incarnation.max(self.own.chain.incarnation) + 1;
         if next > INCARNATIONS_MAX {
             self.stuck = true;
             self.problem(
                 "This device was restored from backups too often: run `weft leave` here and join again.".into(),
             );
+            if all {
+                self.files.build();
+                self.replay_where(now, &|_| true, tx);
+                self.files.rebase(&mut self.vault, tx);
+            }
             return;
         }
         self.drain_files(now, tx);
         let mut documents: BTreeSet<DocumentName> = BTreeSet::new();
         self.drop_outbox(&mut documents, tx);
         self.begin_incarnation(next, tx);
+        if all {
+            files::forget_all(tx);
+        }
         self.reopen_files(&documents, tx);
         // First of all the folder stands still: nothing half rebuilt is written to it.
         self.await_peers(now, tx);
-        self.replay(now, &documents, tx);
-        self.files.rebase(&mut self.vault, tx);
+        if all {
+            // What was known of the folder is compared when all that peers have is here.
+            self.files.build();
+            self.replay_where(now, &|_| true, tx);
+        } else {
+            self.replay(now, &documents, tx);
+            self.files.rebase(&mut self.vault, tx);
+        }
     }
 
     /// Drops what was taken in here and not sealed, and names the documents it was in; ops are kept, to be said again.
@@ -173,16 +197,18 @@ impl Workspace {
     /// Lets the folder stand still until a peer was heard and nothing it holds is missing.
     pub(super) fn await_peers(&mut self, now: Timestamp, tx: &Tx<'_>) {
         self.reborn = true;
-        tx.put(Table::Meta, REBORN, vec![1]);
+        tx.put(Table::Meta, REBORN, vec![if self.records_lost { RECORDS_LOST } else { 1 }]);
         for link in self.links.0.values_mut() {
             link.reconciled = false;
         }
-        self.files.handle_root(now, Some(WAITING.into()), &mut self.vault, tx);
+        let why = if self.records_lost || !self.holes.is_empty() { REFILLED } else { WAITING };
+        self.files.handle_root(now, Some(why.into()), &mut self.vault, tx);
     }
 
     /// What a connected peer holds is here, or there is nobody left to ask: the folder goes on, entered by difference.
     pub(super) fn go_on_reborn(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        if self.reborn && (self.is_alone() || self.links.0.values().any(|link| link.reconciled)) {
+        let whole = !self.holes.are_waited_for() && self.unverified().is_none();
+        if self.reborn && (self.is_alone() || whole && self.links.0.values().any(|link| link.reconciled)) {
             self.go_on(now, tx);
         }
     }
@@ -192,6 +218,9 @@ impl Workspace {
         self.reborn = false;
         tx.delete(Table::Meta, REBORN);
         self.files.rebase(&mut self.vault, tx);
+        if std::mem::take(&mut self.records_lost) {
+            self.files.meet_again(now, &mut self.vault, tx);
+        }
         self.files.handle_root(now, None, &mut self.vault, tx);
         self.effects.push(Output::Halted(None));
         self.effects.push(Output::Look(Vec::new()));
@@ -199,6 +228,11 @@ impl Workspace {
 
     /// Gives the accepted content of some documents to the files again.
     pub(super) fn replay(&mut self, now: Timestamp, documents: &BTreeSet<DocumentName>, tx: &Tx<'_>) {
+        self.replay_where(now, &|name| documents.contains(name), tx);
+    }
+
+    /// The same, of the documents that are meant.
+    pub(super) fn replay_where(&mut self, now: Timestamp, is_meant: &dyn Fn(&DocumentName) -> bool, tx: &Tx<'_>) {
         let tips: Vec<(ChainId, u64)> = self.frontier.iter().map(|(chain, tip)| (*chain, tip.seq)).collect();
         for (chain, last) in tips {
             for seq in self.chain_start(&chain, tx).0..=last {
@@ -207,7 +241,7 @@ impl Workspace {
                 let content = if accepted { self.vault.content(&Location::Sealed(place), tx) } else { None };
                 let Some(content) = content else { continue };
                 let mut part = (*content).clone();
-                part.documents.retain(|(name, _)| documents.contains(name));
+                part.documents.retain(|(name, _)| is_meant(name));
                 if !part.is_empty() {
                     let author = Author { chain: chain.signed(), wall_ms: now.wall_ms };
                     self.files.handle_content(now, author, &part, &mut self.vault, tx);

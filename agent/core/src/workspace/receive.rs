@@ -57,6 +57,17 @@ impl Wire for Held {
     }
 }
 
+impl Held {
+    /// As stored.
+    pub(super) fn parse(row: &[u8]) -> Option<Self> {
+        from_bytes(row).ok()
+    }
+    /// What is known of the envelope at a place.
+    pub(super) fn read(place: Place, read: &dyn Read) -> Option<Self> {
+        Self::parse(&read.get(Table::Held, &place.to_bytes())?)
+    }
+}
+
 /// Key of an op in `Table::Ops`.
 pub(super) fn op_key(order: u64, id: &OpId) -> Vec<u8> {
     let mut key = order.to_be_bytes().to_vec();
@@ -131,6 +142,10 @@ impl Workspace {
             return None;
         };
         let held = self.frontier.seq(&place.chain);
+        if self.holes.contains(&place) {
+            self.fill_hole(now, head, place, &envelope, tx);
+            return None;
+        }
         if seq <= held && self.dedupes {
             if self.held(place, tx).is_some_and(|held| held.link != head.link) {
                 self.reject("fork");
@@ -212,7 +227,7 @@ impl Workspace {
     }
 
     pub(super) fn held(&self, place: Place, read: &dyn Read) -> Option<Held> {
-        from_bytes(&read.get(Table::Held, &place.to_bytes())?).ok()
+        Held::read(place, read)
     }
 
     /// Stores a verified envelope, and applies it if it is accepted; `before`: the op heads of the one before it.
@@ -275,7 +290,7 @@ impl Workspace {
     }
 
     /// Whether what an envelope says counts: a function of it, of its predecessor and of the ops it names.
-    fn accept(&mut self, head: &VerifiedHead, before: &[OpId], envelope: &[u8]) -> Result<Opened, String> {
+    pub(super) fn accept(&mut self, head: &VerifiedHead, before: &[OpId], envelope: &[u8]) -> Result<Opened, String> {
         let chain = head.header().chain;
         let ops = self.ops.as_ref().ok_or("not a member here")?;
         accepts(ops, before, head.header().kind, chain, &head.header().op_heads).map_err(|why| why.to_string())?;
@@ -389,7 +404,8 @@ impl Workspace {
     }
 }
 
-enum Opened {
+/// What is in an envelope that counts.
+pub(super) enum Opened {
     Content(Content),
     Checkpoint(Checkpoint),
     Nothing,

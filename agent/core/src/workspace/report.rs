@@ -264,6 +264,7 @@ impl Workspace {
             && !self.is_doubted()
             && !self.reborn
             && self.checkpoints_are_settled()
+            && !self.holes.are_waited_for()
             && !self.effects.in_flight()
             // After somebody went, a new key is about to be made.
             && self.sealing_epoch().is_some()
@@ -379,6 +380,7 @@ impl Workspace {
                 .into_iter()
                 .chain(self.checkpoints.problems().cloned())
                 .chain(self.problems.iter().cloned())
+                .chain(self.damage_problems(now, read))
                 .collect(),
             unverified: self.unverified(),
             rejected: self.rejected_by_reason(),

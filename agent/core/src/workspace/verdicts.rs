@@ -107,6 +107,10 @@ impl Verdicts {
         }
         counts
     }
+    /// Why what is at a place does not count.
+    pub(super) fn why(&self, place: &Place) -> Option<String> {
+        self.void.get(place).map(|envelope| envelope.why.clone())
+    }
     /// Where what does not count is.
     pub(super) fn void_places(&self) -> impl Iterator<Item = Place> {
         self.void.keys().copied()
@@ -229,6 +233,24 @@ impl Workspace {
         self.verdicts.insert(place, envelope);
     }
 
+    /// Notes again everything that does not count, should the notes be lost.
+    pub(super) fn void_again(&mut self, tx: &Tx<'_>) {
+        let refused: Vec<(Place, String)> = rows(tx, Table::Held, &[], 512)
+            .filter_map(|(key, value)| {
+                let place = Place::from_bytes(key.as_slice().try_into().ok()?);
+                let held = Held::parse(&value)?;
+                (!held.refused.is_empty() && is_ours_to_judge(&held.refused)).then_some((place, held.refused))
+            })
+            .collect();
+        for (place, why) in refused {
+            if self.verdicts.why(&place).is_none()
+                && let Some(content) = self.vault.content(&Location::Sealed(place), tx)
+            {
+                self.set_void(place, why, &content, tx);
+            }
+        }
+    }
+
     /// What is held is arranged otherwise: judge it at once.
     pub(super) fn judge_now(&mut self, now: Timestamp) {
         self.verdicts.due_mono = Some(now.mono_ms);
@@ -286,11 +308,12 @@ impl Workspace {
     }
 
     pub(super) fn verdicts_deadline(&self) -> Option<u64> {
-        if self.is_active() && !self.reborn && !self.verdicts_wait() { self.verdicts.due_mono } else { None }
+        let may = self.is_active() && !self.reborn && !self.verdicts_wait() && !self.holes.are_waited_for();
+        if may { self.verdicts.due_mono } else { None }
     }
 
     pub(super) fn run_verdicts(&mut self, now: Timestamp, tx: &Tx<'_>) {
-        let may = self.is_active() && !self.reborn && !self.verdicts_wait();
+        let may = self.is_active() && !self.reborn && !self.verdicts_wait() && !self.holes.are_waited_for();
         if may && self.verdicts.due_mono.is_some_and(|due| due <= now.mono_ms) {
             self.verdicts.due_mono = None;
             if self.own_chain_is_forked() || !self.verdicts.void.is_empty() || self.has_suspects(tx) {

@@ -26,7 +26,7 @@ use crate::store::{Read, Table, Tx};
 use crate::time::Timestamp;
 
 /// The row that lists them.
-const VOUCH: &[u8] = b"vouch";
+pub(super) const VOUCH: &[u8] = b"vouch";
 
 /// Nobody who is there knows us: they are told after this, in milliseconds, ...
 const TELL_AFTER_MS: u64 = 3_000;

@@ -1,5 +1,6 @@
 //! Agents: starting, feeding, and doing what they ask.
 
+use weft_agent_core::damage::Damaged;
 use weft_agent_core::files::{Halt, Resume};
 use weft_agent_core::membership::Role;
 use weft_agent_core::setup::Watermark;
@@ -8,6 +9,7 @@ use weft_agent_core::workspace::command::{Command, InviteTerms, Reply, RequestId
 use weft_agent_core::workspace::input::{Input, Token};
 use weft_agent_core::workspace::output::Output;
 
+use super::damage::{Checked, aside, damaged, reading};
 use super::{Step, World};
 use crate::sim::host::{Job, Phase};
 use crate::sim::machine::{Machine, Start};
@@ -51,9 +53,20 @@ impl<M: Machine> World<M> {
         let checkpoint_every = self.case.profile.checkpoint_every;
         let watermark = if self.sabotage.no_watermark { Watermark::default() } else { host.watermark() };
         let start = Start { identity: &host.identity, seed, watermark };
+        // Short values are all read at every start.
+        let is_short = |table: Table| ![Table::Envelopes, Table::Pieces].contains(&table);
+        let found: Vec<Damaged> = host.damaged.extract_if(.., |(table, _)| is_short(*table)).map(damaged).collect();
+        host.disk.store.apply(&aside(&found));
         let fresh = host.disk.store == MemoryStore::default();
+        let mut open = || loop {
+            let checked = Checked { store: &host.disk.store, marks: &host.damaged };
+            match reading(|| M::open(&start, now, &checked)) {
+                Ok(opened) => break opened,
+                Err(damaged) => host.disk.store.apply(&aside(&[damaged])),
+            }
+        };
         let machine = match (&host.link, fresh) {
-            (_, false) => M::open(&start, now, &host.disk.store),
+            (_, false) => open(),
             (Some(link), true) => M::join(&start, now, link),
             (None, true) => M::create(&start, now, &format!("{CANARY}-workspace"), urls),
         };
@@ -94,8 +107,11 @@ impl<M: Machine> World<M> {
         }
         let Some(host) = self.hosts.get_mut(index) else { return };
         let Some(machine) = &mut host.machine else { return };
-        machine.handle(now, input, &host.disk.store);
-        self.drain(index);
+        let checked = Checked { store: &host.disk.store, marks: &host.damaged };
+        match reading(|| machine.handle(now, input, &checked)) {
+            Ok(()) => self.drain(index),
+            Err(damaged) => self.found_damage(index, &damaged),
+        }
     }
 
     fn drain(&mut self, index: usize) {
@@ -154,6 +170,9 @@ impl<M: Machine> World<M> {
             Output::Persist { token, batch } => {
                 for write in &batch {
                     self.digest.update(&write.key);
+                    if !host.damaged.is_empty() {
+                        host.damaged.remove(&(write.table, write.key.clone()));
+                    }
                     if write.table == Table::Envelopes
                         && let Some(value) = &write.value
                     {
@@ -165,6 +184,8 @@ impl<M: Machine> World<M> {
                         && now.get(..8) < before.get(..8)
                         // A proven fork ends the liar's chain before it.
                         && !self.case.profile.has_liar()
+                        // An envelope that nobody else had ends the chain before it.
+                        && self.case.profile.damages == 0
                     {
                         self.witness.fail("backwards", || format!("host {index} holds less of a chain than before"));
                     }

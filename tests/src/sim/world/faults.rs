@@ -75,6 +75,7 @@ impl<M: Machine> World<M> {
                 }
             }
             What::Restore { watermark, store_only } => self.restore(host, event.pick, watermark, store_only),
+            What::Damage { running, gone } => self.damage(host, running, gone, event.pick),
             What::ClockJump { by_ms } => {
                 if let Some(host) = self.hosts.get_mut(host) {
                     host.wall_base_ms = host.wall_base_ms.saturating_add_signed(by_ms);
@@ -90,7 +91,7 @@ impl<M: Machine> World<M> {
     }
 
     /// An agent dies: what was not durable may be lost, in its database and in its folder.
-    fn crash(&mut self, index: usize, pick: u64) {
+    pub(super) fn crash(&mut self, index: usize, pick: u64) {
         if self.hosts.get(index).is_none_or(|host| host.machine.is_none()) {
             return;
         }

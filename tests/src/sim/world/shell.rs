@@ -7,6 +7,7 @@ use weft_agent_core::disk::{FileBytes, FolderAction, Found, NewContent, Outcome,
 use weft_agent_core::files::{ActionId, TEXT_BYTES_MAX};
 use weft_agent_core::workspace::input::{Input, Token};
 
+use super::damage::{Checked, reading};
 use super::{Step, World};
 use crate::sim::folder::{Node, Ready, Undo};
 use crate::sim::host::{Job, Told};
@@ -180,9 +181,11 @@ impl<M: Machine> World<M> {
             FolderAction::Write { content: NewContent::Bytes(bytes), .. } => Some(Ready::Bytes(bytes.clone())),
             FolderAction::Write { content: NewContent::Symlink(target), .. } => Some(Ready::Symlink(target.clone())),
             FolderAction::Write { content: NewContent::Blob(manifest), .. } => {
-                match machine.splice(manifest, &host.disk.store) {
-                    Ok(bytes) => Some(Ready::Bytes(bytes)),
-                    Err(why) => {
+                let checked = Checked { store: &host.disk.store, marks: &host.damaged };
+                match reading(|| machine.splice(manifest, &checked)) {
+                    Err(damaged) => return self.found_damage(index, &damaged),
+                    Ok(Ok(bytes)) => Some(Ready::Bytes(bytes)),
+                    Ok(Err(why)) => {
                         self.witness.fail("blob", || format!("host {index} cannot put a file together: {why}"));
                         return;
                     }

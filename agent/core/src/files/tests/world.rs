@@ -379,7 +379,7 @@ impl Replica {
                 self.rename(from.as_str(), to.as_str());
                 stat = self.stat(to);
             }
-            FolderAction::Remove { path, expect } => {
+            FolderAction::Remove { path, expect, .. } => {
                 if !self.holds(path, expect) {
                     return differs(self, path);
                 }
