@@ -2,7 +2,8 @@
 //!
 //! Invariant: standard output holds what was asked for (JSON with `--json`), everything else goes to standard error;
 //! the exit code says how it went: 0 done or in sync, 1 failed, 2 bad usage, 3 needs attention or not there yet, 4 agent
-//! not running. No secret of a link is ever part of an error.
+//! not running, 130 ended by Ctrl-C. With `--json` an error is an object on the last line of standard error. No secret of
+//! a link is ever part of an error. A command that only looks never starts the agent.
 //! Spec: docs/using.md.
 
 mod accounts;
@@ -14,9 +15,11 @@ mod export;
 mod identity;
 mod join;
 mod local;
+mod log;
 mod manage;
 mod members;
 mod pair;
+mod question;
 mod repair;
 mod requests;
 mod share;
@@ -28,10 +31,11 @@ mod words;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
 use crate::daemon::wire::Failure;
 use crate::home::Home;
-use args::{Args, Do};
+use args::{Args, Do, IdentityDo, RelaysDo};
 
 /// What a command gives: its exit code, or a failure with one.
 pub(crate) type Ended = Result<u8, Failure>;
@@ -64,18 +68,110 @@ impl Context {
 /// Runs `weft` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return not_understood(&error),
+    };
+    let json = args.json;
     match run(args) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            term::complain(&failure.message);
+            say_failure(&failure, json);
             ExitCode::from(failure.exit)
         }
     }
 }
 
+/// An error for people, or with `--json` for programs: an object on the last line of standard error.
+fn say_failure(failure: &Failure, json: bool) {
+    if json {
+        let error = json!({"code": failure.code, "message": failure.message, "exit": failure.exit});
+        term::note(&json!({ "error": error }).to_string());
+    } else if !failure.message.is_empty() {
+        term::complain(&failure.message);
+    }
+}
+
+/// Arguments that mean nothing, and `--help` and `--version`, which are none.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if json && error.use_stderr() {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ");
+        say_failure(&Failure::usage(message), true);
+    } else {
+        // Nobody reads it any more.
+        let _hung_up = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// What becomes of an agent that a command started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It goes on: what the command began (a workspace, a link, a change that others must hear of) needs it.
+    GoesOn,
+    /// It ends with the command, which only needed an answer.
+    Ends,
+    /// The command sees to it, or needs none.
+    Own,
+}
+
+fn after(command: &Do) -> After {
+    match command {
+        Do::Init(_)
+        | Do::Join(_)
+        | Do::Leave { .. }
+        | Do::Invite(_)
+        | Do::Invites { .. }
+        | Do::Requests
+        | Do::Approve { .. }
+        | Do::Deny { .. }
+        | Do::Members { .. }
+        | Do::Devices { .. }
+        | Do::Relays { action: Some(RelaysDo::Add { .. } | RelaysDo::Remove { .. }) | None }
+        | Do::Identity { action: Some(IdentityDo::Recover { .. } | IdentityDo::Attest { .. }) }
+        | Do::Export { .. }
+        | Do::Repair { .. }
+        | Do::Import { .. } => After::GoesOn,
+        Do::Relays { action: Some(RelaysDo::Identity { .. } | RelaysDo::Secret { .. }) } | Do::Identity { .. } => {
+            After::Ends
+        }
+        Do::Demo
+        | Do::Up(_)
+        | Do::Start { .. }
+        | Do::Stop
+        | Do::Pause
+        | Do::Resume { .. }
+        | Do::Flush { .. }
+        | Do::Status { .. }
+        | Do::Peers
+        | Do::Log(_)
+        | Do::Ignore
+        | Do::Config { .. }
+        | Do::Doctor
+        | Do::Completions { .. } => After::Own,
+    }
+}
+
 fn run(args: Args) -> Ended {
     let home = Home::resolve(args.home.as_deref()).map_err(|error| Failure::usage(error.to_string()))?;
+    let (after, json) = (after(&args.command), args.json);
+    let ended = dispatch(args, home.clone());
+    if !client::has_started() || after == After::Own {
+        return ended;
+    }
+    // What waits for somebody (3) goes on; what failed, or was given up, leaves nothing behind.
+    let failed = ended.as_ref().is_err_and(|failure| failure.exit != 3);
+    if after == After::Ends || failed {
+        client::stop_started(&home);
+    } else if !json {
+        term::note("The agent runs in the background from now on; `weft stop` ends it.");
+    }
+    ended
+}
+
+fn dispatch(args: Args, home: Home) -> Ended {
     let context = Context { home, dir: args.dir, json: args.json };
     match args.command {
         Do::Demo => demo::run(),
@@ -103,9 +199,7 @@ fn run(args: Args) -> Ended {
         Do::Status { watch } => status::run(&context, watch),
         Do::Peers => status::peers(&context),
         Do::Relays { action } => manage::relays(&context, action.as_ref()),
-        Do::Log { since, path, by, follow, limit } => {
-            manage::log(&context, &since, path.as_deref(), by.as_deref(), follow, limit)
-        }
+        Do::Log(arguments) => log::run(&context, &arguments),
         Do::Identity { action } => identity::run(&context, action.as_ref()),
         Do::Export { file } => export::export(&context, &file),
         Do::Import { file, folder, files_only } => export::import(&context, &file, &folder, files_only),

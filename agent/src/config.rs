@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::DocumentMut;
 
 use crate::durable;
+use crate::nearest::did_you_mean;
 
 /// What a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,7 @@ const KNOWN: &[Known] = &[
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    #[error("there is no setting {key:?}; the settings are {}", known_keys())]
+    #[error("there is no setting {key:?}{} The settings are {}", did_you_mean(key, KNOWN.iter().map(|known| known.key)), known_keys())]
     Unknown { key: String },
     #[error("{key} cannot be {value:?}: it takes {takes}")]
     Value { key: String, value: String, takes: &'static str },

@@ -11,6 +11,7 @@ mod invites;
 pub(crate) mod log;
 mod members;
 mod people;
+mod relays;
 mod repair;
 pub(crate) mod report;
 pub(crate) mod run;

@@ -22,4 +22,5 @@ mod host;
 mod keychain;
 mod lan;
 mod link;
+mod nearest;
 mod store;

@@ -10,6 +10,7 @@
 pub(crate) mod access;
 pub(crate) mod address;
 pub(crate) mod backoff;
+pub(crate) mod diagnose;
 pub(crate) mod http;
 #[cfg(test)]
 mod live;
@@ -18,7 +19,8 @@ mod session;
 pub(crate) mod token;
 pub(crate) mod transport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,7 +66,7 @@ pub(crate) enum LinkError {
     Silent,
     #[error("given up: {0}")]
     GivenUp(String),
-    #[error("the relay restarts")]
+    #[error("the relay restarts; the connection comes back by itself")]
     Restarting { after_ms: u64 },
     #[error("{0}")]
     Wants(Wanted),
@@ -123,7 +125,14 @@ struct Dialled {
 #[derive(Default)]
 struct State {
     dialled: BTreeMap<String, Dialled>,
-    queues: BTreeMap<LinkId, Arc<Queue>>,
+    queues: BTreeMap<LinkId, Open>,
+}
+
+/// A link that is up.
+struct Open {
+    queue: Arc<Queue>,
+    /// The address of this computer that it goes out from.
+    from: Option<IpAddr>,
 }
 
 /// All links of one workspace.
@@ -193,7 +202,7 @@ impl Links {
     }
 
     pub(crate) fn send(&self, link: LinkId, rank: Rank, frame: &ClientFrame) {
-        let queue = self.lock().queues.get(&link).cloned();
+        let queue = self.lock().queues.get(&link).map(|open| Arc::clone(&open.queue));
         // A link that just ended: its LinkDown is on the way to the core.
         if let Some(queue) = queue {
             queue.push(rank, frame.encode());
@@ -201,14 +210,25 @@ impl Links {
     }
 
     pub(crate) fn close(&self, link: LinkId, why: &str) {
-        if let Some(queue) = self.lock().queues.get(&link) {
-            queue.close(why);
+        if let Some(open) = self.lock().queues.get(&link) {
+            open.queue.close(why);
         }
+    }
+    /// This computer's addresses, or the ways out of it, are others now. What went out from an address that is gone is dead,
+    /// though it would take a minute to show; everything that waits is dialled at once.
+    pub(crate) fn network_changed(&self, ours: &BTreeSet<IpAddr>) {
+        let state = self.lock();
+        for open in state.queues.values() {
+            if open.from.is_some_and(|from| !ours.contains(&from)) {
+                open.queue.close("the network changed");
+            }
+        }
+        state.dialled.values().for_each(|dialled| dialled.nudge.notify_one());
     }
 
     /// Sends what waits, and ends each link that has; what is not sent in time is given up.
     pub(crate) async fn farewell(&self) {
-        self.lock().queues.values().for_each(|queue| queue.finish("the agent leaves"));
+        self.lock().queues.values().for_each(|open| open.queue.finish("the agent leaves"));
         let all_ended = async {
             loop {
                 let ended = self.ended.notified();
@@ -225,7 +245,7 @@ impl Links {
     pub(crate) fn shutdown(&self) {
         self.stop.cancel();
         let state = self.lock();
-        state.queues.values().for_each(|queue| queue.close("the agent stops"));
+        state.queues.values().for_each(|open| open.queue.close("the agent stops"));
     }
 
     fn note(&self, url: &str, up: bool, why: Option<String>) {
@@ -237,6 +257,7 @@ impl Links {
 
     async fn keep_up(self: Arc<Self>, address: Address, kind: LinkKind, stop: CancellationToken, nudge: Arc<Notify>) {
         let mut backoff = Backoff::default();
+        let mut proven = false;
         while !stop.is_cancelled() {
             let id = LinkId(self.next.fetch_add(1, Ordering::Relaxed));
             let queue = Arc::new(Queue::default());
@@ -245,10 +266,20 @@ impl Links {
                 () = stop.cancelled() => None,
                 ended = session::run(&self, &address, kind, id, &queue) => Some(ended),
             };
-            self.forget(id);
+            proven |= self.forget(id);
             let Some(error) = ended else { break };
             tracing::debug!(audience = %address.audience, %error, "a link ended");
-            self.note(&address.url, false, Some(error.to_string()));
+            let why = match kind {
+                // Where a link was once, the address is right.
+                LinkKind::Relay if !proven => tokio::select! {
+                    () = stop.cancelled() => break,
+                    why = diagnose::in_words(&address, &self.env.tls, &error) => why,
+                },
+                LinkKind::Relay => diagnose::in_short(&address, &error),
+                // Neighbours come and go.
+                LinkKind::Lan => error.to_string(),
+            };
+            self.note(&address.url, false, Some(why));
             if began.elapsed() >= WELL {
                 backoff.reset();
             }
@@ -268,15 +299,17 @@ impl Links {
         }
     }
 
-    fn register(&self, id: LinkId, queue: &Arc<Queue>) {
-        self.lock().queues.insert(id, Arc::clone(queue));
+    fn register(&self, id: LinkId, queue: &Arc<Queue>, from: Option<IpAddr>) {
+        self.lock().queues.insert(id, Open { queue: Arc::clone(queue), from });
     }
 
-    /// Says `LinkDown` if there was a `LinkUp`.
-    fn forget(&self, id: LinkId) {
-        if self.lock().queues.remove(&id).is_some() {
+    /// Says `LinkDown` if there was a `LinkUp`; whether there was.
+    fn forget(&self, id: LinkId) -> bool {
+        let was_up = self.lock().queues.remove(&id).is_some();
+        if was_up {
             self.inbox.link_now(weft_agent_core::workspace::input::Input::LinkDown { link: id });
             self.ended.notify_waiters();
         }
+        was_up
     }
 }

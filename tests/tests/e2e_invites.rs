@@ -77,9 +77,9 @@ fn an_admin_lets_in_whom_they_know() -> Result<()> {
     ensure!(shown.contains("says to be cid") && shown.contains(&words), "{shown}");
     wait_told(ada, "2 people wait to be let in: weft requests")?;
     let refused = ben.run_here(["requests"])?;
-    ensure!(refused.code == 1 && refused.stderr.contains("You are writer here"), "{refused:?}");
+    ensure!(refused.code == 1 && refused.stderr.contains("You are a writer here"), "{refused:?}");
     let refused = ben.run_here(["approve", "cid"])?;
-    ensure!(refused.code == 1 && refused.stderr.contains("You are writer here"), "{refused:?}");
+    ensure!(refused.code == 1 && refused.stderr.contains("You are a writer here"), "{refused:?}");
 
     // The joiner goes, the admin's agent is killed; the question stands.
     cid.stop()?;
@@ -149,7 +149,7 @@ fn every_bad_link_says_what_is_wrong() -> Result<()> {
     }
     // Damaged on the way, or of another history than the members'.
     let damaged = join(&eve, &kept[..kept.len() - 7])?;
-    ensure!(damaged.code == 2 && damaged.stderr.contains("copied whole"), "{damaged:?}");
+    ensure!(damaged.code == 2 && damaged.stderr.contains("the link is incomplete"), "{damaged:?}");
     let mut made_up = InviteLink::parse(&kept)?;
     made_up.secret = InviteSecret::new(Secret::new([7; 32]));
     let nobody = join(&eve, &made_up.to_text())?.expect_code(0)?;

@@ -27,7 +27,7 @@ fn the_removed_get_nothing_new_and_know_why() -> Result<()> {
 
     // Ben is a writer: he removes nobody.
     let refused = ben.run_here(["members", "remove", "cid", "--yes"])?;
-    assert!(refused.code == 1 && refused.stderr.contains("You are writer here"), "{refused:?}");
+    assert!(refused.code == 1 && refused.stderr.contains("You are a writer here"), "{refused:?}");
 
     // Whom a name means is found out before anybody is asked whether to go on.
     for (asked, of) in
@@ -164,7 +164,7 @@ fn what_came_late_is_kept_by_an_admin_alone() -> Result<()> {
         let listed = ada.run_here(["members"])?.expect_code(0)?.stdout;
         Ok(listed.contains("set aside").then_some(listed))
     })?;
-    assert!(listed.contains("1 batch of changes of cid (plan.md) came after their end"), "{listed}");
+    assert!(listed.contains("1 batch of changes of cid (plan.md) came after their removal"), "{listed}");
     wait_text(ben, "plan.md", "one\n")?;
     let refused = ben.run_here(["members", "keep", "cid", "--yes"])?;
     assert!(refused.code == 1 && refused.stderr.contains("Only an admin"), "{refused:?}");

@@ -14,8 +14,14 @@ fn text(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// What is wrong, and what is to be remembered, of the workspace and of the agent.
 fn problems(agent: &Agent) -> Result<String> {
-    Ok(agent.status()?.0.get("problems").map(ToString::to_string).unwrap_or_default())
+    let all = agent.run(["status", "--json"])?.json()?;
+    let of_agent = all.get("reminders").map(ToString::to_string).unwrap_or_default();
+    let status = agent.status()?.0;
+    let of_workspace =
+        ["problems", "reminders"].map(|key| status.get(key).map(ToString::to_string).unwrap_or_default());
+    Ok(of_workspace.concat() + &of_agent)
 }
 
 /// The words of an agent that has not confirmed them, and the pass to its one workspace.
@@ -333,12 +339,13 @@ fn the_recovery_key_replaces_an_owner() -> Result<()> {
 fn nonsense_begins_nothing() -> Result<()> {
     let stage = Stage::open()?;
     let eve = stage.agent("eve")?;
-    for (given, why) in [("weft:abc\n", "not a pass"), ("weft-pass:AQAA\n", "copied whole"), ("", "not a pass")] {
+    for (given, why) in [("weft:abc\n", "not a pass"), ("weft-pass:AQAA\n", "Copy it again, whole"), ("", "not a pass")]
+    {
         let refused = eve.run_input(["identity", "recover", "-", "there"], given)?.expect_code(2)?;
         ensure!(refused.stderr.contains(why), "{refused:?}");
     }
     let refused = eve.run(["join", "weft-pass:AQAA", "there"])?.expect_code(2)?;
-    ensure!(refused.stderr.contains("copied whole"), "{refused:?}");
+    ensure!(refused.stderr.contains("Copy it again, whole"), "{refused:?}");
     let all = eve.run(["status", "--json"])?.json()?;
     ensure!(all.get("workspaces").and_then(Value::as_array).is_some_and(Vec::is_empty), "something began: {all}");
     Ok(())

@@ -1,16 +1,17 @@
-//! The invite link: `weft:` base64url(1 ‖ CBOR [workspace, secret, \[op32\], device16, \[url\], name]), without padding.
+//! The invite link: `weft:` and [workspace, secret, \[op32\], device16, \[url\], name] as a text with a checksum.
 //!
 //! The first op is the invite; the others are heads at issue. Whoever has the link can join: it is a key, and never
 //! printed by `Debug`. Spec: docs/sealing.md#link.
 
 use weft_protocol::cbor::{DecodeError, Decoded, Reader, Wire, Writer};
 
+use crate::enrol::PASS_SCHEME;
 use crate::id::{DeviceId, OpId, WorkspaceId};
 use crate::identity::read_name;
 use crate::invite::{InviteKeys, InviteSecret};
 use crate::op::read_url;
 use crate::secret::Secret;
-use crate::secret_text::{TextError, from_text, to_text};
+use crate::secret_text::{TextError, beginnings, from_text, so_many, to_text};
 
 /// What a link starts with.
 pub const SCHEME: &str = "weft:";
@@ -25,14 +26,32 @@ pub const LINK_URLS_MAX: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// Another scheme, too long, or not base64url: copied only in part?
-    #[error("this is not an invite link: it starts with `weft:` and has no spaces; was it copied whole?")]
+    /// None in it, or too long.
+    #[error("this is not an invite link: one begins with `weft:`")]
     NotALink,
+    /// A pass was given in its place.
+    #[error(
+        "this is a pass, not an invite link. A pass of another device of yours: weft join. One to come back with your words: weft identity recover"
+    )]
+    APass,
+    /// Characters are missing.
+    #[error("the link is incomplete{}. Copy it again, whole", so_many(*.here, *.whole))]
+    Incomplete {
+        /// So many characters are there.
+        here: usize,
+        /// So many belong there; 0: unknown.
+        whole: usize,
+    },
+    /// Its checksum does not fit.
+    #[error("the link is mistyped: a character of it is wrong or missing. Copy it again, whole")]
+    Mistyped,
     /// A newer version of links.
-    #[error("this invite link was made by a newer weft: upgrade")]
+    #[error(
+        "this invite link was made by a newer weft, or its first characters are mistyped: copy it again, or upgrade"
+    )]
     Newer,
     /// The right shape outside, the wrong one inside.
-    #[error("this invite link is damaged, was it copied whole? ({0})")]
+    #[error("this invite link is damaged ({0}). Copy it again, whole, or ask for a new one")]
     Damaged(#[from] DecodeError),
 }
 
@@ -85,10 +104,16 @@ impl InviteLink {
     pub fn to_text(&self) -> String {
         to_text(SCHEME, self)
     }
-    /// Reads a link; white space around it is forgiven, inside it is not.
+    /// Reads a link wherever it stands in what was pasted: wrapped, quoted, in brackets, with a dot behind it.
+    ///
+    /// # Errors
+    /// [`LinkError`] says whether it is none, incomplete, mistyped, damaged, or newer than this program.
     pub fn parse(text: &str) -> Result<Self, LinkError> {
         from_text(SCHEME, LINK_BYTES_MAX, text).map_err(|error| match error {
+            TextError::NotOne if beginnings(PASS_SCHEME, text).next().is_some() => LinkError::APass,
             TextError::NotOne => LinkError::NotALink,
+            TextError::Incomplete { here, whole } => LinkError::Incomplete { here, whole },
+            TextError::Mistyped => LinkError::Mistyped,
             TextError::Newer => LinkError::Newer,
             TextError::Damaged(error) => LinkError::Damaged(error),
         })

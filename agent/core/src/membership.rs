@@ -77,7 +77,7 @@ pub struct Member {
     /// Identities it says it has elsewhere, with the proof that op carried; they authorise nothing.
     pub attested: BTreeMap<String, Vec<u8>>,
     /// The op its name and key are from: the smallest of those that admitted it.
-    said_by: OpId,
+    pub(crate) said_by: OpId,
 }
 
 /// A device that belongs or once did.
@@ -98,7 +98,7 @@ pub struct Device {
     /// Revoked, and not brought back since: only its member's words can.
     pub revoked: bool,
     /// The op its label and keys are from: the smallest of those that introduced it.
-    said_by: OpId,
+    pub(crate) said_by: OpId,
 }
 
 /// An invite, open or void.

@@ -47,17 +47,18 @@ Set up:
   import        Begin from such a file, with nobody there
   doctor        Check this installation
   completions   Completions for your shell
+  help          This text, or what a command does: weft help join
 
 Options:
 {options}
 
-`weft <COMMAND> --help` says more. Exit codes: 0 done or in sync, 1 failed, 2 bad usage, 3 needs attention or not there
-yet, 4 agent not running.
+`weft help <COMMAND>` says more. Exit codes: 0 done or in sync, 1 failed, 2 bad
+usage, 3 needs attention or not there yet, 4 agent not running, 130 Ctrl-C.
 ";
 
 /// Keeps a folder the same on every machine of a team; nobody in between can read a word.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, about, help_template = HELP, disable_help_subcommand = true)]
+#[command(name = "weft", version, about, help_template = HELP)]
 pub(crate) struct Args {
     /// The workspace's folder (default: the one around the current folder)
     #[arg(short = 'C', value_name = "DIR", global = true)]
@@ -178,23 +179,7 @@ pub(crate) enum Do {
         action: Option<RelaysDo>,
     },
     /// Who changed what
-    Log {
-        /// How far back, or from when (2d, 3h, 2026-01-31T12:00:00Z)
-        #[arg(long, default_value = "1d", value_name = "T")]
-        since: String,
-        /// Only this path and what is below it
-        #[arg(long, value_name = "P")]
-        path: Option<String>,
-        /// Only by this person
-        #[arg(long, value_name = "WHO")]
-        by: Option<String>,
-        /// Go on as it happens
-        #[arg(long)]
-        follow: bool,
-        /// At most so many entries
-        #[arg(long, default_value_t = 1000)]
-        limit: u32,
-    },
+    Log(Log),
     /// Who you are, to members and to relays
     Identity {
         #[command(subcommand)]
@@ -231,6 +216,28 @@ pub(crate) enum Do {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Log {
+    /// Only this file or folder and what is below it: as it stands in the workspace, from the current folder, or absolute
+    #[arg(value_name = "PATH")]
+    pub(crate) at: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "PATH", conflicts_with = "at")]
+    pub(crate) path: Option<PathBuf>,
+    /// How far back, or from when (2d, 3h, 2026-01-31T12:00:00Z)
+    #[arg(long, default_value = "1d", value_name = "TIME")]
+    pub(crate) since: String,
+    /// Only by this person (a name, in any case) or device (the start of its id)
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: Option<String>,
+    /// Go on as it happens
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// At most so many entries
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) limit: u32,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -320,6 +327,9 @@ pub(crate) struct Invite {
     /// Print it as a QR code too
     #[arg(long)]
     pub(crate) qr: bool,
+    /// An open link of that kind is as good as a new one (`weft up`).
+    #[arg(skip)]
+    pub(crate) open_one_will_do: bool,
 }
 
 impl Invite {
@@ -580,6 +590,8 @@ mod tests {
             "weft identity login alice.example --pds https://pds.example",
             "weft identity attest alice.example",
             "weft log --since 2d --follow",
+            "weft log ./notes/plan.md --by ann",
+            "weft log --path notes",
             "weft config set lan off",
             "weft config list",
             "weft --home h doctor",
@@ -590,6 +602,10 @@ mod tests {
         assert!(Args::try_parse_from(["weft", "resume", "--restore", "--accept-deletes"]).is_err());
         assert!(Args::try_parse_from(["weft", "invite", "--uses", "0"]).is_err());
         assert!(Args::try_parse_from(["weft", "invite", "--for", "Ben", "--uses", "2"]).is_err());
+        for line in [&["weft", "help"][..], &["weft", "help", "join"], &["weft", "help", "members", "role"]] {
+            let help = Args::try_parse_from(line).unwrap_err();
+            assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp, "{line:?}");
+        }
         // Words are never arguments.
         assert!(Args::try_parse_from(["weft", "identity", "words", "legal"]).is_err());
     }

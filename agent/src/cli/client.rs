@@ -1,9 +1,14 @@
 //! Talking to the daemon, and starting it.
+//!
+//! Invariant: an agent that a command started goes on only if the command is one after which people expect that it does
+//! ([`super::After`]), and it did not fail.
+//! Spec: docs/using.md#which-commands-start-the-agent
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,6 +23,9 @@ use crate::home::Home;
 const START_MAX: Duration = Duration::from_secs(15);
 /// A daemon must be gone within this time.
 const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// Whether this command started the daemon.
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// A connection to the daemon.
 pub(crate) struct Client {
@@ -51,22 +59,23 @@ impl Client {
 
     /// Connects to a daemon that runs; exit code 4 otherwise.
     pub(crate) fn running(home: &Home) -> Result<Client, Failure> {
-        Self::connect(home).ok_or_else(|| Failure {
-            message: "the agent is not running; start it with `weft start`".to_owned(),
-            exit: 4,
-        })
+        Self::connect(home).ok_or_else(|| Failure::not_running("the agent is not running; start it with `weft start`"))
     }
 
     /// Connects; starts the daemon if there is none, and a new one in the place of an older one.
     pub(crate) fn ready(home: &Home) -> Result<Client, Failure> {
+        let mut ran_before = false;
         if let Some((client, hello)) = Self::greet(home)? {
             if !is_older(&hello) {
                 return Ok(client);
             }
+            ran_before = true;
             term::note("the agent is of an older version; restarting it");
             shut_down(home, client)?;
         }
         spawn(home, false)?;
+        // In the place of one that ran before, it goes on in any case.
+        STARTED.fetch_or(!ran_before, Ordering::AcqRel);
         Self::connect(home).ok_or_else(|| Failure::new("the agent ended as soon as it started; see `weft doctor`"))
     }
 
@@ -79,7 +88,7 @@ impl Client {
     pub(crate) fn ask_each(&mut self, request: &Request, each: &mut dyn FnMut(Value)) -> Result<Value, Failure> {
         let mut line = serde_json::to_vec(request).map_err(|error| Failure::new(error.to_string()))?;
         line.push(b'\n');
-        let ended = |_| Failure { message: "the agent ended; start it with `weft start`".to_owned(), exit: 4 };
+        let ended = |_| Failure::not_running("the agent ended; start it with `weft start`");
         self.reading.get_mut().write_all(&line).map_err(ended)?;
         loop {
             let mut line = Vec::new();
@@ -93,7 +102,7 @@ impl Client {
             match answer {
                 Answer::Item { item } => each(item),
                 Answer::Done { value } => return Ok(value),
-                Answer::Failed { message, exit } => return Err(Failure { message, exit }),
+                Answer::Failed { message, exit, code } => return Err(Failure { message, exit, code: code.into() }),
             }
         }
     }
@@ -161,6 +170,21 @@ fn shut_down(home: &Home, mut client: Client) -> Result<(), Failure> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Whether this command started the daemon.
+pub(crate) fn has_started() -> bool {
+    STARTED.load(Ordering::Acquire)
+}
+
+/// Ends the daemon if this command started it.
+pub(crate) fn stop_started(home: &Home) {
+    if STARTED.swap(false, Ordering::AcqRel)
+        && let Some(client) = Client::connect(home)
+        && let Err(failure) = shut_down(home, client)
+    {
+        term::note(&failure.message);
+    }
 }
 
 /// Whether a daemon holds the home's lock.

@@ -15,6 +15,7 @@ use weft_protocol::admission::Audience;
 use weft_relay::{Config, Server};
 
 use super::Ended;
+use super::question::{self, Listening};
 use super::status::{list, text};
 use super::term::{self, Style, paint};
 use crate::daemon::wire::Failure;
@@ -84,17 +85,29 @@ impl Drop for Agent {
 
 /// `weft demo`.
 pub(crate) fn run() -> Ended {
-    let began = Instant::now();
+    let clock = Clock { began: Instant::now(), listening: question::listen() };
     let base = tempfile::Builder::new().prefix("weft-demo-").tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let tap = Tap::default();
     let url = runtime.block_on(relay(Arc::clone(&tap)))?;
-    let result = play(base.path(), &url, &tap, began);
+    let result = play(base.path(), &url, &tap, &clock);
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-fn play(base: &Path, url: &str, tap: &Tap, began: Instant) -> Ended {
+/// How long it takes, and whether it was interrupted: then its agents must end too.
+struct Clock {
+    began: Instant,
+    listening: Listening,
+}
+
+fn play(base: &Path, url: &str, tap: &Tap, clock: &Clock) -> Ended {
+    let ended = tell(base, url, tap, clock);
+    // What Ctrl-C ended failed for no other reason.
+    clock.listening.check().and(ended)
+}
+
+fn tell(base: &Path, url: &str, tap: &Tap, clock: &Clock) -> Ended {
     let (ann, bob) = (Agent::new(base, "ann")?, Agent::new(base, "bob")?);
     step(&format!("A relay on {url}: it forwards sealed bytes and keeps nothing."));
     std::fs::write(ann.folder.join(NOTE), FIRST)?;
@@ -104,9 +117,9 @@ fn play(base: &Path, url: &str, tap: &Tap, began: Instant) -> Ended {
     let invited: Value = serde_json::from_str(&ann.must(&["invite", "--json"])?).unwrap_or(Value::Null);
     let folder = bob.folder.to_string_lossy().into_owned();
     bob.must(&["join", text(&invited, "link"), &folder, "--as", "Bob"])?;
-    wait(began, "Bob did not receive the file", || Ok(bob.note() == FIRST))?;
+    wait(clock, "Bob did not receive the file", || Ok(bob.note() == FIRST))?;
     step("Bob has joined and has the file.");
-    settle(began, &[&ann, &bob])?;
+    settle(clock, &[&ann, &bob])?;
 
     ann.must(&["pause"])?;
     bob.must(&["pause"])?;
@@ -118,7 +131,7 @@ fn play(base: &Path, url: &str, tap: &Tap, began: Instant) -> Ended {
     show(BOB, FIRST);
     // The agents take the edits in while offline; only then is coming back online a merge.
     for agent in [&ann, &bob] {
-        wait(began, "an offline edit was not taken in", || {
+        wait(clock, "an offline edit was not taken in", || {
             let entries = agent.must(&["log", "--json"])?;
             Ok(entries.lines().any(|line| line.contains("\"edited\"")))
         })?;
@@ -127,14 +140,14 @@ fn play(base: &Path, url: &str, tap: &Tap, began: Instant) -> Ended {
     ann.must(&["resume"])?;
     bob.must(&["resume"])?;
     let merged = |note: &str| note.contains("festival") && note.contains("plums");
-    wait(began, "the edits did not meet", || Ok(merged(&ann.note()) && ann.note() == bob.note()))?;
+    wait(clock, "the edits did not meet", || Ok(merged(&ann.note()) && ann.note() == bob.note()))?;
     step(&format!("Back online, merged on both after {:.1} s:", back.elapsed().as_secs_f64()));
     show(&ann.note(), FIRST);
     saw(tap)?;
     drop((ann, bob));
     step(&format!(
         "Done in {:.0} s; everything of this demo is deleted. Your turn: weft up",
-        began.elapsed().as_secs_f64()
+        clock.began.elapsed().as_secs_f64()
     ));
     Ok(0)
 }
@@ -173,17 +186,18 @@ fn saw(tap: &Tap) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settle(began: Instant, agents: &[&Agent]) -> Result<(), Failure> {
+fn settle(clock: &Clock, agents: &[&Agent]) -> Result<(), Failure> {
     for agent in agents {
         let late = format!("{} did not come to rest", agent.name);
-        wait(began, &late, || Ok(agent.status()?.get("settled") == Some(&Value::Bool(true))))?;
+        wait(clock, &late, || Ok(agent.status()?.get("settled") == Some(&Value::Bool(true))))?;
     }
     Ok(())
 }
 
-fn wait(began: Instant, late: &str, mut until: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+fn wait(clock: &Clock, late: &str, mut until: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
     while !until()? {
-        if began.elapsed() > DEMO_MAX {
+        clock.listening.check()?;
+        if clock.began.elapsed() > DEMO_MAX {
             return Err(Failure::new(format!("{late} in time; `weft doctor` checks this installation")));
         }
         std::thread::sleep(Duration::from_millis(50));

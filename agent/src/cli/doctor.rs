@@ -57,7 +57,10 @@ fn checks(context: &Context) -> Vec<Check> {
     let registry = Registry::load(home);
     add(
         "workspaces",
-        registry.as_ref().map(|all| all.workspaces.len().to_string()).map_err(|error| format!("{error:#}")),
+        registry
+            .as_ref()
+            .map(|all| term::count(all.workspaces.len() as u64, "workspace", "workspaces"))
+            .map_err(|error| format!("{error:#}")),
     );
     for entry in registry.iter().flat_map(|all| &all.workspaces) {
         let found = match crate::folder::marker::read(&entry.path) {
@@ -85,7 +88,11 @@ fn checks(context: &Context) -> Vec<Check> {
         for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
             add("problem", Err(format!("'{}': {problem}", text(workspace, "name"))));
         }
-        for address in list(workspace, "addresses").iter().filter(|address| text(address, "kind") == "relay") {
+        // What is only to be remembered is no fault of the installation.
+        for reminder in list(workspace, "reminders").iter().filter_map(Value::as_str) {
+            add("remember", Ok(reminder.to_owned()));
+        }
+        for address in list(workspace, "addresses").iter().filter(|address| text(address, "kind") != "lan") {
             let up = address.get("up") == Some(&Value::Bool(true));
             let url = text(address, "url").to_owned();
             add(
@@ -98,14 +105,18 @@ fn checks(context: &Context) -> Vec<Check> {
             );
         }
     }
+    for reminder in agent.iter().flat_map(|status| list(status, "reminders")).filter_map(Value::as_str) {
+        add("remember", Ok(reminder.to_owned()));
+    }
     let ips: Vec<String> = addresses::of_this_host(false).iter().map(ToString::to_string).collect();
-    add("network", Ok(ips.join(", ")));
+    add("network", Ok(format!("this computer is {}", ips.join(", "))));
     add("log", Ok(home.log_file().display().to_string()));
     #[cfg(target_os = "linux")]
     if let Ok(most) = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches") {
         let most = most.trim().to_owned();
         let enough = most.parse::<u64>().is_ok_and(|most| most >= 8192);
-        add("watches", if enough { Ok(most) } else { Err(format!("{most}; raise fs.inotify.max_user_watches")) });
+        let few = || format!("{most} folders can be watched at once; raise fs.inotify.max_user_watches (sysctl)");
+        add("watches", if enough { Ok(format!("{most} folders can be watched at once")) } else { Err(few()) });
     }
     checks
 }

@@ -55,7 +55,9 @@ pub(crate) fn export(context: &Context, file: &Path) -> Ended {
         term::count(number(&done, "files"), "file", "files"),
         term::bytes(number(&done, "bytes"))
     ));
-    term::note("Whoever has the file and the passphrase can read everything. To begin from it: weft import FILE DIR");
+    term::note(
+        "Anybody who has the file and the passphrase can read everything. To begin from it: weft import FILE DIR",
+    );
     Ok(0)
 }
 

@@ -1,21 +1,27 @@
 //! `weft join`.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weft_agent_core::enrol::PASS_SCHEME;
-use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::enrol::{Pass, PassError};
+use weft_agent_core::invite_link::{InviteLink, LinkError};
+use zeroize::Zeroizing;
 
 use super::args::Join;
 use super::client::Client;
-use super::status::{ask_one, number, text};
+use super::question::SoFar;
+use super::status::{ask_one, list, number, text};
 use super::term::{self, Style};
-use super::{Context, Ended, pair, share, words};
+use super::{Context, Ended, pair, question, share, words};
 use crate::daemon::wire::{Failure, Request};
 
 /// So long somebody may take to answer before the command ends and the agent goes on alone.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// What is pasted for a link at most: the link, wrapped and quoted, and the mail around it.
+pub(crate) const PASTED_BYTES_MAX: usize = 16 * 1024;
 
 /// A refusal is told if nobody lets the joiner in within this.
 const REFUSED_STANDS: Duration = Duration::from_secs(1);
@@ -23,13 +29,14 @@ const REFUSED_STANDS: Duration = Duration::from_secs(1);
 /// `weft join`.
 pub(crate) fn run(context: &Context, join: &Join) -> Ended {
     let given = match join.link.as_deref() {
-        Some("-") | None => term::ask("Join link:")?,
+        Some("-") | None => ask_link()?.to_string(),
         Some(link) => link.to_owned(),
     };
-    if given.trim().starts_with(PASS_SCHEME) {
-        return pair::join(context, join, &given);
-    }
-    let link = InviteLink::parse(given.trim()).map_err(|error| Failure::usage(error.to_string()))?;
+    // What is mistyped is said here, before anybody is asked.
+    let link = match InviteLink::parse(&given) {
+        Err(LinkError::APass) => return pair::join(context, join, &given),
+        link => link?,
+    };
     let (dir, holds_files) = folder_for(context, join.folder.as_deref(), &link.name, join.merge)?;
     if join.dry_run {
         return dry_run(context, &link, &dir, holds_files);
@@ -40,6 +47,18 @@ pub(crate) fn run(context: &Context, join: &Join) -> Ended {
     let made = client.ask(&request)?;
     let dir = made.get("path").and_then(Value::as_str).map_or(dir, PathBuf::from);
     wait(context, &mut client, &dir, &link.name)
+}
+
+/// A link or a pass, from a terminal or standard input; it may have been wrapped on its way.
+fn ask_link() -> Result<Zeroizing<String>, Failure> {
+    question::ask_wrapped("Paste the link (weft:...):", PASTED_BYTES_MAX, |text| {
+        match (InviteLink::parse(text), Pass::parse(text)) {
+            // On a terminal nobody pastes a mail's head.
+            (Err(LinkError::NotALink), _) if !std::io::stdin().is_terminal() => SoFar::NotBegun,
+            (Err(LinkError::Incomplete { .. }), _) | (_, Err(PassError::Incomplete { .. })) => SoFar::More,
+            _ => SoFar::Enough,
+        }
+    })
 }
 
 /// The folder that a workspace comes into, and whether it holds files already, which takes `merge`.
@@ -91,6 +110,7 @@ pub(crate) fn wait(context: &Context, client: &mut Client, dir: &Path, name: &st
     let mut last = Value::Null;
     let mut joined = false;
     let mut refused: Option<Instant> = None;
+    let mut said_unreachable = false;
     while Instant::now() < deadline {
         last = ask_one(client, dir)?;
         let state = text(&last, "state");
@@ -101,6 +121,13 @@ pub(crate) fn wait(context: &Context, client: &mut Client, dir: &Path, name: &st
             ));
         }
         joined = !matches!(state, "joining" | "starting");
+        if !joined
+            && !said_unreachable
+            && let Some(lines) = unreachable(&last)
+        {
+            said_unreachable = true;
+            spinner.suspend(|| lines.iter().for_each(|line| term::note(line)));
+        }
         match heard(&last) {
             "waiting" if !joined => break,
             // Of several members, one may know more than the one who said no.
@@ -156,9 +183,20 @@ pub(crate) fn wait(context: &Context, client: &mut Client, dir: &Path, name: &st
         term::say(&format!("  {}  {state}", text(address, "url")));
     }
     term::note(
-        "A link that was copied in part, or made up, meets nobody: if this stays so, ask whoever gave it to you.",
+        "A link whose maker is offline, or that was made up, meets nobody: if this stays so, ask the person who sent it.",
     );
     Ok(0)
+}
+
+/// Why no address of the link can be reached, once that is known of all of them.
+fn unreachable(status: &Value) -> Option<Vec<String>> {
+    let addresses = list(status, "addresses");
+    let why = |address: &Value| {
+        let why =
+            address.get("why").and_then(Value::as_str).filter(|_| address.get("up") != Some(&Value::Bool(true)))?;
+        Some(format!("! {}: {why}", text(address, "url")))
+    };
+    (!addresses.is_empty()).then(|| addresses.iter().map(why).collect::<Option<Vec<String>>>()).flatten()
 }
 
 /// What the joiner has heard: `unheard`, `waiting`, `refused`, or nothing once it is in.

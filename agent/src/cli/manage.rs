@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use super::args::{InvitesDo, RelaysDo};
 use super::client::Client;
+use super::status::state_of;
 use super::status::{ask_one, list, number, text};
 use super::term::{self, Style, paint};
-use super::{Context, Ended, identity};
-use crate::clock;
+use super::{Context, Ended, identity, share};
 use crate::daemon::wire::{Failure, Request, ResumeAnswer};
 
 /// `weft leave`.
@@ -49,13 +49,12 @@ fn would_be_missed(workspace: &Value) -> bool {
 /// `weft invites`.
 pub(crate) fn invites(context: &Context, action: Option<&InvitesDo>) -> Ended {
     let dir = context.folder()?;
-    let mut client = Client::ready(&context.home)?;
     if let Some(InvitesDo::Revoke { id }) = action {
-        client.ask(&Request::RevokeInvite { dir, id: id.clone() })?;
-        term::say("The invite is void.");
+        Client::ready(&context.home)?.ask(&Request::RevokeInvite { dir, id: id.clone() })?;
+        term::say("The invite is revoked: nobody can join by its link any more.");
         return Ok(0);
     }
-    let open = client.ask(&Request::Invites { dir })?;
+    let open = Client::running(&context.home)?.ask(&Request::Invites { dir })?;
     if context.json {
         term::say(&open.to_string());
         return Ok(0);
@@ -136,17 +135,18 @@ pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
         Some(RelaysDo::Add { .. } | RelaysDo::Remove { .. }) | None => {}
     }
     let dir = context.folder()?;
-    let mut client = Client::ready(&context.home)?;
     match action {
         Some(RelaysDo::Add { url }) => {
-            client.ask(&Request::AddRelay { dir, url: url.clone() })?;
+            let done = Client::ready(&context.home)?.ask(&Request::AddRelay { dir, url: url.clone() })?;
+            share::show_warnings(&done);
             term::say("The relay is used from now on, by all members.");
         }
         Some(RelaysDo::Remove { url }) => {
-            client.ask(&Request::RemoveRelay { dir, url: url.clone() })?;
+            Client::ready(&context.home)?.ask(&Request::RemoveRelay { dir, url: url.clone() })?;
             term::say("The relay is used no more.");
         }
         Some(RelaysDo::Identity { .. } | RelaysDo::Secret { .. }) | None => {
+            let mut client = Client::running(&context.home)?;
             let workspace = ask_one(&mut client, &dir)?;
             if context.json {
                 let shown =
@@ -154,74 +154,22 @@ pub(crate) fn relays(context: &Context, action: Option<&RelaysDo>) -> Ended {
                 term::say(&shown.to_string());
                 return Ok(0);
             }
-            let addresses = list(&workspace, "addresses");
-            if addresses.is_empty() {
-                term::say("No relay and no local network. Add one: weft relays add wss://...");
+            let all = list(&workspace, "addresses");
+            let (neighbours, relays): (Vec<&Value>, Vec<&Value>) =
+                all.iter().partition(|address| text(address, "kind") == "lan");
+            if relays.is_empty() {
+                term::say("No relay: devices on one network find each other. For others: weft relays add wss://...");
             }
-            for address in addresses {
-                let up = address.get("up") == Some(&Value::Bool(true));
-                let why = address.get("why").and_then(Value::as_str).unwrap_or("connecting");
-                let state = if up { paint(Style::Green, "connected") } else { paint(Style::Yellow, why) };
-                term::say(&format!("{:5}  {}  {state}", text(address, "kind"), text(address, "url")));
+            for address in relays {
+                term::say(&format!("{}  {}", text(address, "url"), state_of(address)));
+            }
+            // The others of the network come and go; those that went are nobody's business.
+            let here = neighbours.iter().filter(|address| address.get("up") == Some(&Value::Bool(true))).count() as u64;
+            if here > 0 {
+                let many = term::count(here, "device of this network", "devices of this network");
+                term::say(&format!("Beside relays, {many} can be reached directly (this one among them)."));
             }
         }
     }
     Ok(0)
-}
-
-/// `weft log`.
-pub(crate) fn log(
-    context: &Context,
-    since: &str,
-    path: Option<&str>,
-    by: Option<&str>,
-    follow: bool,
-    limit: u32,
-) -> Ended {
-    let since_wall_ms = term::moment(since, clock::wall_ms())?;
-    let dir = context.folder()?;
-    let mut client = Client::running(&context.home)?;
-    let below = path.map(|path| format!("{}/", path.trim_end_matches('/')));
-    let json = context.json;
-    let mut shown = 0u32;
-    let mut each = |entry: Value| {
-        let here = match (path, &below) {
-            (Some(path), Some(below)) => [text(&entry, "path"), text(&entry, "other")]
-                .iter()
-                .any(|at| *at == path.trim_end_matches('/') || at.starts_with(below.as_str())),
-            _ => true,
-        };
-        let theirs = by.is_none_or(|by| text(&entry, "who") == by || text(&entry, "device").starts_with(by));
-        if here && theirs {
-            shown += 1;
-            term::say(&if json { entry.to_string() } else { show_entry(&entry) });
-        }
-    };
-    client.ask_each(&Request::Log { dir, since_wall_ms, limit, follow }, &mut each)?;
-    if shown == 0 && !json {
-        term::note(if path.is_some() || by.is_some() {
-            "Nothing of that in this time; --since 30d looks further back, --limit at more."
-        } else {
-            "Nothing happened here in this time; --since 30d looks further back."
-        });
-    }
-    Ok(0)
-}
-
-fn show_entry(entry: &Value) -> String {
-    let (path, other) = (text(entry, "path"), text(entry, "other"));
-    let what = match text(entry, "what") {
-        "created" => format!("created {path}"),
-        "edited" => format!("edited {path}"),
-        "moved" => format!("moved {other} to {path}"),
-        "deleted" => format!("deleted {path}"),
-        "kept-edited" => format!("deleted by one and edited by another, so it stays: {path}"),
-        "clash" => format!("two files want the name {path}; the other one is {other}"),
-        "stale-buffer" => format!("an editor saved an older state of {path}; nothing was reverted"),
-        "not-carried" => format!("{path} cannot be carried here: {other}"),
-        other => format!("{other} {path}"),
-    };
-    let who = entry.get("who").and_then(Value::as_str).unwrap_or("someone");
-    let time = term::local(number(entry, "wall_ms"));
-    format!("{}  {}  {what}", paint(Style::Dim, &time), paint(Style::Cyan, who))
 }

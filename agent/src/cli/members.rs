@@ -14,7 +14,8 @@ use crate::daemon::wire::{Failure, Named, Request};
 /// `weft members`.
 pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> Ended {
     let dir = context.folder()?;
-    let mut client = Client::ready(&context.home)?;
+    // Who only looks starts nothing.
+    let mut client = if action.is_none() { Client::running(&context.home)? } else { Client::ready(&context.home)? };
     let asked = match action {
         None => {
             let all = client.ask(&Request::Members { dir })?;
@@ -44,7 +45,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
         Some(MembersDo::Keep { who, yes }) => {
             let meant = meant(&mut client, &dir, Named::Late(who.clone()))?;
             let ask = format!(
-                "Keep what {} wrote before they knew? Whoever has their device may have written it. It counts for everybody then.",
+                "Keep what {} wrote before they knew? If their device was lost, its finder may have written it. It counts for everybody then.",
                 text(&meant, "name")
             );
             term::agreed(*yes, &ask, "nothing kept")?;
@@ -69,7 +70,7 @@ pub(crate) fn run(context: &Context, action: Option<&MembersDo>, why: bool) -> E
     term::say(&match action {
         // Its answer was shown above.
         Some(MembersDo::Verify { .. }) => return Ok(0),
-        Some(MembersDo::Role { role, .. }) => format!("{name} is {role} from now on."),
+        Some(MembersDo::Role { role, .. }) => format!("{name} is {} from now on.", with_article(role)),
         Some(MembersDo::Remove { .. }) => format!(
             "{name} is removed and gets nothing that is written from now on. What they have already, they keep."
         ),
@@ -106,7 +107,7 @@ fn show(all: &Value, why: bool) {
         let of = if paths.is_empty() { String::new() } else { format!(" ({})", paths.join(", ")) };
         let name = text(late, "name");
         term::say(&format!(
-            "{} of {name}{of} came after their end and is set aside. An admin who ranks as high as who ended them keeps it with: weft members keep {name:?}",
+            "{} of {name}{of} came after their removal and is set aside. An admin who ranks as high as the one who removed them keeps it with: weft members keep {name:?}",
             paint(Style::Yellow, &changes(number(late, "count"))),
         ));
     }
@@ -124,6 +125,12 @@ fn show(all: &Value, why: bool) {
             text(op, "what"),
         ));
     }
+}
+
+/// "an owner", "a reader".
+pub(crate) fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
 }
 
 fn changes(count: u64) -> String {
@@ -152,7 +159,7 @@ pub(crate) fn devices(context: &Context, action: Option<&DevicesDo>) -> Ended {
         return pair::add(context, *qr, expires, *yes);
     }
     let dir = context.folder()?;
-    let mut client = Client::ready(&context.home)?;
+    let mut client = if action.is_none() { Client::running(&context.home)? } else { Client::ready(&context.home)? };
     if let Some(DevicesDo::Revoke { name, keep_certified, yes }) = action {
         let meant = meant(&mut client, &dir, Named::Device(name.clone(), *keep_certified))?;
         let device = text(&meant, "id").to_owned();

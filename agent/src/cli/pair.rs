@@ -33,8 +33,8 @@ pub(crate) fn add(context: &Context, qr: bool, expires: &str, yes: bool) -> Ende
             term::say(&term::qr(pass)?);
         }
         term::note(&format!(
-            "For one device of yours, for {expires}. The pass is a key: do not let others see it.\nOn that device: weft join \
-             '<pass>'"
+            "For one device of yours, for {expires}. The pass is a key: do not let others see it.\nOn that device run `weft \
+             join -` and paste it."
         ));
     }
     let spinner = term::spinner("Waiting for the other device");
@@ -80,7 +80,7 @@ pub(crate) fn add(context: &Context, qr: bool, expires: &str, yes: bool) -> Ende
 
 /// `weft join` with a pass.
 pub(crate) fn join(context: &Context, arguments: &Join, given: &str) -> Ended {
-    let pass = Pass::parse(given).map_err(|error| Failure::usage(error.to_string()))?;
+    let pass = Pass::parse(given)?;
     if pass.way == Way::Words {
         return Err(Failure::usage("this pass needs your words: weft identity recover"));
     }

@@ -12,7 +12,7 @@ use crate::daemon::wire::Request;
 /// `weft requests`.
 pub(crate) fn run(context: &Context) -> Ended {
     let dir = context.folder()?;
-    let all = Client::ready(&context.home)?.ask(&Request::Requests { dir })?;
+    let all = Client::running(&context.home)?.ask(&Request::Requests { dir })?;
     if context.json {
         term::say(&all.to_string());
         return Ok(0);

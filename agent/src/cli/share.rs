@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::args::{Init, Invite};
 use super::client::Client;
+use super::members::with_article;
+use super::status::list;
 use super::term::{self, Style};
 use super::{Context, Ended, words};
 use crate::config::Config;
@@ -95,6 +97,13 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is wrong with the relays that were named, in words; nothing if all is well.
+pub(crate) fn show_warnings(made: &Value) {
+    for warning in list(made, "warnings").iter().filter_map(Value::as_str) {
+        term::note(&format!("{} {warning}", term::paint(Style::Yellow, "!")));
+    }
+}
+
 /// Makes the workspace.
 pub(crate) fn make(client: &mut Client, new: New) -> Result<Value, Failure> {
     let New { dir, name, relays, display_name, recovery_key } = new;
@@ -116,6 +125,7 @@ pub(crate) fn init(context: &Context, init: &Init) -> Ended {
     let text = |key: &str| made.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     term::say(&format!("{} is now the workspace '{}'.", text("path"), paint_name(&text("name"))));
     words::show_recovery_key(&made);
+    show_warnings(&made);
     term::say("Invite somebody with `weft invite`; `weft status` shows where it stands.");
     if !init.recovery_key {
         term::note(&only_owner(&text("name")));
@@ -134,6 +144,7 @@ pub(crate) fn ask_link(client: &mut Client, dir: PathBuf, invite: &Invite) -> Re
         return Err(Failure::usage("a link that is good for no time lets nobody in; write 30s, 5m, 2h or 7d"));
     }
     let wish = InviteWish {
+        open_one_will_do: invite.open_one_will_do,
         role: invite.role().to_owned(),
         expires_ms,
         uses: invite.uses,
@@ -151,25 +162,31 @@ pub(crate) fn show_link(made: &Value, qr: bool) -> Result<(), Failure> {
         term::say(&term::qr(link)?);
     }
     if made.get("beyond_lan").and_then(Value::as_bool) == Some(false) {
-        term::note("This link works on this network only. For others: --relay wss://... (one container)");
+        term::note(
+            "This link works on this network only. For people elsewhere, use a relay: weft relays add wss://...",
+        );
     }
     Ok(())
 }
 
+/// How a link is used. On a command line it would stand in the list of processes and in the shell's history.
+pub(crate) const THEY_RUN: &str = "They run `weft join -` and paste the link, or: weft join 'LINK'";
+
 /// What a link is good for, in words.
 fn good_for(invite: &Invite) -> String {
-    let (role, expires) = (invite.role(), invite.expires());
+    let (role, expires) = (with_article(invite.role()), invite.expires());
     let mut words = match &invite.whom {
         Some(who) => format!("Good for {who} alone, as {role}, for {expires}."),
         None if invite.uses == 1 => format!("Good for one person as {role}, for {expires}."),
-        None => format!("Good for {} people as {role}, for {expires}.", invite.uses),
+        None => format!("Good for {} people, each as {role}, for {expires}.", invite.uses),
     };
     if invite.approve {
-        words.push_str(" Whoever comes by it waits until you let them in: weft requests.");
+        words.push_str(" A person who comes by it waits until you let them in: weft requests.");
     } else if invite.whom.is_none() {
         words.push_str(" The link is a key: send it over a channel you trust.");
     }
-    words.push_str("\nThey run: weft join '<link>'");
+    words.push('\n');
+    words.push_str(THEY_RUN);
     words
 }
 

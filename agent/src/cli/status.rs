@@ -49,6 +49,9 @@ pub(crate) fn run(context: &Context, watch: bool) -> Ended {
             if shown.is_empty() {
                 shown.push_str("No workspaces yet. Share a folder with `weft up`, or join one with `weft join`.\n");
             }
+            for reminder in list(&status, "reminders").iter().filter_map(Value::as_str) {
+                shown.push_str(&format!("{} {reminder}\n", paint(Style::Cyan, "remember:")));
+            }
             if watch && term::is_watched() {
                 shown.insert_str(0, "\x1b[2J\x1b[H");
             }
@@ -141,12 +144,14 @@ fn show(workspace: &Value) -> String {
         out.push_str(&format!("  {}\n", show_peer(peer, now)));
     }
     for address in list(workspace, "addresses").iter().filter(|_| !left) {
-        let up = address.get("up") == Some(&Value::Bool(true));
         // Neighbours come and go; only a relay that cannot be reached is worth a line.
-        if text(address, "kind") == "relay" {
-            let state = if up { paint(Style::Green, "connected") } else { paint(Style::Yellow, why(address)) };
-            out.push_str(&format!("  {} {}  {state}\n", paint(Style::Dim, "relay"), text(address, "url")));
-        }
+        let what = match text(address, "kind") {
+            "relay" => "relay",
+            // Of a link's addresses nobody knows yet which are relays.
+            "link" => "asks at",
+            _ => continue,
+        };
+        out.push_str(&format!("  {} {}  {}\n", paint(Style::Dim, what), text(address, "url"), state_of(address)));
     }
     let words = workspace.get("knocking").map_or("", |heard| text(heard, "fingerprint"));
     if !words.is_empty() {
@@ -172,6 +177,9 @@ fn show(workspace: &Value) -> String {
     for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
         out.push_str(&format!("  {} {problem}\n", paint(Style::Yellow, "!")));
     }
+    for reminder in list(workspace, "reminders").iter().filter_map(Value::as_str) {
+        out.push_str(&format!("  {} {reminder}\n", paint(Style::Cyan, "remember:")));
+    }
     let rejected = workspace.get("rejected").and_then(Value::as_object);
     for (reason, count) in rejected.into_iter().flatten() {
         out.push_str(&format!("  {} refused: {count} × {reason}\n", paint(Style::Yellow, "!")));
@@ -180,8 +188,12 @@ fn show(workspace: &Value) -> String {
     out
 }
 
-fn why(address: &Value) -> &str {
-    address.get("why").and_then(Value::as_str).unwrap_or("connecting")
+/// How it fares with an address.
+pub(crate) fn state_of(address: &Value) -> String {
+    if address.get("up") == Some(&Value::Bool(true)) {
+        return paint(Style::Green, "connected");
+    }
+    paint(Style::Yellow, address.get("why").and_then(Value::as_str).unwrap_or("connecting"))
 }
 
 /// Bytes as people say them.

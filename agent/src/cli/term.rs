@@ -1,8 +1,9 @@
-//! The terminal: what is printed, how times and sizes read, and questions.
+//! The terminal: what is printed, and how times and sizes read. Questions are in `question`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+pub(crate) use super::question::{agreed, ask, ask_secret, confirm};
 use crate::daemon::wire::Failure;
 
 /// Prints a line to standard output; a reader that hung up is no error.
@@ -56,65 +57,6 @@ pub(crate) fn paint(style: Style, text: &str) -> String {
         Style::Cyan => "36",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
-}
-
-/// Goes on if told to by a flag or by a person; otherwise says what is left undone.
-pub(crate) fn agreed(yes: bool, question: &str, undone: &str) -> Result<(), Failure> {
-    if yes || confirm(question)? {
-        return Ok(());
-    }
-    if io::stdin().is_terminal() {
-        return Err(Failure::new(undone));
-    }
-    Err(Failure::usage(format!("{undone}; give --yes where nobody can be asked")))
-}
-
-/// Asks yes or no; without a terminal the answer is no.
-pub(crate) fn confirm(question: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    let mut err = io::stderr().lock();
-    write!(err, "{question} [y/N] ")?;
-    err.flush()?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
-}
-
-/// Asks for a line.
-pub(crate) fn ask(question: &str) -> Result<String, Failure> {
-    if io::stdin().is_terminal() {
-        let mut err = io::stderr().lock();
-        write!(err, "{question} ")?;
-        err.flush()?;
-    }
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
-}
-
-/// Asks for a secret: on a terminal without showing what is typed, else a line of standard input.
-pub(crate) fn ask_secret(question: &str) -> Result<String, Failure> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    let stdin = io::stdin();
-    let shown = tcgetattr(&stdin).ok();
-    if let Some(shown) = &shown {
-        let mut err = io::stderr().lock();
-        write!(err, "{question} ")?;
-        err.flush()?;
-        let mut hidden = shown.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        hidden.local_modes.insert(LocalModes::ECHONL);
-        tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(io::Error::from)?;
-    }
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    if let Some(shown) = &shown {
-        tcsetattr(&stdin, OptionalActions::Flush, shown).map_err(io::Error::from)?;
-    }
-    read?;
-    Ok(line.trim().to_owned())
 }
 
 /// A spinner with a message, on a terminal only.
@@ -211,22 +153,6 @@ pub(crate) fn qr(text: &str) -> Result<String, Failure> {
         .dark_color(qrcode::render::unicode::Dense1x2::Light)
         .light_color(qrcode::render::unicode::Dense1x2::Dark)
         .build())
-}
-
-/// Whether this process was interrupted (Ctrl-C), from now on asked instead of ended.
-pub(crate) fn interrupted() -> Result<std::sync::mpsc::Receiver<()>, Failure> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if sender.send(()).is_err() {
-                    break;
-                }
-            }
-        });
-    });
-    Ok(receiver)
 }
 
 #[cfg(test)]

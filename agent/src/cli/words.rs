@@ -8,11 +8,13 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use weft_agent_core::enrol::Pass;
+use weft_agent_core::enrol::{Pass, PassError};
+use weft_agent_core::identity::RootSecret;
 use zeroize::Zeroizing;
 
 use super::args::Invite;
 use super::client::Client;
+use super::question::{self, SoFar};
 use super::status::{list, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended, join};
@@ -31,10 +33,22 @@ pub(crate) fn asked(question: &str) -> Result<Hidden, Failure> {
     asked_for(question, WORDS_NEEDED)
 }
 
-/// Asks for words; `needed`: what is said if none come.
+/// Asks for words; `needed`: what is said if none come. Which word is mistyped is said here, and on a terminal they may be
+/// typed again.
 fn asked_for(question: &str, needed: &str) -> Result<Hidden, Failure> {
-    let words = term::ask_secret(question)?;
-    if words.is_empty() { Err(Failure::usage(needed)) } else { Ok(Hidden::new(words)) }
+    let mut left = if std::io::stdin().is_terminal() { TRIES } else { 1 };
+    loop {
+        let words = Zeroizing::new(term::ask_secret(question)?);
+        if words.is_empty() {
+            return Err(Failure::usage(needed).code("words-needed"));
+        }
+        left -= 1;
+        match RootSecret::from_words(&words) {
+            Ok(_) => return Ok(Hidden::new(words.to_string())),
+            Err(error) if left == 0 => return Err(error.into()),
+            Err(error) => term::note(&format!("{error}. Once more:")),
+        }
+    }
 }
 
 fn member(client: &mut Client) -> Result<Option<Value>, Failure> {
@@ -45,14 +59,14 @@ fn member(client: &mut Client) -> Result<Option<Value>, Failure> {
 /// Asks for the words, if there is an identity and they are not here.
 pub(crate) fn if_needed(client: &mut Client) -> Result<Option<Hidden>, Failure> {
     let gone = member(client)?.is_some_and(|member| member.get("has_root") == Some(&Value::Bool(false)));
-    gone.then(|| asked("Your 24 words (this computer does not keep them, and this needs your root key):")).transpose()
+    gone.then(|| asked("Your 24 words (this computer does not keep them, and this needs them):")).transpose()
 }
 
 /// Asks for the words, if this device was let in by another one and so is known only where that one is.
 pub(crate) fn if_certificate_needed(client: &mut Client) -> Result<Option<Hidden>, Failure> {
     let certified = member(client)?.is_none_or(|member| member.get("by_root") == Some(&Value::Bool(true)));
     (!certified)
-        .then(|| asked("Your 24 words (this device was let in by another one; elsewhere your words vouch for it):"))
+        .then(|| asked("Your 24 words (another device let this one in; for other workspaces your words vouch for it):"))
         .transpose()
 }
 
@@ -71,8 +85,8 @@ pub(crate) fn show_recovery_key(made: &Value) {
     }
     term::say(&format!("\nThe recovery key of '{}':\n\n{}", text(made, "name"), in_columns(words)));
     term::say(
-        "It decides who the owners are, whoever has it. It is printed this once and kept on no computer: write it down, and \
-         keep it apart from your own words.\n",
+        "With it, any member decides who the owners are. It is printed this once and kept on no computer: write it down, \
+         and keep it apart from your own words.\n",
     );
 }
 
@@ -100,10 +114,13 @@ pub(crate) fn run(context: &Context, show: bool) -> Ended {
     }
     let words = Zeroizing::new(text(&all, "words").to_owned());
     if words.is_empty() {
-        term::say("Your 24 words are not on this computer. What leads back to your workspaces, with them:\n");
+        term::say("Your 24 words are not on this computer. With them, these passes lead back to your workspaces:\n");
     } else {
         term::say(&format!("The 24 words of {}:\n\n{}", paint(Style::Bold, text(&all, "name")), in_columns(&words)));
-        term::say("Whoever has them is you. Write them on paper. What leads back to your workspaces, with them:\n");
+        term::say(
+            "They bring you back if this computer is lost. Anybody who has them can act as you: write them on paper, \
+             and show them to nobody. With them, these passes lead back to your workspaces:\n",
+        );
     }
     for workspace in list(&all, "workspaces") {
         let pass = text(workspace, "pass");
@@ -126,10 +143,11 @@ pub(crate) fn run(context: &Context, show: bool) -> Ended {
         return Ok(0);
     }
     term::say(
-        "\nTo be sure that you have them, some are asked for. Then they are erased here, and only you have them.",
+        "\nNow type some of the words from your paper. If they are right, the words are erased from this computer, and \
+         nobody asks for them again until something needs them.",
     );
     if !quiz(&words, &mut |question| term::ask(question))? {
-        term::note("Not confirmed: they stay on this computer, and `weft status` reminds you.");
+        term::note("Not confirmed: the words stay on this computer. Try again: weft identity words");
         return Ok(3);
     }
     erase(context, &mut client, Hidden::new(words.to_string()))
@@ -177,15 +195,23 @@ fn erase(context: &Context, client: &mut Client, words: Hidden) -> Ended {
 /// `weft identity recover`.
 pub(crate) fn recover(context: &Context, pass: Option<&str>, folder: Option<&Path>, merge: bool) -> Ended {
     let given = match pass {
-        Some("-") | None => {
-            term::ask("Pass (weft-pass:...), of `weft identity words` or from a member's `weft invite --for`:")?
-        }
+        Some("-") | None => ask_pass()?.to_string(),
         Some(pass) => pass.to_owned(),
     };
-    let pass = Pass::parse(&given).map_err(|error| Failure::usage(error.to_string()))?;
+    let pass = Pass::parse(&given)?;
     let (dir, _) = join::folder_for(context, folder, &pass.name, merge)?;
     let words = asked("Your 24 words:")?;
     enrol(context, dir, given, Some(words), None, &pass.name)
+}
+
+/// A pass, from a terminal or standard input; it may have been wrapped on its way.
+fn ask_pass() -> Result<Zeroizing<String>, Failure> {
+    let question = "Paste the pass (weft-pass:...), from your paper or from a member's `weft invite --for`:";
+    question::ask_wrapped(question, join::PASTED_BYTES_MAX, |text| match Pass::parse(text) {
+        Err(PassError::Incomplete { .. }) => SoFar::More,
+        // The words stand behind it, and are not to be taken for a part of it.
+        _ => SoFar::Enough,
+    })
 }
 
 /// Asks to be let in as a further device, and waits as `weft join` does.
@@ -231,7 +257,7 @@ pub(crate) fn pass_for(context: &Context, who: &str, invite: &Invite) -> Ended {
         term::say(&term::qr(pass)?);
     }
     term::note(&format!(
-        "For {} to come back with their 24 words; without those it lets nobody in.\nThey run: weft identity recover '<pass>'",
+        "For {} to come back with their 24 words; without those it lets nobody in.\nThey run `weft identity recover` and paste it.",
         text(&made, "name")
     ));
     Ok(0)

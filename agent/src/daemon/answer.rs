@@ -15,13 +15,14 @@ use weft_agent_core::workspace::command::{Command, Reply, State, Status};
 use super::run::{Daemon, say};
 use super::space::Space;
 use super::wire::{Answer, Failure, Hidden, Request, ResumeAnswer};
-use super::{enrol, export, invites, members, people, report, verify};
+use super::{enrol, export, invites, members, people, relays, report, verify};
 use crate::engine::{Founding, Machine, OsRandom};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
 use crate::home::registry::Entry;
 use crate::host::watermark::WatermarkFile;
 use crate::link::address::Address;
+use crate::nearest::nearest;
 use crate::{clock, engine};
 
 /// A busy workspace (a first import) may take a while between two rounds.
@@ -90,8 +91,12 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Repair { dir } => super::repair::repair(daemon, &dir).await,
         Request::Flush { dir, timeout_ms, peers } => flush(daemon, &dir, timeout_ms, peers).await,
         Request::AddRelay { dir, url } => {
-            let address = Address::parse(&url).map_err(|error| Failure::usage(format!("{url}: {error}")))?;
-            done(&*space(daemon, &dir)?, Command::AddRelay(address.url)).await
+            let space = space(daemon, &dir)?;
+            let (urls, warnings) = relays::looked_at(daemon, &[url]).await?;
+            for url in urls {
+                done(&space, Command::AddRelay(url)).await?;
+            }
+            Ok(json!({"warnings": warnings}))
         }
         Request::RemoveRelay { dir, url } => {
             let url = Address::parse(&url).map_or(url, |address| address.url);
@@ -129,10 +134,15 @@ pub(crate) fn build_id() -> String {
 
 pub(super) fn space(daemon: &Daemon, dir: &Path) -> Result<Arc<Space>, Failure> {
     daemon.space_at(dir).ok_or_else(|| {
-        Failure::usage(format!(
-            "{} is in no workspace; name one with -C DIR, or set one up with `weft init` or `weft join`",
-            dir.display()
-        ))
+        let all = daemon.spaces();
+        let paths: Vec<String> = all.iter().map(|space| space.shared.path.display().to_string()).collect();
+        let only = paths.first().filter(|_| paths.len() == 1).map(String::as_str);
+        let what_to_do = match nearest(&dir.to_string_lossy(), paths.iter().map(String::as_str)).or(only) {
+            Some(path) => format!("did you mean -C {path}?"),
+            None if paths.is_empty() => "set one up with `weft init`, or join one with `weft join`".to_owned(),
+            None => "name one with -C DIR; `weft status` lists them".to_owned(),
+        };
+        Failure::usage(format!("{} is in no workspace; {what_to_do}", dir.display())).code("not-a-workspace")
     })
 }
 
@@ -160,9 +170,9 @@ async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
         if let Some(status) = &mut status {
             status.settled &= !waited && !space.shared.folder_waits();
         }
-        workspaces.push(report::workspace(&space.shared, status.as_deref(), &reminders));
+        workspaces.push(report::workspace(&space.shared, status.as_deref()));
     }
-    Ok(json!({"agent": agent(daemon), "workspaces": workspaces}))
+    Ok(json!({"agent": agent(daemon), "workspaces": workspaces, "reminders": reminders}))
 }
 
 pub(crate) fn unexpected<T>() -> Result<T, Failure> {
@@ -224,11 +234,8 @@ struct Make {
 async fn init(daemon: &Arc<Daemon>, dir: PathBuf, make: Make) -> Outcome {
     let Make { name, relays, display_name, words, recovery_key } = make;
     let _making = daemon.making.lock().await;
-    let mut urls = Vec::new();
-    for url in &relays {
-        urls.push(Address::parse(url).map_err(|error| Failure::usage(format!("{url}: {error}")))?.url);
-    }
     let dir = free_folder(daemon, &dir)?;
+    let (urls, warnings) = relays::looked_at(daemon, &relays).await?;
     enrol::not_while_pairing(daemon)?;
     let identity = identity::load_or_create(&daemon.home.identity_file(), display_name.as_deref())?;
     let device = identity.device.id();
@@ -269,7 +276,7 @@ async fn init(daemon: &Arc<Daemon>, dir: PathBuf, make: Make) -> Outcome {
     };
     registry.save(&daemon.home)?;
     let recovery = recovery.map(|key| key.words().to_string());
-    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name, "recovery_key": recovery}))
+    Ok(json!({"workspace": id.to_string(), "path": dir, "name": name, "recovery_key": recovery, "warnings": warnings}))
 }
 
 async fn join(
@@ -280,7 +287,7 @@ async fn join(
     words: Option<&Hidden>,
 ) -> Outcome {
     let _making = daemon.making.lock().await;
-    let link = InviteLink::parse(link.trim()).map_err(|error| Failure::usage(error.to_string()))?;
+    let link = InviteLink::parse(link)?;
     let id = link.workspace;
     let waiting = daemon.spaces().into_iter().find(|space| space.shared.id == id && space.shared.is_joining());
     if let Some(space) = waiting {
@@ -305,7 +312,7 @@ async fn join(
 pub(super) fn begins(daemon: &Daemon, id: &WorkspaceId, dir: &Path) -> Result<PathBuf, Failure> {
     if let Some(entry) = daemon.registry().by_id(id).cloned() {
         return Err(Failure::usage(format!(
-            "this agent is in '{}' already, in {}; one agent has one folder a workspace",
+            "this agent is in '{}' already, in {}; an agent has one folder for each workspace",
             entry.name,
             entry.path.display()
         )));

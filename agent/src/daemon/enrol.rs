@@ -30,12 +30,12 @@ pub(crate) const WORDS_NEEDED: &str =
 
 /// The root secret that these words are.
 pub(super) fn root_of(words: &Hidden) -> Result<RootSecret, Failure> {
-    RootSecret::from_words(words.expose()).map_err(|error| Failure::usage(error.to_string()))
+    Ok(RootSecret::from_words(words.expose())?)
 }
 
 /// The recovery key that these words are.
 pub(super) fn recovery_key(words: &Hidden) -> Result<RecoveryKey, Failure> {
-    RecoveryKey::from_words(words.expose()).map_err(|error| Failure::usage(error.to_string()))
+    Ok(RecoveryKey::from_words(words.expose())?)
 }
 
 /// The identity with its root secret: the one it holds, or the one that was typed in. Whether it was typed in.
@@ -75,8 +75,8 @@ fn known(daemon: &Daemon) -> Result<LocalIdentity, Failure> {
 pub(super) fn reminders(daemon: &Daemon) -> Vec<String> {
     let identity = identity::load(&daemon.home.identity_file()).ok().flatten();
     let only_here = identity.is_some_and(|identity| identity.root.is_some());
-    let text = "The 24 words of your identity are on this computer only, and whoever takes it over is you. Write them down \
-                and have them erased here: weft identity words";
+    let text = "If this computer is lost, your place in your workspaces is lost with it. Write down your 24 words, once: \
+                weft identity words";
     only_here.then(|| text.to_owned()).into_iter().collect()
 }
 
@@ -148,7 +148,7 @@ pub(super) async fn enrol(
     display_name: Option<String>,
 ) -> Outcome {
     let _making = daemon.making.lock().await;
-    let pass = Pass::parse(pass.expose()).map_err(|error| Failure::usage(error.to_string()))?;
+    let pass = Pass::parse(pass.expose())?;
     let dir = begins(daemon, &pass.workspace, &dir)?;
     let name = display_name.unwrap_or_else(identity::user_name);
     let (identity, op) = match pass.way {

@@ -236,7 +236,9 @@ pub(super) async fn import(
     let Beginning { mut set, epochs } = beginning;
     let id = set.workspace();
     if !evaluate(&set).members.contains_key(&root.public().sign) {
-        return Err(Failure::usage("whoever has these words was no member of this workspace when the export was made"));
+        return Err(Failure::usage(
+            "the member of these words did not belong to this workspace when the export was made",
+        ));
     }
     if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::usage(format!("{} is not empty; name another folder", dir.display())));

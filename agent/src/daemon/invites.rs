@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 use weft_agent_core::id::{OpId, RootKey};
+use weft_agent_core::invite_link::InviteLink;
+use weft_agent_core::membership::Role;
 use weft_agent_core::workspace::command::{Command, InviteTerms, JoinRequestDetail, OpenInvite, Reply};
 use weft_protocol::admission::DidKey;
 
@@ -13,12 +15,25 @@ use super::report;
 use super::space::Shared;
 use super::wire::{Failure, InviteWish};
 use crate::clock;
+use crate::nearest::did_you_mean;
 
 /// Makes a link.
 pub(crate) async fn invite(shared: &Shared, wish: &InviteWish, lan: Vec<String>) -> Outcome {
-    let role = report::role_of(&wish.role)
-        .ok_or_else(|| Failure::usage(format!("there is no role {:?}; reader, writer or admin", wish.role)))?;
+    let role = report::role_of(&wish.role).ok_or_else(|| {
+        let meant = did_you_mean(&wish.role, ["reader", "writer", "admin"]);
+        Failure::usage(format!("there is no role {:?}{meant} A link gives reader, writer or admin", wish.role))
+    })?;
     let whom = wish.whom.as_deref().map(key_of).transpose()?;
+    if wish.open_one_will_do
+        && let Reply::Status(status) = shared.ask(Command::Status, PATIENCE).await?
+    {
+        let open = ask_open(shared).await?;
+        let as_good = open.iter().find(|open| is_as_good(open, role, wish, &status.relays, &lan, clock::wall_ms()));
+        if let Some((invite, link)) = as_good.and_then(|invite| Some((invite, invite.link.as_ref()?))) {
+            let beyond_lan = !status.relays.is_empty();
+            return Ok(json!({"link": link, "id": invite.id.to_string(), "beyond_lan": beyond_lan, "made": false}));
+        }
+    }
     let terms = InviteTerms {
         role,
         expires_wall_ms: clock::wall_ms().saturating_add(wish.expires_ms),
@@ -29,7 +44,25 @@ pub(crate) async fn invite(shared: &Shared, wish: &InviteWish, lan: Vec<String>)
     let Reply::Invite { link, id, beyond_lan } = shared.ask(Command::Invite { terms, lan }, PATIENCE).await? else {
         return unexpected();
     };
-    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan}))
+    Ok(json!({"link": link, "id": id.to_string(), "beyond_lan": beyond_lan, "made": true}))
+}
+
+/// Whether an open invite does what is wished for: unused, of that kind, for another while, and leading where we are found.
+fn is_as_good(
+    open: &OpenInvite,
+    role: Role,
+    wish: &InviteWish,
+    relays: &[String],
+    lan: &[String],
+    now_ms: u64,
+) -> bool {
+    let Some(link) = open.link.as_deref().and_then(|text| InviteLink::parse(text).ok()) else { return false };
+    let of_kind = open.role == role && open.uses == wish.uses && open.used == 0 && open.approval == wish.approval;
+    let lasts = open.expires_wall_ms.saturating_sub(now_ms) > wish.expires_ms / 2;
+    let found = relays.iter().all(|url| link.urls.contains(url))
+        && link.urls.iter().all(|url| relays.contains(url) || lan.contains(url))
+        && (!relays.is_empty() || lan.iter().all(|url| link.urls.contains(url)));
+    of_kind && lasts && found && open.whom.is_none() && wish.whom.is_none()
 }
 
 /// The root key that a DID is: whom alone a link is for.
@@ -127,7 +160,51 @@ pub(crate) async fn deny(shared: &Shared, who: &str) -> Outcome {
 mod tests {
     use super::*;
     use weft_agent_core::id::DeviceId;
-    use weft_agent_core::membership::Role;
+    use weft_agent_core::invite::InviteSecret;
+    use weft_agent_core::secret::Secret;
+
+    /// An open link is given again while it is unused, of the wished kind, lasts, and leads to where we are found now.
+    #[test]
+    fn an_open_link_is_used_again_while_it_is_as_good() {
+        let relays = vec!["wss://r.example:443".to_owned()];
+        let link = InviteLink {
+            workspace: weft_agent_core::id::WorkspaceId([1; 32]),
+            secret: InviteSecret::new(Secret::new([7; 32])),
+            op_heads: vec![OpId([1; 32])],
+            inviter: DeviceId([2; 16]),
+            urls: vec![relays[0].clone(), "ws://192.168.1.4:7".to_owned()],
+            name: "notes".to_owned(),
+        };
+        let open = OpenInvite {
+            id: OpId([1; 32]),
+            role: Role::Writer,
+            expires_wall_ms: 1_000_000,
+            uses: 1,
+            used: 0,
+            issuer: "Ann".to_owned(),
+            link: Some(link.to_text()),
+            approval: false,
+            whom: None,
+        };
+        let wish = InviteWish {
+            role: "writer".to_owned(),
+            open_one_will_do: true,
+            expires_ms: 1_000_000,
+            uses: 1,
+            approval: false,
+            whom: None,
+        };
+        let lan = vec!["ws://192.168.1.4:7".to_owned()];
+        assert!(is_as_good(&open, Role::Writer, &wish, &relays, &lan, 0));
+        assert!(!is_as_good(&open, Role::Reader, &wish, &relays, &lan, 0));
+        assert!(!is_as_good(&OpenInvite { used: 1, ..open.clone() }, Role::Writer, &wish, &relays, &lan, 0));
+        assert!(!is_as_good(&OpenInvite { link: None, ..open.clone() }, Role::Writer, &wish, &relays, &lan, 0));
+        assert!(!is_as_good(&open, Role::Writer, &wish, &relays, &lan, 600_000), "soon over");
+        let moved = vec!["ws://10.0.0.9:7".to_owned()];
+        assert!(!is_as_good(&open, Role::Writer, &wish, &relays, &moved, 0), "it leads to where we were");
+        let other = vec!["wss://other.example:443".to_owned()];
+        assert!(!is_as_good(&open, Role::Writer, &wish, &other, &lan, 0), "it does not name the relay of today");
+    }
 
     fn request(byte: u8, name: &str) -> JoinRequestDetail {
         JoinRequestDetail {

@@ -14,6 +14,7 @@ use super::answer::{Outcome, PATIENCE, unexpected};
 use super::space::Shared;
 use super::wire::{Failure, Hidden, Named};
 use super::{enrol, report};
+use crate::nearest::did_you_mean;
 
 /// Of an id or a key, at least so many digits are given.
 const PREFIX_MIN: usize = 4;
@@ -45,14 +46,21 @@ pub(super) fn find<'a>(members: &'a Members, who: &str) -> Result<&'a MemberDeta
     }
     match found.as_slice() {
         [one] => Ok(one),
-        [] => Err(Failure::usage(format!("nobody here is called {who:?}; `weft members` lists everybody"))),
+        [] => {
+            let names = all().map(|member| member.name.as_str());
+            let labels = all().flat_map(|member| member.devices.iter().map(|device| device.label.as_str()));
+            let meant = did_you_mean(who, names.chain(labels));
+            let why = format!("nobody here is called {who:?}{meant} `weft members` lists everybody");
+            Err(Failure::usage(why).code("unknown-name"))
+        }
         several => {
             let lines: Vec<String> =
                 several.iter().map(|member| format!("  {}  {}", member.name, member.fingerprint)).collect();
             Err(Failure::usage(format!(
-                "{who:?} means several people; name one by its four words, in quotes:\n{}",
+                "{who:?} means several people; name one by their four words, in quotes:\n{}",
                 lines.join("\n")
-            )))
+            ))
+            .code("ambiguous-name"))
         }
     }
 }
@@ -79,9 +87,10 @@ pub(crate) async fn remove(shared: &Shared, who: &str, recovery_key: Option<&Hid
 
 pub(crate) async fn set_role(shared: &Shared, who: &str, role: &str, recovery_key: Option<&Hidden>) -> Outcome {
     // Keepers need an agent that serves what it cannot read; there is none yet.
-    let role = report::role_of(role)
-        .filter(|role| *role > Role::Keeper)
-        .ok_or_else(|| Failure::usage(format!("there is no role {role:?}; reader, writer, admin or owner")))?;
+    let role = report::role_of(role).filter(|role| *role > Role::Keeper).ok_or_else(|| {
+        let meant = did_you_mean(role, ["reader", "writer", "admin", "owner"]);
+        Failure::usage(format!("there is no role {role:?}{meant} Roles are reader, writer, admin and owner"))
+    })?;
     let members = ask(shared).await?;
     let member = find(&members, who)?;
     let command = match recovery_key {
@@ -110,17 +119,22 @@ fn find_device<'a>(members: &'a Members, which: &str) -> Result<(&'a MemberDetai
     let called = |(_, device): &(&MemberDetail, &DeviceDetail)| device.label == which;
     match matching(&active, which, id, called).as_slice() {
         [one] => Ok(*one),
-        [] if !matching(&gone, which, id, called).is_empty() => Err(Failure::usage(format!(
-            "{which:?} belongs no more already; `weft devices` lists those that do as active"
-        ))),
-        [] => Err(Failure::usage(format!("no device is called {which:?}; `weft devices` lists them"))),
+        [] if !matching(&gone, which, id, called).is_empty() => {
+            Err(Failure::usage(format!("{which:?} was revoked already; `weft devices` lists the active ones")))
+        }
+        [] => {
+            let meant = did_you_mean(which, active.iter().map(|(_, device)| device.label.as_str()));
+            let why = format!("no device is called {which:?}{meant} `weft devices` lists them");
+            Err(Failure::usage(why).code("unknown-name"))
+        }
         several => {
             let lines: Vec<String> =
                 several.iter().map(|(member, device)| format!("  {}  of {}", device.id, member.name)).collect();
             Err(Failure::usage(format!(
                 "several devices are called {which:?}; name one by its id:\n{}",
                 lines.join("\n")
-            )))
+            ))
+            .code("ambiguous-name"))
         }
     }
 }
@@ -137,10 +151,35 @@ fn going(members: &Members, device: &DeviceDetail, keep_certified: bool) -> (Vec
     (devices, labels)
 }
 
+/// A device does not revoke itself, nor the one that let it in with all that this one let in: says what that would take along.
+fn not_this_one(members: &Members, device: &DeviceDetail, going: &[DeviceId]) -> Result<(), Failure> {
+    let all = || members.members.iter().flat_map(|member| &member.devices);
+    let Some(me) = all().find(|other| other.me && going.contains(&other.id)) else { return Ok(()) };
+    if device.me {
+        return Err(
+            Failure::usage("that is this device; `weft leave` takes it out of the workspace").code("this-device")
+        );
+    }
+    let others: Vec<&str> = all()
+        .filter(|other| going.contains(&other.id) && other.id != device.id && !other.me)
+        .map(|other| other.label.as_str())
+        .collect();
+    let others = if others.is_empty() { String::new() } else { format!(", and {} too", others.join(", ")) };
+    Err(Failure::usage(format!(
+        "{label} let this device ({me}) in, so revoking it takes this one along{others}. To revoke {label} alone: weft devices \
+         revoke {label} --keep-certified. If {label} was stolen, its finder may have let devices in: revoke it from a device \
+         that it did not let in, or come back with your words (weft leave, then weft identity recover)",
+        label = device.label,
+        me = me.label,
+    ))
+    .code("this-device"))
+}
+
 pub(crate) async fn revoke_device(shared: &Shared, which: &str, keep_certified: bool) -> Outcome {
     let members = ask(shared).await?;
     let (_, device) = find_device(&members, which)?;
     let (devices, labels) = going(&members, device, keep_certified);
+    not_this_one(&members, device, &devices)?;
     act(shared, Command::RevokeDevices(devices), &labels.join(", ")).await
 }
 
@@ -154,7 +193,8 @@ pub(crate) async fn meant(shared: &Shared, named: &Named) -> Outcome {
         }
         Named::Device(which, keep_certified) => {
             let (member, device) = find_device(&members, which)?;
-            let (_, labels) = going(&members, device, *keep_certified);
+            let (devices, labels) = going(&members, device, *keep_certified);
+            not_this_one(&members, device, &devices)?;
             let takes = labels.get(1..).unwrap_or_default();
             Ok(json!({"id": device.id.to_string(), "name": device.label, "member": member.name, "takes": takes}))
         }
@@ -243,6 +283,37 @@ mod tests {
         assert!(several.contains("word 34") && several.contains("word 51"), "{several}");
         assert_eq!(found("2222"), Ok(0x22));
         assert!(found("222").is_err() && found("Zed").is_err());
+    }
+
+    /// Revoking the device that let this one in says what it would take along, and how to spare that; this device itself
+    /// leaves instead; any other goes.
+    #[test]
+    fn the_device_that_let_this_one_in_takes_it_along() {
+        let mut ann = member(0x11, "Ann", "desk");
+        let device = |byte: u8, label: &str, me| DeviceDetail {
+            id: DeviceId([byte; 16]),
+            label: label.to_owned(),
+            me,
+            certified_by: Some(DeviceId([0x11; 16])),
+            takes: vec![DeviceId([byte; 16])],
+            ..member(0, "", "").devices[0].clone()
+        };
+        ann.devices.extend([device(0x22, "phone", true), device(0x33, "tablet", false)]);
+        ann.devices[0].takes = [0x11, 0x22, 0x33].map(|byte| DeviceId([byte; 16])).to_vec();
+        let members = Members { members: vec![ann], former: Vec::new(), proposals: Vec::new(), late: Vec::new() };
+        let refused = |which: &str, keep_certified: bool| {
+            let (_, device) = find_device(&members, which).unwrap();
+            let (devices, _) = going(&members, device, keep_certified);
+            not_this_one(&members, device, &devices).map_err(|failure| failure.message)
+        };
+        let why = refused("desk", false).unwrap_err();
+        assert!(
+            why.contains("this device (phone)") && why.contains("tablet too") && why.contains("--keep-certified"),
+            "{why}"
+        );
+        assert_eq!(refused("desk", true), Ok(()));
+        assert_eq!(refused("tablet", false), Ok(()));
+        assert!(refused("phone", false).unwrap_err().contains("weft leave"));
     }
 
     /// Whoever calls themselves, or a device, by another's whole key or id is not meant by it.

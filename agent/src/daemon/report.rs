@@ -16,8 +16,8 @@ use weft_agent_core::workspace::input::LinkKind;
 use super::space::Shared;
 use crate::account::{SeenAccounts, root_did};
 
-/// One workspace; `status` is absent while it cannot answer. `reminders` are of the agent as a whole.
-pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[String]) -> Value {
+/// One workspace; `status` is absent while it cannot answer.
+pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
     let mut problems: Vec<String> = shared.problem().into_iter().collect();
     let mut reading = 0;
     if let Some(glance) = shared.glance() {
@@ -27,7 +27,11 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
     let addresses: Vec<Value> = shared
         .health()
         .into_iter()
-        .map(|(url, health)| json!({"url": url, "kind": kind(health.kind), "up": health.up, "why": health.why}))
+        .map(|(url, health)| {
+            // A link names relays and neighbours alike; only a member knows which is which.
+            let kind = if shared.is_joining() { "link" } else { kind(health.kind) };
+            json!({"url": url, "kind": kind, "up": health.up, "why": health.why})
+        })
         .collect();
     let Some(status) = status else {
         let state = if shared.problem().is_some() { "halted" } else { "starting" };
@@ -35,7 +39,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
             "path": shared.path, "name": shared.name(), "workspace": shared.id.to_string(), "state": state,
             "settled": false, "held_by": 0, "files": 0, "document_bytes": 0, "changes": 0, "frontier_gap": 0,
             "pending": {"send": 0, "send_bytes": 0, "receive": 0, "receive_bytes": 0, "read": reading, "kept": 0}, "links": [], "peers": [], "problems": problems,
-            "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "decisions": 0, "knocking": null, "unverified": null,
+            "reminders": [], "rejected": {}, "relays": [], "members": [], "addresses": addresses, "requests": 0, "decisions": 0, "knocking": null, "unverified": null,
         });
     };
     let name = if status.name.is_empty() { shared.name() } else { status.name.clone() };
@@ -50,10 +54,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
              you a writer"
         ));
     }
-    problems.extend(reminders.iter().cloned());
-    if status.only_owner {
-        problems.push(only_owner(&name));
-    }
+    let reminders: Vec<String> = status.only_owner.then(|| only_owner(&name)).into_iter().collect();
     let links: Vec<Value> = status
         .links
         .iter()
@@ -98,6 +99,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>, reminders: &[S
         "links": links,
         "peers": peers,
         "problems": problems,
+        "reminders": reminders,
         "unverified": status.unverified,
         "rejected": status.rejected,
         "relays": status.relays,

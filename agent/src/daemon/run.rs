@@ -19,7 +19,7 @@ use weft_agent_core::workspace::command::Command;
 
 use super::answer;
 use super::space::{Space, Start};
-use super::wire::{Answer, LINE_BYTES_MAX, Request};
+use super::wire::{Answer, Failure, LINE_BYTES_MAX, Request};
 use crate::account::{Account, SeenAccounts};
 use crate::clock;
 use crate::config::Config;
@@ -27,13 +27,16 @@ use crate::engine::Machine;
 use crate::home::registry::{Entry, Registry};
 use crate::home::{Home, identity};
 use crate::keychain::Keychain;
-use crate::lan::mdns::Mdns;
+use crate::lan::addresses::Network;
+use crate::lan::mdns::{Heard, Mdns};
 use crate::lan::serve::Serving;
 use crate::lan::{addresses, tag};
 use crate::link::access::Access;
 use crate::link::{LinkEnv, transport};
 
-/// How often addresses and tags are looked at again.
+/// How often this computer's addresses and ways out are looked at: a change is noticed within it. A look costs about 0.1 ms.
+const NETWORK_EVERY: Duration = Duration::from_secs(2);
+/// How often the tags that are said on the local network are looked at again.
 const LAN_EVERY: Duration = Duration::from_secs(30);
 /// Command lines served at once.
 const CLIENTS_MAX: usize = 64;
@@ -57,6 +60,8 @@ pub(crate) struct Daemon {
     pub(crate) seen: SeenAccounts,
     lan: Mutex<Lan>,
     pub(crate) stop: CancellationToken,
+    /// Rung when this computer's addresses are others.
+    network: tokio::sync::Notify,
     runtime: tokio::runtime::Handle,
     /// Held while a workspace is made, so that one folder is never made twice.
     pub(crate) making: tokio::sync::Mutex<()>,
@@ -114,6 +119,7 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
         seen: SeenAccounts::load(&home.seen_accounts_file())?,
         lan: Mutex::default(),
         stop: CancellationToken::new(),
+        network: tokio::sync::Notify::new(),
         runtime: tokio::runtime::Handle::current(),
         making: tokio::sync::Mutex::new(()),
     });
@@ -129,6 +135,7 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
     }
     daemon.start_all();
     tracing::info!(pid = std::process::id(), lan = serving.is_some(), "started");
+    let watch = tokio::spawn(mind_network(Arc::clone(&daemon), Network::now));
     let beacon = serving.as_ref().map(|serving| tokio::spawn(mind_lan(Arc::clone(&daemon), config, serving.port)));
     let clients = Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
     let mut terminate = signal(SignalKind::terminate())?;
@@ -160,6 +167,7 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
     }
     tracing::info!("stopping");
     let _gone = std::fs::remove_file(&socket);
+    watch.abort();
     if let Some(beacon) = beacon {
         beacon.abort();
     }
@@ -195,7 +203,27 @@ fn lan_urls(config: &Config, port: u16) -> Vec<String> {
     addresses::urls(&addresses::of_this_host(config.is_on("lan_loopback")), port)
 }
 
-/// Announces, listens, and notices when this host's addresses change.
+/// Dials at once when this computer comes into another network, or back into one.
+async fn mind_network(daemon: Arc<Daemon>, now: impl Fn() -> Network) {
+    let mut known = now();
+    let mut every = tokio::time::interval(NETWORK_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let network = now();
+        if network == known {
+            continue;
+        }
+        tracing::info!("the network changed; dialling anew");
+        known = network;
+        daemon.network.notify_one();
+        for space in daemon.spaces() {
+            space.shared.network_changed(&known.addresses);
+        }
+    }
+}
+
+/// Announces, listens, and tells the members where this computer is.
 async fn mind_lan(daemon: Arc<Daemon>, config: Config, port: u16) {
     let (found, mut neighbours) = tokio::sync::mpsc::unbounded_channel();
     let mdns = Mdns::start(move |neighbour| {
@@ -212,14 +240,13 @@ async fn mind_lan(daemon: Arc<Daemon>, config: Config, port: u16) {
     let mut every = tokio::time::interval(LAN_EVERY);
     loop {
         tokio::select! {
-            _ = every.tick() => {
+            () = async { tokio::select! { _ = every.tick() => {}, () = daemon.network.notified() => {} } } => {
                 let ips = addresses::of_this_host(config.is_on("lan_loopback"));
                 let urls = addresses::urls(&ips, port);
                 if daemon.lan().urls != urls {
                     daemon.lan().urls.clone_from(&urls);
                     for space in daemon.spaces() {
                         space.shared.tell(Command::LanAddresses(urls.clone()));
-                        space.shared.nudge();
                     }
                 }
                 let now = clock::wall_ms();
@@ -233,8 +260,14 @@ async fn mind_lan(daemon: Arc<Daemon>, config: Config, port: u16) {
                     said = (tags, ips);
                 }
             }
-            Some(neighbour) = neighbours.recv() => {
-                let neighbour: crate::lan::mdns::Neighbour = neighbour;
+            Some(heard) = neighbours.recv() => {
+                let neighbour = match heard {
+                    Heard::Here(neighbour) => neighbour,
+                    Heard::Gone(urls) => {
+                        daemon.spaces().iter().for_each(|space| space.shared.neighbours_gone(&urls));
+                        continue;
+                    }
+                };
                 let own = daemon.lan().urls.clone();
                 let urls: Vec<String> = neighbour.urls.into_iter().filter(|url| !own.contains(url)).collect();
                 let now = clock::wall_ms();
@@ -349,14 +382,15 @@ async fn client(daemon: &Arc<Daemon>, stream: UnixStream) -> anyhow::Result<()> 
             Err(_) => {
                 let message =
                     "the agent does not understand this request; restart it with `weft stop` and `weft start`";
-                say(&mut writing, &Answer::Failed { message: message.to_owned(), exit: 1 }).await?;
+                let failed = Answer::Failed { message: message.to_owned(), exit: 1, code: "other-version".to_owned() };
+                say(&mut writing, &failed).await?;
                 continue;
             }
         };
         let ends = matches!(request, Request::Shutdown);
         let last = match answer::answer(daemon, request, &mut writing).await {
             Ok(value) => Answer::Done { value },
-            Err(failure) => Answer::Failed { message: failure.message, exit: failure.exit },
+            Err(Failure { message, exit, code }) => Answer::Failed { message, exit, code: code.into_owned() },
         };
         say(&mut writing, &last).await?;
         if ends {

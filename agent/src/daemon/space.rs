@@ -4,6 +4,7 @@
 //! status` until it runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -136,6 +137,24 @@ impl Shared {
         drop(inner);
         if grew {
             self.redial();
+        }
+    }
+    /// They said goodbye, or were not heard of for as long as they promised.
+    pub(crate) fn neighbours_gone(&self, urls: &[String]) {
+        let mut inner = self.lock();
+        let before = inner.neighbours.len();
+        inner.neighbours.retain(|url| !urls.contains(url));
+        let fewer = inner.neighbours.len() < before;
+        drop(inner);
+        if fewer {
+            self.redial();
+        }
+    }
+    /// This computer has these addresses now.
+    pub(crate) fn network_changed(&self, ours: &BTreeSet<IpAddr>) {
+        let links = self.lock().current.as_ref().map(|current| Arc::clone(&current.links));
+        if let Some(links) = links {
+            links.network_changed(ours);
         }
     }
     /// Dials what is known now.

@@ -2,10 +2,14 @@
 //!
 //! Invariant: a request has exactly one last answer (`done` or `failed`), after any number of `item`s.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use weft_agent_core::enrol::PassError;
+use weft_agent_core::identity::WordsError;
+use weft_agent_core::invite_link::LinkError;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Longest line in either direction: a log of thousands of entries.
@@ -210,6 +214,9 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct InviteWish {
     pub(crate) role: String,
+    /// Whether an open link of that kind, whose addresses are right still, is as good as a new one.
+    #[serde(default)]
+    pub(crate) open_one_will_do: bool,
     pub(crate) expires_ms: u64,
     pub(crate) uses: u32,
     pub(crate) approval: bool,
@@ -264,26 +271,79 @@ pub(crate) enum Answer {
     Item { item: Value },
     /// The last one.
     Done { value: Value },
-    /// The last one: it did not work. `exit` is the exit code.
-    Failed { message: String, exit: u8 },
+    /// The last one: it did not work. `exit` is the exit code, `code` the word for programs.
+    Failed {
+        message: String,
+        exit: u8,
+        #[serde(default)]
+        code: String,
+    },
 }
 
 /// Why a request did not work, with the exit code it gives.
 #[derive(Debug)]
 pub(crate) struct Failure {
+    /// For people. Empty: they know already (they pressed Ctrl-C).
     pub(crate) message: String,
     pub(crate) exit: u8,
+    /// For programs; docs/using.md#json lists them, and none is ever renamed.
+    pub(crate) code: Cow<'static, str>,
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), exit: 1 }
+        Failure { message: message.into(), exit: 1, code: Cow::Borrowed("failed") }
     }
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), exit: 2 }
+        Failure { message: message.into(), exit: 2, code: Cow::Borrowed("usage") }
     }
     pub(crate) fn attention(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), exit: 3 }
+        Failure { message: message.into(), exit: 3, code: Cow::Borrowed("attention") }
+    }
+    /// The agent does not run, or ended.
+    pub(crate) fn not_running(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), exit: 4, code: Cow::Borrowed("not-running") }
+    }
+    /// A person, or the system, ended the command by a signal.
+    pub(crate) fn interrupted(signal: u8) -> Failure {
+        let exit = 128u8.saturating_add(signal);
+        Failure { message: String::new(), exit, code: Cow::Borrowed("interrupted") }
+    }
+    /// With a more exact word for programs.
+    pub(crate) fn code(self, code: &'static str) -> Failure {
+        Failure { code: Cow::Borrowed(code), ..self }
+    }
+}
+
+impl From<LinkError> for Failure {
+    fn from(error: LinkError) -> Self {
+        let code = if matches!(error, LinkError::Incomplete { .. }) {
+            "link-incomplete"
+        } else if matches!(error, LinkError::Mistyped | LinkError::Damaged(_)) {
+            "link-mistyped"
+        } else {
+            "link-wrong"
+        };
+        Failure::usage(error.to_string()).code(code)
+    }
+}
+
+impl From<PassError> for Failure {
+    fn from(error: PassError) -> Self {
+        let code = if matches!(error, PassError::Incomplete { .. }) {
+            "pass-incomplete"
+        } else if matches!(error, PassError::Mistyped | PassError::Damaged(_)) {
+            "pass-mistyped"
+        } else {
+            "pass-wrong"
+        };
+        Failure::usage(error.to_string()).code(code)
+    }
+}
+
+impl From<WordsError> for Failure {
+    fn from(error: WordsError) -> Self {
+        Failure::usage(error.to_string()).code("words-wrong")
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: best effort; a network without multicast costs nothing but a line in the log.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use mdns_sd::{ServiceDaemon, ServiceEvent, ServiceInfo};
@@ -11,6 +12,8 @@ use crate::engine;
 const SERVICE: &str = "_weft._tcp.local.";
 /// Tags in one announcement; a TXT record stays small.
 const TAGS_MAX: usize = 16;
+/// Names remembered at most: a network with more agents than this forgets late who left.
+const NAMES_MAX: usize = 1024;
 
 /// Announces and listens.
 pub(crate) struct Mdns {
@@ -25,13 +28,48 @@ pub(crate) struct Neighbour {
     pub(crate) urls: Vec<String>,
 }
 
+/// What is heard of the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Somebody is there.
+    Here(Neighbour),
+    /// At these addresses nobody is any more.
+    Gone(Vec<String>),
+}
+
+/// Where each announced name is. One agent has a new name every hour, at the same addresses.
+#[derive(Default)]
+struct Names(BTreeMap<String, Vec<String>>);
+
+impl Names {
+    /// A name is at these addresses.
+    fn here(&mut self, name: &str, urls: &[String]) {
+        if self.0.len() < NAMES_MAX || self.0.contains_key(name) {
+            self.0.insert(name.to_owned(), urls.to_vec());
+        }
+    }
+    /// A name is gone; the addresses at which no other one is.
+    fn gone(&mut self, name: &str) -> Vec<String> {
+        let urls = self.0.remove(name).unwrap_or_default();
+        let still: BTreeSet<&String> = self.0.values().flatten().collect();
+        urls.iter().filter(|url| !still.contains(url)).cloned().collect()
+    }
+}
+
 impl Mdns {
-    /// Listens; neighbours go to `found`, from a thread of its own.
-    pub(crate) fn start(found: impl Fn(Neighbour) + Send + 'static) -> anyhow::Result<Mdns> {
+    /// Listens; what is heard goes to `heard`, from a thread of its own.
+    pub(crate) fn start(heard: impl Fn(Heard) + Send + 'static) -> anyhow::Result<Mdns> {
         let daemon = ServiceDaemon::new()?;
         let events = daemon.browse(SERVICE)?;
         std::thread::Builder::new().name("weft-mdns".to_owned()).spawn(move || {
+            let mut names = Names::default();
             while let Ok(event) = events.recv() {
+                if let ServiceEvent::ServiceRemoved(_, name) = &event {
+                    let urls = names.gone(name);
+                    if !urls.is_empty() {
+                        heard(Heard::Gone(urls));
+                    }
+                }
                 let ServiceEvent::ServiceResolved(service) = event else { continue };
                 let tags = service.txt_properties.get_property_val_str("t").unwrap_or_default();
                 let tags = tags.split(',').take(TAGS_MAX).map(str::to_owned).collect();
@@ -42,7 +80,9 @@ impl Mdns {
                     .filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()))
                     .take(8)
                     .collect();
-                found(Neighbour { tags, urls: super::addresses::urls(&ips, service.port) });
+                let urls = super::addresses::urls(&ips, service.port);
+                names.here(&service.fullname, &urls);
+                heard(Heard::Here(Neighbour { tags, urls }));
             }
         })?;
         Ok(Mdns { daemon, announced: None })
@@ -70,5 +110,24 @@ impl Mdns {
 impl Drop for Mdns {
     fn drop(&mut self) {
         let _ended = self.daemon.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever goes on under a new name is not gone; whoever says goodbye, or falls silent, is.
+    #[test]
+    fn only_who_has_no_name_left_is_gone() {
+        let (ann, ben) = (vec!["ws://10.0.0.1:7".to_owned()], vec!["ws://10.0.0.2:7".to_owned()]);
+        let mut names = Names::default();
+        names.here("a1", &ann);
+        names.here("b1", &ben);
+        names.here("a2", &ann);
+        assert_eq!(names.gone("a1"), Vec::<String>::new());
+        assert_eq!(names.gone("b1"), ben);
+        assert_eq!(names.gone("b1"), Vec::<String>::new());
+        assert_eq!(names.gone("a2"), ann);
     }
 }

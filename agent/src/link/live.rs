@@ -120,6 +120,25 @@ async fn links_pass_frames_through_a_relay() {
     relay.end().await;
 }
 
+/// When this computer's address is another one, a link that went out from the old one is given up at once and made anew; one
+/// whose address is still there stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_ends_with_the_address_it_went_out_from() {
+    let relay = Serving::start(0, true).await.unwrap();
+    let mut side = Side::new();
+    side.links.set(&[(format!("ws://127.0.0.1:{}", relay.port), LinkKind::Relay)]);
+    let first = side.up().await;
+    side.links.network_changed(&[std::net::IpAddr::from([127, 0, 0, 1])].into());
+    let room = SigningKey::from_bytes(&[9; 32]);
+    side.enter(&first, &room).await;
+    side.links.network_changed(&[std::net::IpAddr::from([10, 0, 0, 7])].into());
+    let down = |input: &Input| if let Input::LinkDown { link } = input { Some(*link) } else { None };
+    assert_eq!(side.wait("the end", down).await, first.link);
+    assert_ne!(side.up().await.link, first.link);
+    side.links.shutdown();
+    relay.end().await;
+}
+
 /// An address where nobody answers is tried again and says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_address_says_why() {

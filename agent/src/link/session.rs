@@ -1,5 +1,6 @@
 //! One connection from token to end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ async fn open_and_serve(
     let (tls, access) = (&links.env.tls, &*links.env.access);
     let asker = Asker { address, kind, tls, did_key: &did_key, device, connection: &connection, access };
     let token = asker.ask().await?;
-    let mut socket = upgrade(address, links, &token).await?;
+    let (mut socket, from) = upgrade(address, links, &token).await?;
     let handshake = async {
         let ServerFrame::Challenge { nonce } = next(&mut socket).await? else { return Err(LinkError::NotARelay) };
         let prove = ClientFrame::Prove {
@@ -109,7 +110,7 @@ async fn open_and_serve(
         queue_bytes,
         frame_bytes_max,
     };
-    links.register(id, queue);
+    links.register(id, queue, from);
     links.note(&address.url, true, None);
     links.inbox.link(Input::LinkUp(up), 256).await;
     let (sink, stream) = socket.split();
@@ -121,8 +122,10 @@ async fn open_and_serve(
     }
 }
 
-async fn upgrade(address: &Address, links: &Links, token: &str) -> Result<Socket, LinkError> {
+/// The socket, and the address of this computer that it goes out from.
+async fn upgrade(address: &Address, links: &Links, token: &str) -> Result<(Socket, Option<IpAddr>), LinkError> {
     let stream = transport::connect(address, &links.env.tls).await?;
+    let from = Stream::from(&*stream);
     // The stream is encrypted already where it should be: to the WebSocket code both are plain.
     let mut request = format!("ws://{}{CONNECT_PATH}", address.audience).into_client_request()?;
     let offer = HeaderValue::from_str(&subprotocol::offer(token)).map_err(|_| LinkError::NotARelay)?;
@@ -136,7 +139,7 @@ async fn upgrade(address: &Address, links: &Links, token: &str) -> Result<Socket
     let upgrade = client_async_with_config(request, stream, Some(config));
     let (socket, _answer) =
         timeout(Duration::from_millis(HANDSHAKE_MS_MAX), upgrade).await.map_err(|_| LinkError::Silent)??;
-    Ok(socket)
+    Ok((socket, from))
 }
 
 /// The next frame of the handshake.

@@ -1,6 +1,7 @@
 //! Bytes to a relay: TCP, or TLS over it with the system's certificates and those the person added.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::address::Address;
 
@@ -20,8 +22,30 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const SEND_BUFFER: u32 = 256 * 1024;
 
 /// A byte stream.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The address of this computer that it goes out from, if it has one.
+    fn from(&self) -> Option<IpAddr>;
+}
+
+impl Stream for TcpStream {
+    fn from(&self) -> Option<IpAddr> {
+        // What reaches us over IPv6 as an IPv4 address is the interface's IPv4 address.
+        self.local_addr().ok().map(|addr| addr.ip().to_canonical())
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn from(&self) -> Option<IpAddr> {
+        Stream::from(self.get_ref().0)
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn from(&self) -> Option<IpAddr> {
+        None
+    }
+}
 
 /// Certificates to trust: the system's and those in `ca_file` (PEM).
 pub(crate) fn tls(ca_file: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
@@ -51,7 +75,13 @@ pub(crate) async fn connect(address: &Address, tls: &Arc<ClientConfig>) -> io::R
 
 async fn dial(address: &Address, tls: &Arc<ClientConfig>) -> io::Result<Box<dyn Stream>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for target in tokio::net::lookup_host((address.host(), address.port())).await? {
+    let unknown = |error| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{} cannot be found ({error}): is it spelled right, and is this computer online?", address.host()),
+        )
+    };
+    for target in tokio::net::lookup_host((address.host(), address.port())).await.map_err(unknown)? {
         let socket = if target.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
         socket.set_nodelay(true)?;
         // A system that refuses keeps its own size; only latency under load suffers.

@@ -1,4 +1,4 @@
-//! The pass: `weft-pass:` base64url(1 ‖ CBOR [way, workspace, secret, \[op32\], root32, \[url\], name]), without padding.
+//! The pass: `weft-pass:` and [way, workspace, secret, \[op32\], root32, \[url\], name] as a text with a checksum.
 //!
 //! It leads a further device of one member to a workspace. The ops are heads at issue: a device that comes by words
 //! names them as the parents of its own op, and every device refuses a history without them. Whoever has a pass can ask
@@ -11,7 +11,7 @@ use crate::id::{OpId, RootKey, WorkspaceId};
 use crate::identity::read_name;
 use crate::op::read_url;
 use crate::secret::Secret;
-use crate::secret_text::{TextError, from_text, to_text};
+use crate::secret_text::{TextError, from_text, so_many, to_text};
 
 /// What a pass starts with.
 pub const PASS_SCHEME: &str = "weft-pass:";
@@ -35,14 +35,25 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {
-    /// Another scheme, too long, or not base64url: copied only in part?
-    #[error("this is not a pass: it starts with `weft-pass:` and has no spaces; was it copied whole?")]
+    /// None in it, or too long.
+    #[error("this is not a pass: one begins with `weft-pass:`")]
     NotAPass,
+    /// Characters are missing.
+    #[error("the pass is incomplete{}. Copy it again, whole", so_many(*.here, *.whole))]
+    Incomplete {
+        /// So many characters are there.
+        here: usize,
+        /// So many belong there; 0: unknown.
+        whole: usize,
+    },
+    /// Its checksum does not fit.
+    #[error("the pass is mistyped: a character of it is wrong or missing. Copy it again, whole")]
+    Mistyped,
     /// A newer version of passes.
-    #[error("this pass was made by a newer weft: upgrade")]
+    #[error("this pass was made by a newer weft, or its first characters are mistyped: copy it again, or upgrade")]
     Newer,
     /// The right shape outside, the wrong one inside.
-    #[error("this pass is damaged, was it copied whole? ({0})")]
+    #[error("this pass is damaged ({0}). Copy it again, whole, or ask for a new one")]
     Damaged(#[from] DecodeError),
 }
 
@@ -98,13 +109,15 @@ impl Pass {
     pub fn to_text(&self) -> String {
         to_text(PASS_SCHEME, self)
     }
-    /// Reads a pass; white space around it is forgiven, inside it is not.
+    /// Reads a pass wherever it stands in what was pasted: wrapped, quoted, in brackets, with a dot behind it.
     ///
     /// # Errors
-    /// [`PassError`] says whether it is none, damaged, or newer than this program.
+    /// [`PassError`] says whether it is none, incomplete, mistyped, damaged, or newer than this program.
     pub fn parse(text: &str) -> Result<Self, PassError> {
         from_text(PASS_SCHEME, PASS_BYTES_MAX, text).map_err(|error| match error {
             TextError::NotOne => PassError::NotAPass,
+            TextError::Incomplete { here, whole } => PassError::Incomplete { here, whole },
+            TextError::Mistyped => PassError::Mistyped,
             TextError::Newer => PassError::Newer,
             TextError::Damaged(error) => PassError::Damaged(error),
         })
@@ -146,8 +159,8 @@ mod tests {
             }
         }
         assert_eq!(Pass::parse("weft:abc"), Err(PassError::NotAPass));
-        assert_eq!(Pass::parse("weft-pass:AgAA"), Err(PassError::Newer));
-        assert_eq!(Pass::parse(&format!("weft-pass:{}", "A".repeat(PASS_BYTES_MAX))), Err(PassError::NotAPass));
+        assert_eq!(Pass::parse("weft-pass:BgAA"), Err(PassError::Newer));
+        assert_eq!(Pass::parse("weft-pass:"), Err(PassError::Incomplete { here: 0, whole: 0 }));
         let nobody = Pass { op_heads: Vec::new(), ..pass() };
         assert!(matches!(Pass::parse(&nobody.to_text()), Err(PassError::Damaged(_))));
     }

@@ -15,10 +15,25 @@ use crate::secret::Secret;
 use crate::sign::is_sound_key;
 use crate::wrap::{is_sound_kem_key, kem_public};
 
-/// They are not 24 words of the English list with a right checksum.
+/// How many words there are.
+const WORDS: usize = 24;
+
+/// Why they are not 24 words of the English list with a right checksum. No word is named: they are secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("these are not 24 words of that kind: check their spelling and their order")]
-pub struct WordsError;
+#[non_exhaustive]
+pub enum WordsError {
+    /// Fewer or more.
+    #[error("there are 24 words, and {0} came in: was one left out, or one written twice?")]
+    Count(usize),
+    /// One, counted from 1, is not in the list.
+    #[error("word {0} is none of the list: check its spelling")]
+    Unknown(usize),
+    /// The checksum does not fit.
+    #[error(
+        "each of the 24 is a word of the list, but together they are not right: one was taken for another, or two changed places"
+    )]
+    Order,
+}
 
 /// A member's root secret. Whoever has it is that member.
 #[derive(Clone)]
@@ -94,12 +109,20 @@ pub(super) fn words_of(entropy: &Secret) -> Zeroizing<String> {
     Zeroizing::new(words.map(|words| words.words().collect::<Vec<_>>().join(" ")).unwrap_or_default())
 }
 
-/// The 32 bytes that 24 words spell, in any case and spacing.
+/// The 32 bytes that 24 words spell, in any case and spacing, with the numbers that they are printed with or without.
 pub(super) fn entropy_of(words: &str) -> Result<Secret, WordsError> {
-    let words = Zeroizing::new(words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
-    let mnemonic = Mnemonic::parse_in_normalized(Language::English, &words).map_err(|_| WordsError)?;
+    let parts = words.split(|c: char| !c.is_alphabetic()).filter(|part| !part.is_empty());
+    let words = Zeroizing::new(parts.collect::<Vec<_>>().join(" ").to_lowercase());
+    let count = words.split(' ').filter(|word| !word.is_empty()).count();
+    if count != WORDS {
+        return Err(WordsError::Count(count));
+    }
+    if let Some(at) = words.split(' ').position(|word| Language::English.find_word(word).is_none()) {
+        return Err(WordsError::Unknown(at + 1));
+    }
+    let mnemonic = Mnemonic::parse_in_normalized(Language::English, &words).map_err(|_| WordsError::Order)?;
     let entropy = Zeroizing::new(mnemonic.to_entropy());
-    Secret::from_slice(&entropy).ok_or(WordsError)
+    Secret::from_slice(&entropy).ok_or(WordsError::Order)
 }
 
 impl core::fmt::Debug for RootSecret {
@@ -145,8 +168,17 @@ mod tests {
         assert!(words.starts_with("legal winner thank year wave sausage worth useful"));
         let typed = words.to_uppercase().replace(' ', "  \n");
         assert_eq!(RootSecret::from_words(&typed).unwrap().public(), root.public());
-        assert_eq!(RootSecret::from_words(&words.replace("legal", "lethal")).unwrap_err(), WordsError);
-        assert_eq!(RootSecret::from_words("legal winner").unwrap_err(), WordsError);
+        let numbered: Vec<String> =
+            words.split(' ').enumerate().map(|(at, word)| format!("{}. {word}", at + 1)).collect();
+        assert_eq!(RootSecret::from_words(&numbered.join("  ")).unwrap().public(), root.public());
+        let wrong = |words: &str| RootSecret::from_words(words).unwrap_err();
+        assert_eq!(wrong(&words.replace("legal", "lethal")), WordsError::Unknown(1));
+        assert_eq!(wrong(&words.replacen("thank", "thnak", 1)), WordsError::Unknown(3));
+        assert_eq!(wrong(&words.replacen("legal winner", "winner legal", 1)), WordsError::Order);
+        assert_eq!(wrong("legal winner"), WordsError::Count(2));
+        assert_eq!(wrong(""), WordsError::Count(0));
+        assert_eq!(wrong(&format!("{} legal", *words)), WordsError::Count(25));
+        assert!(!wrong(&words.replacen("thank", "thnak", 1)).to_string().contains("thnak"), "a word is secret");
         // Twelve words are an identity elsewhere, not here.
         assert!(RootSecret::from_words(&format!("{}wrong", "zoo ".repeat(11))).is_err());
     }

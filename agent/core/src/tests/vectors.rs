@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use weft_protocol::cbor::{from_bytes, to_bytes};
@@ -185,7 +187,8 @@ fn cases() -> Vec<Case> {
     // Identity.
     let words = RootSecret::from_entropy(&Secret::new([0x7f; 32])).words().to_string();
     case("root-words", "root", &[("words", words.clone())]);
-    case("root-checksum", "root", &[("words", words.replace("legal", "lethal"))]);
+    case("root-unknown-word", "root", &[("words", words.replace("legal", "lethal"))]);
+    case("root-checksum", "root", &[("words", words.replacen("legal winner", "winner legal", 1))]);
     case("root-12-words", "root", &[("words", ["zoo "; 11].concat() + "wrong")]);
     case("recovery-key", "recovery", &[("words", words.clone())]);
     case("device-seed", "device", &[("seed", hex(&[2; 32])), ("audience", "relay.example:443".to_owned())]);
@@ -468,6 +471,15 @@ fn cases() -> Vec<Case> {
     };
     let text = link.to_text();
     case("link", "link", &[("text", text.clone())]);
+    // As it was made before there were length and checksum.
+    let unchecked = URL_SAFE_NO_PAD.encode([&[1][..], &to_bytes(&link)].concat());
+    case("link-unchecked", "link", &[("text", format!("weft:{unchecked}"))]);
+    let wrapped: Vec<&str> = text.as_bytes().chunks(50).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    case("link-wrapped", "link", &[("text", format!("> <{}>.", wrapped.join(" > ")))]);
+    let wrong = text.len() - 9;
+    let mistyped =
+        format!("{}{}{}", &text[..wrong], if &text[wrong..=wrong] == "x" { "y" } else { "x" }, &text[wrong + 1..]);
+    case("link-mistyped", "link", &[("text", mistyped)]);
     case("link-cut-short", "link", &[("text", text[..text.len() - 3].to_owned())]);
     case("link-scheme", "link", &[("text", text.replace("weft:", "http:"))]);
     case("link-newer", "link", &[("text", text.replace("weft:A", "weft:B"))]);

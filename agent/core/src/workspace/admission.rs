@@ -406,9 +406,9 @@ impl Workspace {
         let op = ops::invite_for(&author, &secret, role, expires_wall_ms, uses, approval, whom);
         if self.judge(&op) != Lawful::Yes {
             return Err(format!(
-                "You are {} here and cannot invite a {}: admins and owners invite, to a role below their own.",
-                role_name(mine),
-                role_name(role)
+                "You are {} here and cannot invite {}: admins and owners invite, to a role below their own.",
+                a_role(mine),
+                a_role(role)
             ));
         }
         self.publish_op(&op, tx);
@@ -427,6 +427,12 @@ impl Workspace {
         urls.truncate(LINK_URLS_MAX);
         InviteLink { workspace: self.id, secret, op_heads, inviter: self.my_device(), urls, name: self.name.clone() }
     }
+}
+
+/// "a reader", "an owner".
+pub(crate) fn a_role(role: Role) -> String {
+    let name = role_name(role);
+    format!("{} {name}", if name.starts_with(['a', 'o']) { "an" } else { "a" })
 }
 
 /// A role as people read it.

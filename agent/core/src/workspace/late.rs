@@ -87,7 +87,7 @@ impl Workspace {
             let Some(further) = self.sign_op(now, OpBody::ExtendCut { op, cut }) else { break };
             if self.judge(&further) == Lawful::No {
                 return Reply::Refused(
-                    "Only an admin who ranks at least as high as whoever removed, revoked or demoted them may do this."
+                    "Only an admin or owner who ranks at least as high as the member who removed, revoked or demoted them may do this."
                         .into(),
                 );
             }

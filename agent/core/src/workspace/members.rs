@@ -4,14 +4,16 @@
 //! they do not get; an op that would not count is never published. Why: no removal without rotation.
 //! Spec: docs/sealing.md#membership.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Workspace;
-use super::admission::role_name;
+use super::admission::a_role;
 use super::command::{Because, DeviceDetail, MemberDetail, Members, ProposalDetail, Reply};
 use crate::attestation;
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, OpId, RootKey};
 use crate::identity::{RecoveryKey, fingerprint};
-use crate::membership::{Fork, Lawful, Proposal, Role};
+use crate::membership::{Device, Fork, Lawful, Proposal, Role};
 use crate::op::{ChainPoint, Cut, OpBody, OpSigner, SignedOp, Signer};
 use crate::store::{Read, Tx};
 use crate::time::Timestamp;
@@ -55,11 +57,8 @@ impl Workspace {
         if devices.contains(&self.my_device()) {
             return Reply::Refused("That is this device: `weft leave` leaves a workspace.".into());
         }
-        let labels: Vec<String> = devices
-            .iter()
-            .filter_map(|id| self.membership.devices.get(id))
-            .map(|device| device.label.clone())
-            .collect();
+        let called = self.device_labels();
+        let labels: Vec<&str> = devices.iter().filter_map(|id| called.get(id)).map(String::as_str).collect();
         let cut = self.cut_of(|id| devices.contains(id));
         let stay: Vec<DeviceId> = self.devices_but(|id| devices.contains(id));
         let (epoch, grant) = self.next_epoch(|id| stay.contains(id));
@@ -113,7 +112,9 @@ impl Workspace {
             if body.and_then(whom).is_some_and(|root| root == me) {
                 return Reply::Refused("That is about you: the other owners decide on it.".into());
             }
-            return Reply::Refused("Only owners decide on that, and only those who were when it was proposed.".into());
+            return Reply::Refused(
+                "Only owners decide on that, and only those who were owners when it was proposed.".into(),
+            );
         }
         self.publish_op(&vote, tx);
         self.tell_removed(now, &op);
@@ -181,7 +182,7 @@ impl Workspace {
             self.membership.members.iter().filter(|(root, member)| **root != ended && member.role == Role::Owner);
         (others.count() < needed).then(|| {
             Reply::Refused(format!(
-                "Ending an owner takes {needed} others, and there are not so many. Name another owner first (weft members role \
+                "Ending an owner takes {needed} other owners, and there are not so many. Name another owner first (weft members role \
                  WHO owner), use the recovery key, or {name} steps down: weft members role {name} admin, there."
             ))
         })
@@ -209,7 +210,7 @@ impl Workspace {
         Reply::Refused(format!(
             "You are {mine} here and may not do this to {name}: admins act on writers, readers and keepers, owners on admins \
              too; the last owner stays.",
-            mine = role_name(mine)
+            mine = a_role(mine)
         ))
     }
 
@@ -258,9 +259,30 @@ impl Workspace {
         ops.ops().find_map(admitted).unwrap_or_else(|| "unknown".to_owned())
     }
 
+    /// What every device is called: by its label, and where a member has several of one label, all but the one that came
+    /// first with a number behind it.
+    pub(super) fn device_labels(&self) -> BTreeMap<DeviceId, String> {
+        // The founder's device is named by no op.
+        let said_at = |device: &Device| self.ops.as_ref()?.get(&device.said_by).map(SignedOp::wall_ms);
+        let mut devices: Vec<_> = self.membership.devices.iter().collect();
+        // Those that are gone count: a device keeps what it is called when another one is revoked.
+        devices.sort_by_cached_key(|(id, device)| (said_at(device), device.said_by, **id));
+        let mut taken = BTreeSet::new();
+        let mut labels = BTreeMap::new();
+        for (id, device) in devices {
+            let numbered = (2..).map(|number| format!("{}-{number}", device.label));
+            let mut names = std::iter::once(device.label.clone()).chain(numbered);
+            if let Some(name) = names.find(|name| taken.insert((device.root, name.clone()))) {
+                labels.insert(*id, name);
+            }
+        }
+        labels
+    }
+
     /// What `weft members` shows.
     pub(super) fn members(&mut self, read: &dyn Read) -> Members {
         let late = self.late_details(read);
+        let labels = self.device_labels();
         let state = &self.membership;
         let members = state.members.iter().map(|(root, member)| {
             let mut why: Vec<OpId> = [member.admitted_by.as_slice(), &member.role_from].concat();
@@ -281,7 +303,7 @@ impl Workspace {
                 devices: devices
                     .map(|(id, device)| DeviceDetail {
                         id: *id,
-                        label: device.label.clone(),
+                        label: labels.get(id).unwrap_or(&device.label).clone(),
                         active: device.active,
                         certified_by: device.certified_by,
                         me: *id == self.my_device(),
@@ -313,7 +335,7 @@ impl Workspace {
         let op = ops.get(id)?;
         let what = match op.body() {
             OpBody::Remove { root, .. } => format!("removed {}", self.member_name(root)),
-            OpBody::Role { root, role, .. } => format!("made {} {}", self.member_name(root), role_name(*role)),
+            OpBody::Role { root, role, .. } => format!("made {} {}", self.member_name(root), a_role(*role)),
             OpBody::Welcome { admission, invite, .. } => {
                 let invited = ops.get(invite).map_or_else(|| "somebody".to_owned(), |invite| self.signer(invite));
                 format!("let {} in by an invite of {invited}", admission.name())

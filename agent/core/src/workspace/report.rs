@@ -181,7 +181,7 @@ impl Workspace {
         }
         let op = self.sign_op(now, OpBody::Uninvite { invite: id });
         let Some(op) = op.filter(|op| self.judge(op) == Lawful::Yes) else {
-            return Reply::Refused("Only who issued an invite, or an admin, can revoke it.".into());
+            return Reply::Refused("Only the member who made an invite, or an admin or owner, can revoke it.".into());
         };
         tx.delete(Table::Invites, id.0);
         self.publish_op(&op, tx);
@@ -307,6 +307,7 @@ impl Workspace {
 
     fn status(&self, now: Timestamp, read: &dyn Read) -> Status {
         let figures = self.files.figures();
+        let labels = self.device_labels();
         let connected = self.links.connected();
         let me = self.my_device();
         // Whoever does not belong any more may have said anything.
@@ -365,7 +366,7 @@ impl Workspace {
                     let theirs = peer.map_or_else(Frontier::default, |peer| peer.frontier.clone());
                     PeerStatus {
                         device: *device,
-                        label: facts.label.clone(),
+                        label: labels.get(device).unwrap_or(&facts.label).clone(),
                         member: self.member_name(&facts.root),
                         connected: connected.contains(device),
                         heard_wall_ms: peer.map_or(0, |peer| peer.heard_wall_ms),

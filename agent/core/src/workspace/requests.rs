@@ -7,7 +7,7 @@
 use weft_protocol::cbor::{from_bytes, to_bytes};
 
 use super::Workspace;
-use super::admission::{Pending, role_name};
+use super::admission::{Pending, a_role};
 use super::command::{JoinRequestDetail, Reply};
 use crate::id::{DeviceId, OpId};
 use crate::identity::fingerprint;
@@ -130,7 +130,7 @@ impl Workspace {
         }
         let mine = self.membership.role_of(&self.my_device());
         let mine = mine.filter(|role| *role < Role::Admin)?;
-        Some(Reply::Refused(format!("You are {} here: admins and owners let people in.", role_name(mine))))
+        Some(Reply::Refused(format!("You are {} here: admins and owners let people in.", a_role(mine))))
     }
 
     fn request_of(&self, now: Timestamp, device: &DeviceId, read: &dyn Read) -> Result<JoinRequest, Reply> {

@@ -74,7 +74,7 @@ fn an_admin_lets_in_whoever_asks() {
     // A writer neither sees nor decides.
     for command in [Command::Requests, Command::Approve(request.device), Command::Deny(request.device)] {
         let reply = town.command(b, command);
-        assert!(matches!(&reply, Reply::Refused(why) if why.contains("You are writer here")), "{reply:?}");
+        assert!(matches!(&reply, Reply::Refused(why) if why.contains("You are a writer here")), "{reply:?}");
     }
     town.run(200_000);
     assert!(!town.is_in(c));

@@ -133,7 +133,7 @@ fn roles_are_kept_and_owners_decide_together() {
     // Of two, neither can be ended by the other, and is not proposed to be.
     for asked in [Command::RemoveMember(town.root(b)), Command::SetRole(town.root(b), Role::Writer)] {
         let reply = town.command(a, asked);
-        assert!(matches!(&reply, Reply::Refused(why) if why.contains("takes 2 others")), "{reply:?}");
+        assert!(matches!(&reply, Reply::Refused(why) if why.contains("takes 2 other owners")), "{reply:?}");
     }
     let reply = town.command(a, Command::SetRole(town.root(c), Role::Owner));
     let Reply::Proposed { id, needed: 2 } = reply else { panic!("{reply:?}") };
