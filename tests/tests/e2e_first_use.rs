@@ -84,7 +84,7 @@ fn ctrl_c_ends_at_every_question() -> Result<()> {
     let stage = Stage::open()?;
     let agent = stage.agent("ada")?;
     agent.init(&[])?;
-    let mut line = Terminal::run(&agent, "$WEFT join")?;
+    let mut line = Terminal::run(&agent, "exec $WEFT join")?;
     line.wait_for("Paste the link")?;
     line.keys(CTRL_C)?;
     ensure!(line.ended()? == 130, "{}", line.screen());
@@ -101,7 +101,7 @@ fn ctrl_c_ends_at_every_question() -> Result<()> {
     ensure!(secret.screen().contains(" echo") && !secret.screen().contains("-echo"), "{}", secret.screen());
 
     let folder = agent.folder().to_string_lossy().into_owned();
-    let mut yes_or_no = Terminal::run(&agent, &format!("$WEFT -C '{folder}' leave"))?;
+    let mut yes_or_no = Terminal::run(&agent, &format!("exec $WEFT -C '{folder}' leave"))?;
     yes_or_no.wait_for("[y/N]")?;
     yes_or_no.keys(CTRL_C)?;
     ensure!(yes_or_no.ended()? == 130, "{}", yes_or_no.screen());
@@ -118,7 +118,7 @@ fn up_leaves_nothing_behind_and_uses_its_link_again() -> Result<()> {
     let folder = agent.folder().to_string_lossy().into_owned();
     let mut links = Vec::new();
     for _ in 0..2 {
-        let mut up = Terminal::run(&agent, &format!("$WEFT up '{folder}' --relay {}", relay.url()))?;
+        let mut up = Terminal::run(&agent, &format!("exec $WEFT up '{folder}' --relay {}", relay.url()))?;
         up.wait_for("Ctrl-C ends")?;
         up.keys(CTRL_C)?;
         up.wait_for("Go on syncing in the background?")?;
