@@ -11,7 +11,7 @@ const HELP: &str = "\
 {usage-heading} weft [-C DIR] <COMMAND>
 
 See it work:
-  demo          A relay, two folders, edits on both, the merge: 20 seconds, needs nothing
+  demo          A relay, two folders, the merge: 20 seconds, needs nothing
 
 Share a folder:
   up            Set up if needed, print a join link, sync until Ctrl-C
@@ -58,7 +58,7 @@ usage, 3 needs attention or not there yet, 4 agent not running, 130 Ctrl-C.
 
 /// Keeps a folder the same on every machine of a team; nobody in between can read a word.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, about, help_template = HELP)]
+#[command(name = "weft", version, help_template = HELP)]
 pub(crate) struct Args {
     /// The workspace's folder (default: the one around the current folder)
     #[arg(short = 'C', value_name = "DIR", global = true)]
@@ -531,6 +531,9 @@ mod tests {
         command.clone().debug_assert();
         for sub in command.get_subcommands() {
             assert!(HELP.contains(sub.get_name()), "{} is not in --help", sub.get_name());
+        }
+        for line in HELP.lines() {
+            assert!(line.chars().count() <= 80, "too long for a small terminal: {line}");
         }
     }
 

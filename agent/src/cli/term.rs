@@ -1,7 +1,11 @@
 //! The terminal: what is printed, and how times and sizes read. Questions are in `question`.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+use rustix::termios::tcgetwinsize;
 
 pub(crate) use super::question::{agreed, ask, ask_secret, confirm};
 use crate::daemon::wire::Failure;
@@ -9,12 +13,77 @@ use crate::daemon::wire::Failure;
 /// Prints a line to standard output; a reader that hung up is no error.
 pub(crate) fn say(text: &str) {
     let mut out = io::stdout().lock();
+    let text = for_screen(&out, text);
     let _hung_up = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// Prints a line for people, beside what was asked for.
 pub(crate) fn note(text: &str) {
-    let _hung_up = writeln!(io::stderr().lock(), "{text}");
+    let mut err = io::stderr().lock();
+    let text = for_screen(&err, text);
+    let _hung_up = writeln!(err, "{text}");
+}
+
+/// A text as wide as the terminal, if it goes to one.
+fn for_screen<'a>(stream: &(impl IsTerminal + AsFd), text: &'a str) -> Cow<'a, str> {
+    if !stream.is_terminal() {
+        return Cow::Borrowed(text);
+    }
+    match tcgetwinsize(stream) {
+        Ok(size) if size.ws_col >= COLUMNS_MIN => Cow::Owned(wrapped(text, usize::from(size.ws_col))),
+        Ok(_) | Err(_) => Cow::Borrowed(text),
+    }
+}
+
+/// On a narrower terminal nothing helps.
+const COLUMNS_MIN: u16 = 20;
+
+/// Breaks lines between words, and sets what follows in by two. What has no spaces (a link, a path) is never broken: it is
+/// there to be copied.
+fn wrapped(text: &str, columns: usize) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| wrapped_line(line, columns)).collect();
+    lines.join("\n")
+}
+
+fn wrapped_line(line: &str, columns: usize) -> String {
+    if width(line) <= columns {
+        return line.to_owned();
+    }
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    let (mut out, mut used) = (" ".repeat(indent), indent);
+    let mut first = true;
+    for word in line.get(indent..).unwrap_or_default().split(' ') {
+        let wide = width(word);
+        if !first && used + 1 + wide > columns {
+            out.truncate(out.trim_end_matches(' ').len());
+            out.push('\n');
+            out.push_str(&" ".repeat(indent + 2));
+            used = indent + 2;
+        } else if !first {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += wide;
+        first = false;
+    }
+    out
+}
+
+/// How many columns a text takes; what only colours it takes none.
+fn width(text: &str) -> usize {
+    let mut columns = 0;
+    let mut in_colour = false;
+    for c in text.chars() {
+        if in_colour {
+            in_colour = !c.is_ascii_alphabetic();
+        } else if c == '\x1b' {
+            in_colour = true;
+        } else {
+            columns += 1;
+        }
+    }
+    columns
 }
 
 /// Prints an error.
@@ -158,6 +227,19 @@ pub(crate) fn qr(text: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Lines are broken between words only, what is coloured counts as what is seen, and a link stays whole.
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrapped("short", 20), "short");
+        assert_eq!(wrapped("  one two three four five", 14), "  one two\n    three four\n    five");
+        let link = format!("weft:{}", "A".repeat(60));
+        assert_eq!(wrapped(&link, 20), link);
+        assert_eq!(wrapped(&format!("this is it: {link} now"), 20), format!("this is it:\n  {link}\n  now"));
+        let green = "\x1b[32mconnected\x1b[0m";
+        assert_eq!(wrapped(&format!("relay {green}"), 15), format!("relay {green}"));
+        assert_eq!(wrapped("a b\n\nc", 3), "a b\n\nc");
+    }
 
     /// Spans and moments as the help shows them; nonsense is bad usage.
     #[test]
