@@ -19,7 +19,10 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
     let pending = workspace.get("pending").unwrap_or(&Value::Null);
     let unsent = number(pending, "send") + number(pending, "kept");
     if unsent > 0 {
-        term::note(&format!("{} no other device has yet.", term::count(unsent, "batch of edits", "batches of edits")));
+        term::note(&format!(
+            "{} on no other device yet.",
+            term::count(unsent, "batch of edits is", "batches of edits are")
+        ));
     }
     if would_be_missed(&workspace) {
         term::note(&format!(

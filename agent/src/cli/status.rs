@@ -114,8 +114,9 @@ pub(crate) fn summary(workspace: &Value) -> String {
         parts.push("no other device yet".to_owned());
     } else {
         parts.push(format!(
-            "{connected} of {} here, {holding} hold everything",
-            term::count(peers.len() as u64, "peer", "peers")
+            "{connected} of {} here, {holding} {} everything",
+            term::count(peers.len() as u64, "peer", "peers"),
+            if holding == 1 { "holds" } else { "hold" }
         ));
     }
     parts.join(&paint(Style::Dim, " · "))

@@ -187,7 +187,7 @@ fn erase(context: &Context, client: &mut Client, words: Hidden) -> Ended {
     if context.json {
         term::say(&done.to_string());
     } else {
-        term::say("Confirmed and erased here. What needs your root key asks for the words from now on.");
+        term::say("The words are right, and erased here. Commands that need them ask for them from now on.");
     }
     Ok(0)
 }
