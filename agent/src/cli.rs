@@ -133,6 +133,7 @@ fn after(command: &Do) -> After {
         | Do::Identity { action: Some(IdentityDo::Recover { .. } | IdentityDo::Attest { .. }) }
         | Do::Export { .. }
         | Do::Repair { .. }
+        | Do::Move { .. }
         | Do::Import { .. } => After::GoesOn,
         Do::Relays { action: Some(RelaysDo::Identity { .. } | RelaysDo::Secret { .. }) } | Do::Identity { .. } => {
             After::Ends
@@ -178,6 +179,7 @@ fn dispatch(args: Args, home: Home) -> Ended {
         Do::Up(up) => up::run(&context, &up),
         Do::Init(init) => share::init(&context, &init),
         Do::Join(arguments) => join::run(&context, &arguments),
+        Do::Move { first, second } => manage::moved(&context, first, second),
         Do::Leave { yes } => manage::leave(&context, yes),
         // A member needs no invite: they are in, and come back with a pass and their words.
         Do::Invite(invite) => match invite.whom.as_deref().filter(|who| !who.starts_with("did:")) {

@@ -67,6 +67,18 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Whether something could not be written because a disk, or what one may use of it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the disk that holds a file has next to no room.
+pub(crate) fn is_without_room(path: &Path) -> bool {
+    const BYTES_MIN: u64 = 64 * 1024;
+    let dir = path.parent().unwrap_or(path);
+    rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < BYTES_MIN)
+}
+
 /// Creates a folder and those above it, for its owner only; one that is there keeps its mode.
 pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)

@@ -1,10 +1,12 @@
 //! Where the agent keeps its things: by XDG, or all below one folder given by `WEFT_HOME` or `--home`.
 //!
 //! Invariant: everything is private to its owner (folders 0700, secrets 0600), and two homes never share a socket, a
-//! lock or a database, so that several agents can live on one machine.
+//! lock or a database, so that several agents can live on one machine. Lock and socket follow the data: whoever finds the
+//! data finds the agent that has it, whatever else differs in the environment.
 //! Spec: docs/using.md#where-things-are.
 
 pub(crate) mod identity;
+pub(crate) mod lock;
 pub(crate) mod registry;
 
 use std::ffi::OsString;
@@ -39,7 +41,6 @@ pub(crate) struct Home {
     config: PathBuf,
     data: PathBuf,
     state: PathBuf,
-    runtime: PathBuf,
 }
 
 impl Home {
@@ -56,7 +57,6 @@ impl Home {
                 config: root.join("config"),
                 data: root.join("data"),
                 state: root.join("state"),
-                runtime: root.join("run"),
                 shown: root,
                 moved: true,
             });
@@ -69,25 +69,13 @@ impl Home {
         };
         let state = xdg("XDG_STATE_HOME", ".local/state");
         let data = xdg("XDG_DATA_HOME", ".local/share");
-        let runtime = env("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute() && path.is_dir());
-        Ok(Home {
-            config: xdg("XDG_CONFIG_HOME", ".config"),
-            runtime: runtime.map_or_else(|| state.join("run"), |dir| dir.join("weft")),
-            shown: data.clone(),
-            moved: false,
-            data,
-            state,
-        })
+        Ok(Home { config: xdg("XDG_CONFIG_HOME", ".config"), shown: data.clone(), moved: false, data, state })
     }
 
     /// Creates the folders, and refuses one that belongs to somebody else.
     pub(crate) fn prepare(&self) -> Result<(), HomeError> {
-        for path in [&self.config, &self.data, &self.state, &self.runtime] {
+        for path in [&self.config, &self.data, &self.state] {
             own_private(path).map_err(|error| HomeError::Unusable { path: path.clone(), why: error.to_string() })?;
-        }
-        if let Some(path) = self.socket().parent() {
-            own_private(path)
-                .map_err(|error| HomeError::Unusable { path: path.to_path_buf(), why: error.to_string() })?;
         }
         Ok(())
     }
@@ -131,24 +119,27 @@ impl Home {
     pub(crate) fn log_file(&self) -> PathBuf {
         self.state.join("agent.log")
     }
-    pub(crate) fn pid_file(&self) -> PathBuf {
-        self.runtime.join("agent.pid")
+    /// The lock of the agent that has the data, and where that agent answers.
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.data.join("agent.lock")
     }
 
-    /// The daemon's socket; in a short folder of `/tmp` when the right place is too long for a Unix socket.
+    /// The daemon's socket: beside the data, or in a short folder of `/tmp` when that is too long for a Unix socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        let right = self.runtime.join("agent.sock");
-        if right.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
-            return right;
-        }
-        let hash = blake3::hash(self.runtime.as_os_str().as_bytes()).to_hex();
+        let beside = self.data.join("agent.sock");
+        if beside.as_os_str().len() <= SOCKET_PATH_BYTES_MAX { beside } else { self.short_socket() }
+    }
+
+    /// Where the socket is if it cannot be beside the data: too long a path, or a file system without sockets.
+    pub(crate) fn short_socket(&self) -> PathBuf {
+        let hash = blake3::hash(self.data.as_os_str().as_bytes()).to_hex();
         let short: String = hash.chars().take(16).collect();
         Path::new("/tmp").join(format!("weft-{}-{short}", rustix::process::getuid().as_raw())).join("agent.sock")
     }
 }
 
 /// Creates a folder for its owner only; one that is there must be ours and is closed to others.
-fn own_private(path: &Path) -> io::Result<()> {
+pub(crate) fn own_private(path: &Path) -> io::Result<()> {
     durable::make_private_dir(path)?;
     let meta = std::fs::symlink_metadata(path)?;
     let followed = std::fs::metadata(path)?;
@@ -189,12 +180,28 @@ mod tests {
     #[test]
     fn a_moved_home_and_a_long_one() {
         let env = |name: &str| (name == "WEFT_HOME").then(|| OsString::from("/w"));
-        assert_eq!(Home::resolve_with(None, &env).unwrap().socket(), Path::new("/w/run/agent.sock"));
+        assert_eq!(Home::resolve_with(None, &env).unwrap().socket(), Path::new("/w/data/agent.sock"));
         let long = PathBuf::from(format!("/{}", "x".repeat(120)));
         let other = PathBuf::from(format!("/{}", "y".repeat(120)));
         let home = Home::resolve_with(Some(&long), &env).unwrap();
         assert!(home.socket().as_os_str().len() <= SOCKET_PATH_BYTES_MAX);
         assert_ne!(home.socket(), Home::resolve_with(Some(&other), &env).unwrap().socket());
+    }
+
+    /// Lock and socket are where the data is, whatever `XDG_RUNTIME_DIR` says.
+    #[test]
+    fn lock_and_socket_follow_the_data() {
+        let with = |runtime: Option<&'static str>| {
+            let env = move |name: &str| match name {
+                "HOME" => Some(OsString::from("/home/ann")),
+                "XDG_RUNTIME_DIR" => runtime.map(OsString::from),
+                _ => None,
+            };
+            let home = Home::resolve_with(None, &env).unwrap();
+            (home.lock_file(), home.socket())
+        };
+        assert_eq!(with(Some("/tmp")), with(None));
+        assert_eq!(with(None).0, Path::new("/home/ann/.local/share/weft/agent.lock"));
     }
 
     /// The watermark never lies inside the replica's folder.

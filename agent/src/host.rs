@@ -27,9 +27,9 @@ use weft_agent_core::workspace::input::{Input, LinkId, Token};
 use weft_agent_core::workspace::output::{Output, Rank};
 use weft_protocol::frame::ClientFrame;
 
-use crate::clock;
 use crate::engine::Machine;
 use crate::store::{Store, StoreError, failure};
+use crate::{clock, durable};
 use inbox::{Inbox, Task};
 use watermark::WatermarkFile;
 
@@ -67,11 +67,25 @@ pub(crate) enum End {
     Panicked(String),
 }
 
+impl End {
+    /// Whether it only waits for room on a disk.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        match self {
+            End::Store(StoreError::Full { .. }) => true,
+            End::Watermark(error) => durable::is_full(error),
+            End::Store(_) | End::Stopped | End::Panicked(_) => false,
+        }
+    }
+}
+
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             End::Stopped => f.write_str("stopped"),
             End::Store(error) => error.fmt(f),
+            End::Watermark(_) if self.is_full_disk() => f.write_str(
+                "the disk that holds the agent's settings is full: free some space; syncing goes on by itself",
+            ),
             End::Watermark(error) => write!(f, "the agent's config folder cannot be written: {error}"),
             End::Panicked(what) => write!(
                 f,

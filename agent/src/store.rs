@@ -125,7 +125,7 @@ impl Store {
 
     fn connect(dir: &Path) -> Result<Store, StoreError> {
         let path = dir.join(FILE);
-        let io = |error: std::io::Error| StoreError::Failed { path: path.clone(), what: error.to_string() };
+        let io = |error: std::io::Error| failed(&path, &error);
         durable::make_private_dir(dir).map_err(io)?;
         let db = Connection::open(&path).map_err(|error| named(&path, &error))?;
         let store = Self::of(db, path, Some(dir.join("open")));
@@ -141,7 +141,7 @@ impl Store {
     /// From here on it is in use.
     fn ready(mut self, dir: &Path) -> Result<Store, StoreError> {
         let path = self.path.clone();
-        let io = |error: std::io::Error| StoreError::Failed { path: path.clone(), what: error.to_string() };
+        let io = |error: std::io::Error| failed(&path, &error);
         self.totals = Totals::read(&self.db).map_err(|error| named(&path, &error))?;
         kept::write(dir, &self).map_err(io)?;
         fs::write(dir.join("open"), b"").map_err(io)?;
@@ -156,6 +156,11 @@ impl Store {
         let db = Connection::open_with_flags(&path, flags).map_err(|error| named(&path, &error))?;
         db.busy_timeout(std::time::Duration::from_secs(5)).map_err(|error| named(&path, &error))?;
         Ok(Self::of(db, path, None))
+    }
+
+    /// The replica's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// From the next read on, everything is read as it was at one moment. For a reader.
@@ -456,7 +461,20 @@ fn named(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged { path, what },
         Some(ErrorCode::DiskFull) => StoreError::Full { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { path },
+        // What SQLite keeps beside the database needs room as well, and its want has no name of its own.
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if durable::is_without_room(&path) => {
+            StoreError::Full { path }
+        }
         _ => StoreError::Failed { path, what },
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    if durable::is_full(error) {
+        StoreError::Full { path }
+    } else {
+        StoreError::Failed { path, what: error.to_string() }
     }
 }
 
@@ -551,5 +569,24 @@ mod tests {
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.get(Table::Meta, b"x")));
         let payload = caught.expect_err("unwinds");
         assert!(payload.downcast_ref::<ReadFailed>().is_some());
+    }
+
+    /// A database that has no room says so by name, keeps what was committed, and takes more once there is room.
+    #[test]
+    fn a_full_disk_is_named_and_over_when_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.apply(&[put(Table::Ops, b"a", b"1")]).unwrap();
+        store.commit().unwrap();
+        let pages: i64 = store.db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        store.db.query_row("PRAGMA max_page_count = 1", [], |row| row.get::<_, i64>(0)).unwrap();
+        let full = store.apply(&[put(Table::Documents, b"large", &vec![7; 64 * 4096])]).unwrap_err();
+        assert!(matches!(full, StoreError::Full { .. }), "{full}");
+        drop(store);
+        let mut store = Store::open(dir.path()).unwrap();
+        assert!(store.get(Table::Ops, b"a").is_some() && store.get(Table::Documents, b"large").is_none());
+        store.apply(&[put(Table::Documents, b"large", &vec![7; 64 * 4096])]).unwrap();
+        store.commit().unwrap();
+        assert!(store.db.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap() > pages);
     }
 }

@@ -21,6 +21,7 @@ Share a folder:
   invites       List open invites, or revoke one
   requests      Who waits to be let in
   approve, deny Let one of them in, or not
+  move          Say that a workspace's folder is elsewhere now
   leave         Leave a workspace; your files stay
 
 People:
@@ -84,6 +85,15 @@ pub(crate) enum Do {
     Init(Init),
     /// Join a workspace by a link
     Join(Join),
+    /// Say that a workspace's folder is elsewhere now. Move the folder first; this moves no files
+    Move {
+        /// Where it was (left out: the workspace that NEW's .weft folder names)
+        #[arg(value_name = "OLD")]
+        first: PathBuf,
+        /// Where it is now
+        #[arg(value_name = "NEW")]
+        second: Option<PathBuf>,
+    },
     /// Leave a workspace; your files stay, others are told
     Leave {
         /// Do not ask

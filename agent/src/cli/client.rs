@@ -18,6 +18,7 @@ use crate::daemon::answer::build_id;
 use crate::daemon::run;
 use crate::daemon::wire::{Answer, Failure, LINE_BYTES_MAX, Request};
 use crate::home::Home;
+use crate::home::lock::{self, Holder};
 
 /// A daemon must be there within this time.
 const START_MAX: Duration = Duration::from_secs(15);
@@ -33,9 +34,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to a daemon that runs.
+    /// Connects to a daemon that runs: where the lock of the data says that it answers, else where it should.
     fn connect(home: &Home) -> Option<Client> {
-        let stream = UnixStream::connect(home.socket()).ok()?;
+        let said = lock::said(&home.lock_file()).and_then(|holder| holder.socket);
+        let stream = said
+            .and_then(|socket| UnixStream::connect(socket).ok())
+            .or_else(|| UnixStream::connect(home.socket()).ok())?;
         Some(Client { reading: BufReader::new(stream) })
     }
 
@@ -46,7 +50,7 @@ impl Client {
             Ok(hello) => Ok(Some((client, hello))),
             Err(failure) => {
                 let deadline = Instant::now() + STOP_MAX;
-                while is_locked(home) {
+                while holder(home).is_some() {
                     if Instant::now() > deadline {
                         return Err(failure);
                     }
@@ -57,9 +61,12 @@ impl Client {
         }
     }
 
-    /// Connects to a daemon that runs; exit code 4 otherwise.
+    /// Connects to a daemon that runs; exit code 4 if there is none.
     pub(crate) fn running(home: &Home) -> Result<Client, Failure> {
-        Self::connect(home).ok_or_else(|| Failure::not_running("the agent is not running; start it with `weft start`"))
+        Self::connect(home).ok_or_else(|| match holder(home) {
+            Some(holder) => unreachable_agent(home, &holder),
+            None => Failure::not_running("the agent is not running; start it with `weft start`"),
+        })
     }
 
     /// Connects; starts the daemon if there is none, and a new one in the place of an older one.
@@ -143,7 +150,8 @@ fn spawn(home: &Home, no_lan: bool) -> Result<(), Failure> {
                 stderr.take(4096).read_to_string(&mut why)?;
             }
             let why = why.trim().trim_start_matches("error: ").to_owned();
-            // Another command started it at the same time, or one that was killed is not gone yet.
+            // Another command started it at the same time, or one that was killed is not gone yet, or one was started by
+            // another environment and is just coming up.
             if why.contains(run::ALREADY_RUNS) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
                 child = command.spawn()?;
@@ -159,13 +167,24 @@ fn spawn(home: &Home, no_lan: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An agent has the home, and cannot be talked to.
+fn unreachable_agent(home: &Home, holder: &Holder) -> Failure {
+    Failure::attention(format!(
+        "an agent runs for this home ({holder}) but cannot be reached from here; try again in a moment. If it stays so, end \
+         that process and start the agent anew; its log is {}",
+        home.log_file().display()
+    ))
+}
+
 fn shut_down(home: &Home, mut client: Client) -> Result<(), Failure> {
     client.ask(&Request::Shutdown)?;
     drop(client);
     let deadline = Instant::now() + STOP_MAX;
-    while is_locked(home) {
+    while let Some(holder) = holder(home) {
         if Instant::now() > deadline {
-            return Err(Failure::new("the agent is still busy storing what it has; try again in a moment"));
+            return Err(Failure::new(format!(
+                "the agent ({holder}) is still busy storing what it has; try again in a moment"
+            )));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -187,10 +206,9 @@ pub(crate) fn stop_started(home: &Home) {
     }
 }
 
-/// Whether a daemon holds the home's lock.
-pub(crate) fn is_locked(home: &Home) -> bool {
-    let Ok(file) = std::fs::File::open(home.pid_file()) else { return false };
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+/// The daemon that has the home, whether or not it answers.
+pub(crate) fn holder(home: &Home) -> Option<Holder> {
+    lock::holder(&home.lock_file())
 }
 
 /// `weft start`.
@@ -227,6 +245,9 @@ pub(crate) fn start(context: &Context, no_lan: bool, foreground: bool, detached:
 /// `weft stop`.
 pub(crate) fn stop(context: &Context) -> Ended {
     let Some(client) = Client::connect(&context.home) else {
+        if let Some(holder) = holder(&context.home) {
+            return Err(unreachable_agent(&context.home, &holder));
+        }
         term::say("The agent is not running.");
         return Ok(0);
     };

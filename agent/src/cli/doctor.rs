@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Client, is_locked};
+use super::client::{Client, holder};
 use super::status::{list, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended};
 use crate::config::Config;
 use crate::daemon::wire::Request;
+use crate::folder::guard::quoted;
 use crate::home::identity;
 use crate::home::registry::Registry;
 use crate::lan::addresses;
@@ -67,8 +68,15 @@ fn checks(context: &Context) -> Vec<Check> {
             Ok(Some(marker)) if Some(marker.workspace) == entry.id() => {
                 Ok(format!("'{}' in {}", entry.name, entry.path.display()))
             }
-            Ok(_) => Err(format!(
-                "{} lost its .weft folder; put it back, or `weft leave` and join again",
+            Ok(Some(_)) => {
+                Err(format!("{} belongs to another workspace; put the right folder back", entry.path.display()))
+            }
+            Ok(None) if !entry.path.exists() => Err(format!(
+                "{path} is gone; put it back, or say where it is now: weft move {path} NEW",
+                path = quoted(&entry.path)
+            )),
+            Ok(None) => Err(format!(
+                "{} has no .weft folder; the agent makes it again if this is the folder it was in (weft status)",
                 entry.path.display()
             )),
             Err(error) => Err(format!("{}: {error}", entry.path.display())),
@@ -80,8 +88,11 @@ fn checks(context: &Context) -> Vec<Check> {
         "agent",
         match &agent {
             Ok(status) => Ok(format!("process {}", status.pointer("/agent/pid").unwrap_or(&Value::Null))),
-            Err(_) if is_locked(home) => Err(format!("runs but does not answer; see {}", home.log_file().display())),
-            Err(_) => Ok("not running (weft start)".to_owned()),
+            Err(failure) => match holder(home) {
+                Some(holder) => Err(format!("{holder} runs but does not answer; see {}", home.log_file().display())),
+                None if failure.exit == 4 => Ok("not running (weft start)".to_owned()),
+                None => Err(failure.message.clone()),
+            },
         },
     );
     for workspace in agent.iter().flat_map(|status| list(status, "workspaces")) {

@@ -1,5 +1,7 @@
 //! The short commands about one workspace.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::args::{InvitesDo, RelaysDo};
@@ -37,6 +39,22 @@ pub(crate) fn leave(context: &Context, yes: bool) -> Ended {
         term::note(
             "No other device was online to hear it: the others list you as a member until one of them removes you.",
         );
+    }
+    Ok(0)
+}
+
+/// `weft move OLD NEW`, or `weft move NEW`.
+pub(crate) fn moved(context: &Context, first: PathBuf, second: Option<PathBuf>) -> Ended {
+    let (from, to) = match second {
+        Some(to) => (Some(std::path::absolute(first)?), to),
+        None => (None, first),
+    };
+    let to = std::path::absolute(to)?;
+    let moved = Client::ready(&context.home)?.ask(&Request::Move { from, to })?;
+    if context.json {
+        term::say(&moved.to_string());
+    } else {
+        term::say(&format!("'{}' is in {} from now on.", text(&moved, "name"), text(&moved, "path")));
     }
     Ok(0)
 }

@@ -70,11 +70,8 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
     let listing = scan::list(dir, &mut Rules::new(dir), None, &mut |_| {});
     spinner.finish_and_clear();
     let listing = listing.map_err(|error| Failure::new(format!("{} cannot be read: {error}", dir.display())))?;
-    if let Some((path, why)) = listing.unreadable.first() {
-        return Err(Failure::new(format!(
-            "{path} cannot be read ({why}); make it readable, or name it in {}",
-            dir.join(".weftignore").display()
-        )));
+    if let Some((_, why)) = listing.unreadable.iter().find(|(path, _)| path.is_empty()) {
+        return Err(Failure::new(format!("{} cannot be read ({why}); make it readable", dir.display())));
     }
     let files = listing.files();
     let mut line = format!("To share: {}, {}", term::count(files, "file", "files"), term::bytes(listing.bytes));
@@ -88,6 +85,9 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
         ));
     }
     term::note(&line);
+    for (path, why) in &listing.unreadable {
+        term::note(&format!("{path} cannot be read ({why}) and stays out until it can."));
+    }
     for repository in &listing.repositories {
         term::note(&format!("{repository} is a git repository of its own and stays out."));
     }

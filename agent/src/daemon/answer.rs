@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::unix::OwnedWriteHalf;
-use weft_agent_core::files::Resume;
 use weft_agent_core::id::{DeviceId, WorkspaceId};
 use weft_agent_core::identity::RecoveryKey;
 use weft_agent_core::invite_link::InviteLink;
@@ -14,8 +13,8 @@ use weft_agent_core::workspace::command::{Command, Reply, State, Status};
 
 use super::run::{Daemon, say};
 use super::space::Space;
-use super::wire::{Answer, Failure, Hidden, Request, ResumeAnswer};
-use super::{enrol, export, invites, members, people, relays, report, verify};
+use super::wire::{Answer, Failure, Hidden, Request};
+use super::{enrol, export, invites, members, moved, people, relays, report, resume, verify};
 use crate::engine::{Founding, Machine, OsRandom};
 use crate::folder::{marker, refuse};
 use crate::home::identity;
@@ -83,11 +82,12 @@ pub(crate) async fn answer(daemon: &Arc<Daemon>, request: Request, writing: &mut
         Request::Pause { dir } => {
             for space in chosen(daemon, dir.as_deref())? {
                 done(&space, Command::Pause(true)).await?;
-                space.shared.set_paused(true);
+                space.shared.set_paused(true)?;
             }
             Ok(Value::Null)
         }
-        Request::Resume { dir, answer } => resume(daemon, dir.as_deref(), answer).await,
+        Request::Resume { dir, answer } => resume::resume(daemon, dir.as_deref(), answer).await,
+        Request::Move { from, to } => moved::moved(daemon, from.as_deref(), &to).await,
         Request::Repair { dir } => super::repair::repair(daemon, &dir).await,
         Request::Flush { dir, timeout_ms, peers } => flush(daemon, &dir, timeout_ms, peers).await,
         Request::AddRelay { dir, url } => {
@@ -146,14 +146,14 @@ pub(super) fn space(daemon: &Daemon, dir: &Path) -> Result<Arc<Space>, Failure> 
     })
 }
 
-fn chosen(daemon: &Daemon, dir: Option<&Path>) -> Result<Vec<Arc<Space>>, Failure> {
+pub(super) fn chosen(daemon: &Daemon, dir: Option<&Path>) -> Result<Vec<Arc<Space>>, Failure> {
     match dir {
         Some(dir) => Ok(vec![space(daemon, dir)?]),
         None => Ok(daemon.spaces()),
     }
 }
 
-async fn ask_status(space: &Space) -> Option<Box<Status>> {
+pub(super) async fn ask_status(space: &Space) -> Option<Box<Status>> {
     match space.shared.ask(Command::Status, PATIENCE).await {
         Ok(Reply::Status(status)) => Some(status),
         Ok(_) | Err(_) => None,
@@ -179,7 +179,7 @@ pub(crate) fn unexpected<T>() -> Result<T, Failure> {
     Err(Failure::new("the workspace gave another answer than expected; please report this"))
 }
 
-async fn done(space: &Space, command: Command) -> Outcome {
+pub(super) async fn done(space: &Space, command: Command) -> Outcome {
     let Reply::Done = space.shared.ask(command, PATIENCE).await? else { return unexpected() };
     Ok(Value::Null)
 }
@@ -188,10 +188,7 @@ async fn done(space: &Space, command: Command) -> Outcome {
 fn free_folder(daemon: &Daemon, dir: &Path) -> Result<PathBuf, Failure> {
     std::fs::create_dir_all(dir).map_err(|error| Failure::new(format!("{}: {error}", dir.display())))?;
     let dir = dir.canonicalize()?;
-    let user_home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
-    let own = [daemon.home.registry_file(), daemon.home.identity_file(), daemon.home.log_file()];
-    let own: Vec<PathBuf> = own.iter().filter_map(|file| file.parent()?.canonicalize().ok()).collect();
-    refuse::check(&dir, user_home.as_deref(), &own).map_err(|refusal| Failure::usage(refusal.to_string()))?;
+    may_be_shared(daemon, &dir)?;
     let registry = daemon.registry();
     if let Some(entry) =
         registry.workspaces.iter().find(|entry| entry.path.starts_with(&dir) || dir.starts_with(&entry.path))
@@ -203,6 +200,14 @@ fn free_folder(daemon: &Daemon, dir: &Path) -> Result<PathBuf, Failure> {
         }));
     }
     Ok(dir)
+}
+
+/// Refuses folders that no workspace may be in.
+pub(super) fn may_be_shared(daemon: &Daemon, dir: &Path) -> Result<(), Failure> {
+    let user_home = std::env::var_os("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
+    let own = [daemon.home.registry_file(), daemon.home.identity_file(), daemon.home.log_file()];
+    let own: Vec<PathBuf> = own.iter().filter_map(|file| file.parent()?.canonicalize().ok()).collect();
+    refuse::check(dir, user_home.as_deref(), &own).map_err(|refusal| Failure::usage(refusal.to_string()))
 }
 
 /// A marker that nobody here serves means that the folder was copied, or came from a backup.
@@ -420,22 +425,6 @@ async fn forget(daemon: &Arc<Daemon>, id: &WorkspaceId, path: &Path) -> Result<(
         std::fs::remove_dir_all(replica)?;
     }
     Ok(())
-}
-
-async fn resume(daemon: &Arc<Daemon>, dir: Option<&Path>, answer: Option<ResumeAnswer>) -> Outcome {
-    for space in chosen(daemon, dir)? {
-        if let Some(answer) = answer {
-            let answer = match answer {
-                ResumeAnswer::AcceptDeletes => Resume::AcceptDeletes,
-                ResumeAnswer::Restore => Resume::Restore,
-            };
-            done(&space, Command::Resume(answer)).await?;
-        }
-        done(&space, Command::Pause(false)).await?;
-        space.shared.set_paused(false);
-        space.shared.nudge();
-    }
-    Ok(Value::Null)
 }
 
 async fn flush(daemon: &Arc<Daemon>, dir: &Path, timeout_ms: u64, peers: u32) -> Outcome {

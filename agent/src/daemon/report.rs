@@ -153,7 +153,7 @@ pub(crate) fn role_of(text: &str) -> Option<Role> {
     [Role::Keeper, Role::Reader, Role::Writer, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == text)
 }
 
-fn halt_text(halt: &Halt) -> String {
+pub(crate) fn halt_text(halt: &Halt) -> String {
     match halt {
         Halt::MassDelete { gone, total } => format!(
             "{gone} of {total} files vanished at once, and nothing was deleted anywhere. If that was meant: `weft resume \

@@ -1,29 +1,27 @@
 //! The daemon from its lock to its end.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read as _, Seek, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weft_agent_core::id::WorkspaceId;
 use weft_agent_core::workspace::command::Command;
 
 use super::answer;
+use super::door::Door;
 use super::space::{Space, Start};
 use super::wire::{Answer, Failure, LINE_BYTES_MAX, Request};
 use crate::account::{Account, SeenAccounts};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::Machine;
+use crate::home::lock::{Lock, LockError};
 use crate::home::registry::{Entry, Registry};
 use crate::home::{Home, identity};
 use crate::keychain::Keychain;
@@ -38,6 +36,8 @@ use crate::link::{LinkEnv, transport};
 const NETWORK_EVERY: Duration = Duration::from_secs(2);
 /// How often the tags that are said on the local network are looked at again.
 const LAN_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether the socket is still there.
+const DOOR_EVERY: Duration = Duration::from_secs(5);
 /// Command lines served at once.
 const CLIENTS_MAX: usize = 64;
 
@@ -77,34 +77,27 @@ struct Lan {
 pub(crate) const ALREADY_RUNS: &str = "an agent already runs for this home";
 
 /// Takes the home's lock; an error says who has it.
-fn lock(home: &Home) -> anyhow::Result<File> {
-    let path = home.pid_file();
-    let mut file = File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut pid = String::new();
-        file.read_to_string(&mut pid)?;
-        anyhow::bail!("{ALREADY_RUNS} (process {})", pid.trim());
-    }
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(file)
+fn lock(home: &Home) -> anyhow::Result<Lock> {
+    Lock::take(&home.lock_file()).map_err(|error| match error {
+        LockError::Held(holder) => anyhow::anyhow!("{ALREADY_RUNS} ({holder})"),
+        LockError::Failed { .. } => error.into(),
+    })
 }
 
 /// Runs until stopped.
 pub(crate) fn run(home: &Home, options: &Options) -> anyhow::Result<()> {
     home.prepare()?;
     let config = Config::load(&home.config_file())?;
+    let lock = lock(home)?;
     super::log::begin(&home.log_file(), &config.text("log"), options.foreground)?;
-    let _lock = lock(home)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let ended = runtime.block_on(serve(home, config, options));
+    let ended = runtime.block_on(serve(home, config, options, lock));
     // Sockets that still hang end with the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Result<()> {
+async fn serve(home: &Home, mut config: Config, options: &Options, lock: Lock) -> anyhow::Result<()> {
     let ca_file = Some(config.text("ca_file")).filter(|path| !path.is_empty()).map(PathBuf::from);
     let keychain = Arc::new(Keychain::new(home.secrets_dir(), config.is_on("keychain")));
     let account = Arc::new(Account::new(home.account_file(), Arc::clone(&keychain), ca_file.clone()));
@@ -123,11 +116,7 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
         runtime: tokio::runtime::Handle::current(),
         making: tokio::sync::Mutex::new(()),
     });
-    let socket = home.socket();
-    // We hold the lock: whoever made this socket is gone.
-    let _stale = std::fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket)?;
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    let mut door = Door::open(home, lock)?;
     let serving = if options.no_lan || !config.is_on("lan") { None } else { serve_lan(&mut config).await };
     if let Some(serving) = &serving {
         let own = format!("ws://127.0.0.1:{}", serving.port);
@@ -140,12 +129,14 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
     let clients = Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut look_at_door = tokio::time::interval(DOOR_EVERY);
     loop {
         tokio::select! {
             () = daemon.stop.cancelled() => break,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            accepted = listener.accept() => {
+            _ = look_at_door.tick() => door.mend(),
+            accepted = door.listener.accept() => {
                 let (stream, _) = match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -166,7 +157,7 @@ async fn serve(home: &Home, mut config: Config, options: &Options) -> anyhow::Re
         }
     }
     tracing::info!("stopping");
-    let _gone = std::fs::remove_file(&socket);
+    let _lock = door.close();
     watch.abort();
     if let Some(beacon) = beacon {
         beacon.abort();

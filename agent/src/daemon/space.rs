@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,12 +19,14 @@ use weft_agent_core::identity::DeviceCert;
 use weft_agent_core::workspace::command::{Command, Reply, RequestId};
 use weft_agent_core::workspace::input::{Input, LinkKind};
 
+use super::again::{Again, has_room};
 use super::wire::Failure;
 use super::wires::Wires;
 use crate::engine::Machine;
 use crate::folder::glance::Glance;
 use crate::folder::marker::Marker;
 use crate::folder::orders::Seeing;
+use crate::home::lock::{Lock, LockError};
 use crate::home::registry::{Entry, Registry};
 use crate::home::{Home, identity};
 use crate::host::inbox::{Inbox, Task};
@@ -32,11 +35,8 @@ use crate::host::{End, Host, ended_by};
 use crate::link::{Health, LinkEnv, Links};
 use crate::store::scrub::Scrub;
 use crate::store::{Store, StoreError};
-use crate::{account, clock, engine};
+use crate::{account, clock, durable, engine};
 
-/// First and last wait before a failed workspace is opened again.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_LAST: Duration = Duration::from_secs(60);
 /// Entries that a slow follower of the log may lag behind.
 const EVENTS_MAX: usize = 1024;
 /// Neighbours remembered for a workspace.
@@ -191,10 +191,14 @@ impl Shared {
             inner.joining = false;
             inner.name.clone_from(&name);
         }
-        self.remember(|entry| {
+        let kept = self.remember(|entry| {
             entry.joining = false;
             entry.name = name;
         });
+        if let Err(error) = kept {
+            // The next start asks to be let in, and hears that it is.
+            tracing::error!(%error, "the list of workspaces cannot be written");
+        }
         self.say_account();
     }
     /// Tells the members which account is ours, if our root signed that; the machine makes no op of what is said already.
@@ -211,18 +215,21 @@ impl Shared {
             tracing::error!(%error, "the certificate of this device cannot be kept");
         }
     }
-    pub(crate) fn set_paused(&self, paused: bool) {
+    /// An error: it holds until the agent ends, and could not be written down for the time after.
+    pub(crate) fn set_paused(&self, paused: bool) -> anyhow::Result<()> {
         self.lock().paused = paused;
-        self.remember(|entry| entry.paused = paused);
+        self.remember(|entry| entry.paused = paused).map_err(|error| {
+            let now = if paused { "paused" } else { "resumed" };
+            anyhow::anyhow!(
+                "it is {now} now, but the list of workspaces cannot be written ({error:#}): a restart would forget it"
+            )
+        })
     }
-    fn remember(&self, change: impl FnOnce(&mut Entry)) {
+    fn remember(&self, change: impl FnOnce(&mut Entry)) -> anyhow::Result<()> {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = registry.by_id(&self.id) {
-            change(entry);
-            if let Err(error) = registry.save(&self.home) {
-                tracing::error!(%error, "the list of workspaces cannot be written");
-            }
-        }
+        let Some(entry) = registry.by_id(&self.id) else { return Ok(()) };
+        change(entry);
+        registry.save(&self.home)
     }
     pub(super) fn event(&self, entry: LogEntry) {
         let _nobody_follows = self.events.send(entry);
@@ -385,43 +392,54 @@ impl Space {
 }
 
 fn supervise(shared: &Arc<Shared>, mut start: Start) {
-    let mut again = AGAIN_FIRST;
+    let mut again = Again::default();
     // Values that were found damaged while it ran, and are to be taken away when it is opened again.
     let mut found: Vec<Damaged> = Vec::new();
+    let replica = start.home.replica_dir(&start.id);
     while !shared.stopping.load(Ordering::Acquire) {
         let began = std::time::Instant::now();
         let born = start.born.take();
-        let end = match run(shared, &start, born, &mut found) {
-            Ok(end) => end,
-            Err(error) => {
-                tracing::error!(%error, "a workspace cannot be opened");
-                shared.end(Some(format!("{error:#}")));
-                if shared.wait(again) {
-                    return;
-                }
-                again = (again * 2).min(AGAIN_LAST);
-                continue;
+        // Whatever happens, this thread goes on: without it the workspace would be starting for ever.
+        let ended = catch_unwind(AssertUnwindSafe(|| run(shared, &start, born, &mut found)));
+        let (end, why) = match ended.unwrap_or_else(|payload| Ok(ended_by(payload, &replica.join(crate::store::FILE))))
+        {
+            Ok(End::Stopped) => return shared.end(None),
+            Ok(end) => {
+                let why = end.to_string();
+                (Some(end), why)
             }
+            Err(error) => (None, format!("{error:#}")),
         };
-        if matches!(end, End::Stopped) {
-            shared.end(None);
-            return;
+        shared.end(Some(why.clone()));
+        let wait = again.after(end.as_ref(), began.elapsed());
+        if again.is_news(&why) {
+            tracing::error!(why, "a workspace stands still");
         }
-        tracing::error!(%end, "a workspace ended");
-        shared.end(Some(end.to_string()));
-        // A damaged database does not heal by itself, and every open would only read it all again.
-        let damaged = matches!(&end, End::Store(StoreError::Damaged { .. } | StoreError::Newer { .. }));
-        if let End::Store(StoreError::Value { damaged, .. }) = end {
+        let is_full = end.as_ref().is_some_and(End::is_full_disk);
+        if let Some(End::Store(StoreError::Value { damaged, .. })) = end {
             found.push(damaged);
         }
-        if began.elapsed() > AGAIN_LAST {
-            again = AGAIN_FIRST;
+        loop {
+            if shared.wait(wait) {
+                return;
+            }
+            if !is_full || has_room(&replica) {
+                break;
+            }
         }
-        if shared.wait(if damaged { Duration::from_secs(3600) } else { again }) {
-            return;
-        }
-        again = (again * 2).min(AGAIN_LAST);
     }
+}
+
+/// The lock of one replica; an error says who has it.
+fn lock_replica(replica: &Path) -> anyhow::Result<Lock> {
+    durable::make_private_dir(replica)?;
+    Lock::take(&replica.join("agent.lock")).map_err(|error| match error {
+        LockError::Held(holder) => anyhow::anyhow!(
+            "another agent has this workspace open ({holder}), by another data folder that leads to {}; stop one of the two",
+            replica.display()
+        ),
+        LockError::Failed { .. } => error.into(),
+    })
 }
 
 fn run(
@@ -435,6 +453,8 @@ fn run(
     let marker = Marker { workspace: start.id, device: identity.device.id() };
     let watermark = WatermarkFile::open(&start.home.watermark_file(&start.id))?;
     let replica = start.home.replica_dir(&start.id);
+    // Another agent may come here by another home; this one must not even look then.
+    let _lock = lock_replica(&replica)?;
     let store = match Store::open_after(&replica, found) {
         Ok(store) => store,
         Err(error) => return Ok(End::Store(error)),
@@ -444,7 +464,7 @@ fn run(
         Some(machine) => machine,
         None => {
             let open = || engine::open(identity, clock::now(), watermark.last(), &store);
-            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
+            match catch_unwind(AssertUnwindSafe(open)) {
                 Ok(Ok(machine)) => machine,
                 Ok(Err(why)) => anyhow::bail!("{why}"),
                 Err(payload) => return Ok(ended_by(payload, store.path())),

@@ -163,6 +163,11 @@ pub(crate) enum Request {
     Repair {
         dir: PathBuf,
     },
+    /// The folder of a workspace is elsewhere now. Without `from`: of the one that the folder's marker names.
+    Move {
+        from: Option<PathBuf>,
+        to: PathBuf,
+    },
     Flush {
         dir: PathBuf,
         timeout_ms: u64,

@@ -65,6 +65,11 @@ pub(crate) fn meta(dir: &OwnedFd, name: &str) -> io::Result<Option<Meta>> {
     }
 }
 
+/// Whether there is nothing at a path; what cannot be looked at is there.
+pub(crate) fn is_gone(root: &Path, path: &RelPath) -> bool {
+    root.join(path.as_str()).symlink_metadata().is_err_and(|error| super::look::is_absence(&error))
+}
+
 /// From what the system says.
 pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> Meta {
     let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);

@@ -9,6 +9,8 @@ use weft_agent_core::disk::RelPath;
 
 /// Sentences kept of each kind: more help nobody.
 const NOTES_MAX: usize = 64;
+/// Paths that a sentence names.
+const NAMED_MAX: usize = 3;
 /// A failure that did not repeat for so long is over: the core retries more often.
 const FAILURE_LASTS: Duration = Duration::from_secs(1200);
 
@@ -20,6 +22,8 @@ pub(crate) struct Glance {
     have_read: AtomicU64,
     /// Sentences about what is not carried or not watched.
     notes: Mutex<Vec<String>>,
+    /// Sentences about what cannot be read.
+    closed: Mutex<Vec<String>>,
     /// Paths at which something could not be done, when, and why.
     failures: Mutex<BTreeMap<RelPath, (Instant, String)>>,
 }
@@ -46,12 +50,9 @@ impl Glance {
     pub(crate) fn set_notes(&self, notes: Vec<String>) {
         *lock(&self.notes) = notes;
     }
-    /// Adds one.
-    pub(crate) fn add_note(&self, note: String) {
-        let mut notes = lock(&self.notes);
-        if notes.len() < NOTES_MAX && !notes.contains(&note) {
-            notes.push(note);
-        }
+    /// Replaces those about what cannot be read.
+    pub(crate) fn set_closed(&self, notes: Vec<String>) {
+        *lock(&self.closed) = notes;
     }
     /// Something was tried at a path; `Err` says why it failed.
     pub(crate) fn tried(&self, path: &RelPath, result: Result<(), &str>, now: Instant) {
@@ -69,10 +70,18 @@ impl Glance {
     /// All sentences for `weft status`.
     pub(crate) fn problems(&self, now: Instant) -> Vec<String> {
         let mut all = lock(&self.notes).clone();
+        all.extend(lock(&self.closed).iter().cloned());
         let mut failures = lock(&self.failures);
         failures.retain(|_, (at, _)| now.saturating_duration_since(*at) < FAILURE_LASTS);
-        all.extend(failures.iter().map(|(path, (_, why))| {
-            format!("{path} could not be brought up to date ({why}); nothing is lost, it is tried again")
+        let mut by_reason: BTreeMap<&str, Vec<&RelPath>> = BTreeMap::new();
+        for (path, (_, why)) in failures.iter() {
+            by_reason.entry(why).or_default().push(path);
+        }
+        all.extend(by_reason.into_iter().map(|(why, paths)| {
+            let shown = paths.iter().take(NAMED_MAX).map(|path| path.as_str()).collect::<Vec<_>>().join(", ");
+            let more = paths.len().saturating_sub(NAMED_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{shown}{more} could not be brought up to date ({why}); nothing is lost, it is tried again")
         }));
         all
     }
@@ -82,17 +91,23 @@ impl Glance {
 mod tests {
     use super::*;
 
-    /// A failure is named until it goes well or does not come back.
+    /// A failure is named until it goes well or does not come back; one reason is one line.
     #[test]
     fn failures_are_named_until_they_are_over() {
         let (glance, now) = (Glance::default(), Instant::now());
         let path = |text: &str| RelPath::new(text).unwrap();
-        glance.add_note("a note".to_owned());
+        glance.set_notes(vec!["a note".to_owned()]);
         glance.tried(&path("a"), Err("no"), now);
         glance.tried(&path("b"), Err("no"), now);
         glance.tried(&path("a"), Ok(()), now);
         let problems = glance.problems(now);
         assert!(problems.len() == 2 && problems[1].starts_with("b could not"), "{problems:?}");
+        for n in 0..60 {
+            glance.tried(&path(&format!("f{n:02}")), Err("the disk is full"), now);
+        }
+        let problems = glance.problems(now);
+        assert!(problems.len() == 3, "{problems:?}");
+        assert!(problems[2].starts_with("f00, f01, f02 and 57 more could not"), "{problems:?}");
         assert_eq!(glance.problems(now + FAILURE_LASTS), ["a note"]);
     }
 }

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use weft_agent_core::disk::{RelPath, Stat};
+use weft_agent_core::files::{known_files, known_folders};
 use weft_agent_core::id::VersionHash;
+use weft_agent_core::store::Read;
 
 /// Coarsest grain of a time stamp that is still common (FAT has two seconds).
 const GRAIN_NS: i64 = 2_000_000_000;
@@ -37,6 +39,15 @@ impl Known {
 
 /// All of them.
 pub(crate) type Paths = BTreeMap<RelPath, Known>;
+
+/// What the core was told before this run.
+pub(crate) fn stored(read: &dyn Read) -> Paths {
+    let files = known_files(read).map(|(path, stat, hash)| {
+        let trusted = stat.ctime_ns != 0;
+        (path, Known::File { hash, executable: None, stat: trusted.then_some(stat) })
+    });
+    files.chain(known_folders(read).map(|path| (path, Known::Folder))).collect()
+}
 
 /// Whether times so young could hide a later write. `now_ns`: wall clock when the reading ended.
 pub(crate) fn is_racy(stat: &Stat, now_ns: i64) -> bool {

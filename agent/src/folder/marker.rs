@@ -28,15 +28,17 @@ struct Text {
     device: String,
 }
 
-/// Reads the marker of a folder; `Ok(None)` if it has none.
+/// Reads the marker of a folder; `Ok(None)` if it has none, `InvalidData` if it is no marker's text.
 pub(crate) fn read(root: &Path) -> io::Result<Option<Marker>> {
     let path = root.join(DIR).join(FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
-    let damaged = || io::Error::other(format!("{} is damaged; remove it and join again", path.display()));
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", path.display()));
     let text: Text = toml::from_str(&text).map_err(|_| damaged())?;
     let workspace = WorkspaceId::from_hex(&text.workspace).ok_or_else(damaged)?;
     let device = DeviceId::from_hex(&text.device).ok_or_else(damaged)?;

@@ -3,7 +3,6 @@
 //! Invariant: what is asked for ([`Order`]) is done in the order given; whoever waits for what is on the disk to be told
 //! waits for what is still being saved as well.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -19,11 +18,12 @@ use weft_agent_core::workspace::input::Input;
 
 use super::act::Actor;
 use super::at;
+use super::closed::Closed;
 use super::emptied::Emptied;
 use super::glance::Glance;
 use super::guard::Guard;
 use super::ignore::{EXCHANGED_PREFIX, Rules};
-use super::known::{Known, Paths};
+use super::known::{self, Known, Paths};
 use super::look::{self, Looked};
 use super::marker::Marker;
 use super::orders::{Order, Waiting, joined};
@@ -34,8 +34,6 @@ use crate::store::Store;
 
 /// A whole look when nothing tells of changes.
 const SLOW_LOOK: Duration = Duration::from_secs(300);
-/// The same while the watcher does not see everything.
-const BLIND_LOOK: Duration = Duration::from_secs(10);
 /// How often a lost root is looked for.
 const LOST_LOOK: Duration = Duration::from_secs(2);
 /// Bytes of one `Seen`; the core turns it into envelopes of about this size.
@@ -66,7 +64,9 @@ pub(super) struct Looker {
     /// Who waits until the core was told of what is there.
     waiting: Vec<Waiting>,
     glance: Arc<Glance>,
-    lost: bool,
+    closed: Closed,
+    /// Why the folder is lost, if it is.
+    lost: Option<String>,
     next_look: Instant,
     /// When what was deleted is judged, and the latest moment for that.
     verdict: Option<(Instant, Instant)>,
@@ -83,18 +83,13 @@ impl Looker {
         hints: Sender<Order>,
         glance: Arc<Glance>,
     ) -> Looker {
-        let mut known = BTreeMap::new();
-        for (path, stat, hash) in known_files(&reader) {
-            let trusted = stat.ctime_ns != 0;
-            known.insert(path, Known::File { hash, executable: None, stat: trusted.then_some(stat) });
-        }
-        known.extend(known_folders(&reader).map(|path| (path, Known::Folder)));
+        let known = known::stored(&reader);
         let watch = Watch::new(&root, move |hint| {
             let _ended = hints.send(Order::Hint(hint));
         });
         Looker {
             workspace: marker.workspace,
-            guard: Guard::new(&root, marker),
+            guard: Guard::new(&root, marker, reader.dir()),
             rules: Rules::new(&root),
             known,
             reader,
@@ -104,7 +99,8 @@ impl Looker {
             emptied: Emptied::default(),
             waiting: Vec::new(),
             glance,
-            lost: false,
+            closed: Closed::default(),
+            lost: None,
             next_look: Instant::now(),
             verdict: None,
             look_took: Duration::ZERO,
@@ -117,6 +113,7 @@ impl Looker {
             let now = Instant::now();
             let wake = self.debounce.next().map_or(self.next_look, |due| due.min(self.next_look));
             let wake = self.verdict.map_or(wake, |(due, _)| due.min(wake));
+            let wake = self.closed.next().map_or(wake, |due| due.min(wake));
             let first = match orders.recv_timeout(wake.saturating_duration_since(now)) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -147,6 +144,7 @@ impl Looker {
                     return;
                 }
             }
+            everything |= self.closed.is_mended(&self.root, Instant::now());
             let due = self.debounce.due(Instant::now());
             let verdict = self.verdict.is_some_and(|(due, _)| Instant::now() >= due);
             let goes_on = if everything || verdict || Instant::now() >= self.next_look {
@@ -158,6 +156,9 @@ impl Looker {
             };
             if !goes_on {
                 return;
+            }
+            if let Some(every) = self.watch.look_every(self.look_took) {
+                self.next_look = self.next_look.min(Instant::now() + every);
             }
             let (nothing_waits, now) = (self.debounce.next().is_none(), Instant::now());
             let over = |waiting: &Waiting| nothing_waits || waiting.is_over(now);
@@ -210,7 +211,7 @@ impl Looker {
     }
 
     fn rooted(&mut self) -> Option<OwnedFd> {
-        let found = self.guard.check().and_then(|()| {
+        let found = self.guard.check(&self.known).and_then(|()| {
             at::open_root(&self.root).map_err(|error| format!("{} cannot be read: {error}", self.root.display()))
         });
         match found {
@@ -224,10 +225,10 @@ impl Looker {
 
     fn lose(&mut self, why: String) -> bool {
         self.next_look = Instant::now() + LOST_LOOK;
-        if self.lost {
+        if self.lost.as_ref() == Some(&why) {
             return true;
         }
-        self.lost = true;
+        self.lost = Some(why.clone());
         self.tell(Input::RootLost { why }, 0)
     }
 
@@ -336,6 +337,11 @@ impl Looker {
     /// Paths the core asks about: always told, whatever is known.
     fn look_at(&mut self, paths: &[RelPath]) -> bool {
         let Some(root) = self.rooted() else { return true };
+        if self.lost.is_some() {
+            // Nothing is believed before it is told that the folder is back.
+            self.tell_anew();
+            return self.look_everywhere();
+        }
         for path in paths {
             let held = self.known.get(path).and_then(Known::held);
             self.known.insert(path.clone(), Known::Untold(held));
@@ -350,6 +356,9 @@ impl Looker {
     /// Paths the watcher noticed, and what lies below new folders.
     fn noticed(&mut self, paths: Vec<RelPath>) -> bool {
         let Some(root) = self.rooted() else { return true };
+        if self.lost.is_some() {
+            return self.look_everywhere();
+        }
         let mut todo = Vec::new();
         for path in paths {
             let is_folder = self.root.join(path.as_str()).symlink_metadata().is_ok_and(|meta| meta.is_dir());
@@ -361,8 +370,18 @@ impl Looker {
                 self.watch.add(path.as_str());
                 let watch = &mut self.watch;
                 let mut enter = |folder: &RelPath| watch.add(folder.as_str());
-                if let Ok(listing) = scan::list(&self.root, &mut self.rules, Some(&path), &mut enter) {
-                    let is_gone = |inner: &RelPath| self.root.join(inner.as_str()).symlink_metadata().is_err();
+                let listed = scan::list(&self.root, &mut self.rules, Some(&path), &mut enter);
+                let unreadable = match &listed {
+                    Ok(listing) => listing.unreadable.clone(),
+                    Err(error) if look::is_absence(error) => Vec::new(),
+                    Err(error) => vec![(path.to_string(), error.to_string())],
+                };
+                if self.closed.noticed(&unreadable, Instant::now()) || self.closed.covers(&path) {
+                    // What is closed now, or open again, is told apart by looking at everything.
+                    self.next_look = Instant::now();
+                }
+                if let Ok(listing) = listed {
+                    let is_gone = |inner: &RelPath| at::is_gone(&self.root, inner);
                     let missing = self.known_below(&path).filter(|inner| !listing.entries.contains_key(*inner));
                     todo.extend(missing.filter(|inner| is_gone(inner)).cloned());
                     todo.extend(
@@ -398,11 +417,12 @@ impl Looker {
 
     /// Everything; the end of it is told.
     fn look_everywhere(&mut self) -> bool {
-        self.next_look = Instant::now() + if self.watch.is_blind() { BLIND_LOOK } else { SLOW_LOOK };
+        self.next_look = Instant::now() + SLOW_LOOK;
         self.debounce.clear();
         self.verdict = None;
         let Some(root) = self.rooted() else { return true };
         self.rules.reload();
+        self.watch.begin();
         self.watch.add("");
         let began = Instant::now();
         let watch = &mut self.watch;
@@ -411,15 +431,12 @@ impl Looker {
             Ok(listing) => listing,
             Err(error) => return self.lose(format!("{} cannot be read: {error}", self.root.display())),
         };
-        if let Some((path, why)) = listing.unreadable.first() {
-            let shown = if path.is_empty() { "the folder itself" } else { path.as_str() };
-            return self.lose(format!("{shown} cannot be read ({why}); make it readable, or name it in .weftignore"));
+        if let Some((_, why)) = listing.unreadable.iter().find(|(path, _)| path.is_empty()) {
+            return self.lose(format!("{} cannot be read ({why}); make it readable", self.root.display()));
         }
-        if self.lost {
-            self.lost = false;
-            if !self.tell(Input::RootBack, 0) {
-                return false;
-            }
+        self.closed.scanned(&listing.unreadable, Instant::now());
+        if self.lost.take().is_some() && !self.tell(Input::RootBack, 0) {
+            return false;
         }
         let todo: Vec<RelPath> = listing
             .entries
@@ -428,13 +445,16 @@ impl Looker {
             .map(|(path, _)| path.clone())
             .collect();
         self.look_took = began.elapsed();
+        if let Some(every) = self.watch.look_every(self.look_took) {
+            self.next_look = Instant::now() + every;
+        }
         self.sweep(&root, &listing.litter);
         self.note(&listing);
         self.glance.reading(todo.len() as u64);
         let missing: Vec<RelPath> =
             self.known.keys().filter(|path| !listing.entries.contains_key(*path)).cloned().collect();
-        // Still there, but kept out by a rule now: it stays as it is, here and elsewhere.
-        let is_gone = |path: &RelPath| self.root.join(path.as_str()).symlink_metadata().is_err();
+        // Still there, but kept out by a rule now, or closed to us: it stays as it is, here and elsewhere.
+        let is_gone = |path: &RelPath| !self.closed.covers(path) && at::is_gone(&self.root, path);
         let missing: Vec<RelPath> = missing.into_iter().filter(is_gone).collect();
         if self.rooted().is_none() {
             return true;
@@ -452,6 +472,7 @@ impl Looker {
             }
         }
         self.glance.reading(0);
+        self.glance.set_closed(self.closed.notes(&self.known));
         gone.retain(|path| self.known.contains_key(path));
         if self.rooted().is_none() {
             return true;
@@ -491,7 +512,7 @@ impl Looker {
         for (path, why) in listing.not_carried.iter().take(20) {
             notes.push(format!("{path} is not shared: {why}"));
         }
-        notes.extend(self.watch.problem.clone());
+        notes.extend(self.watch.problem(self.look_took));
         self.glance.set_notes(notes);
     }
 
@@ -530,7 +551,9 @@ impl Looker {
         };
         self.glance.read(looked.len());
         let (mut present, mut absent) = (Vec::new(), Vec::new());
+        let mut changed = false;
         for (path, looked) in looked {
+            changed |= looked.is_ok() && self.closed.opened(&path);
             match looked {
                 Ok(Looked::Found { found: Found::Absent, .. }) => {
                     self.emptied.forget(&path);
@@ -554,10 +577,13 @@ impl Looker {
                 Ok(Looked::Found { known: None, .. } | Looked::NotCarried) => {}
                 Ok(Looked::Busy) => self.debounce.later(path, Instant::now()),
                 Err(error) => {
-                    let why = format!("{path} cannot be read ({error}); make it readable, or name it in .weftignore");
-                    self.glance.add_note(why);
+                    self.closed.failed(&path, error.to_string(), Instant::now());
+                    changed = true;
                 }
             }
+        }
+        if changed {
+            self.glance.set_closed(self.closed.notes(&self.known));
         }
         Some((present, absent))
     }

@@ -9,10 +9,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RemoveKind};
 use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::io::Errno;
 use weft_agent_core::disk::RelPath;
 
 use super::ignore::TEMP_PREFIX;
@@ -26,6 +28,12 @@ const OPEN: Duration = if cfg!(target_os = "linux") { Duration::from_millis(300)
 const PATIENCE: Duration = Duration::from_millis(1000);
 /// A deletion waits so long for a creation under the same name.
 const DELETED: Duration = Duration::from_millis(80);
+
+/// Where not all is watched, everything is looked at so much less often than a look takes: at most a twentieth of a
+/// processor goes there.
+const BLIND_LOOKS: u32 = 20;
+const BLIND_MIN: Duration = Duration::from_secs(5);
+const BLIND_MAX: Duration = Duration::from_secs(300);
 
 /// What an event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,45 +57,95 @@ pub(crate) enum Urgency {
 /// The watches of one folder.
 pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
+    hints: Arc<dyn Fn(Hint) + Send + Sync>,
     root: PathBuf,
     watched: BTreeSet<String>,
-    /// Why not everything is watched, for people.
-    pub(crate) problem: Option<String>,
+    /// Folders that are not watched since [`Watch::begin`], and why the first of them is not.
+    unwatched: BTreeSet<String>,
+    why: Option<Why>,
+    /// As if the system gave so many watches and no more.
+    #[cfg(test)]
+    pub(crate) most: Option<usize>,
+}
+
+/// Why a folder is not watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Why {
+    /// The system gives no more watches.
+    Watches,
+    /// It gives no more watchers, or none for another reason.
+    Other(String),
 }
 
 impl Watch {
     /// Hints go to `hints`, from the watcher's own thread.
-    pub(crate) fn new(root: &Path, hints: impl Fn(Hint) + Send + 'static) -> Watch {
+    pub(crate) fn new(root: &Path, hints: impl Fn(Hint) + Send + Sync + 'static) -> Watch {
+        let mut watch = Watch {
+            watcher: None,
+            hints: Arc::new(hints),
+            root: root.to_path_buf(),
+            watched: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
+            why: None,
+            #[cfg(test)]
+            most: None,
+        };
+        watch.begin();
+        watch
+    }
+
+    /// A whole look begins: what could not be watched is tried again.
+    pub(crate) fn begin(&mut self) {
+        self.unwatched.clear();
+        self.why = None;
+        if self.watcher.is_some() {
+            return;
+        }
+        let hints = Arc::clone(&self.hints);
         let handler = move |event: notify::Result<Event>| match event {
-            Ok(event) => hints_of(&event).into_iter().for_each(&hints),
+            Ok(event) => hints_of(&event).into_iter().for_each(|hint| hints(hint)),
             Err(_) => hints(Hint::Overflow),
         };
-        let config = Config::default().with_follow_symlinks(false);
-        let (watcher, problem) = match RecommendedWatcher::new(handler, config) {
-            Ok(watcher) => (Some(watcher), None),
-            Err(error) => (None, Some(too_few(&error))),
-        };
-        Watch { watcher, root: root.to_path_buf(), watched: BTreeSet::new(), problem }
+        match RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false)) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) => self.why = Some(Why::of(&error)),
+        }
     }
 
     /// Watches a folder (empty: the root), if it is not yet.
     pub(crate) fn add(&mut self, folder: &str) {
-        let Some(watcher) = &mut self.watcher else { return };
         if self.watched.contains(folder) {
             return;
         }
-        match watcher.watch(&self.root.join(folder), RecursiveMode::NonRecursive) {
+        match self.place(folder) {
             Ok(()) => {
+                self.unwatched.remove(folder);
                 self.watched.insert(folder.to_owned());
             }
-            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
-            Err(error) => self.problem = Some(too_few(&error)),
+            // Gone, or closed to us: a look says so.
+            Err(error) if is_of_the_folder(&error) => {}
+            Err(error) => {
+                self.unwatched.insert(folder.to_owned());
+                self.why.get_or_insert_with(|| Why::of(&error));
+            }
+        }
+    }
+
+    fn place(&mut self, folder: &str) -> notify::Result<()> {
+        #[cfg(test)]
+        if self.most.is_some_and(|most| self.watched.len() >= most) {
+            return Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+        }
+        match &mut self.watcher {
+            Some(watcher) => watcher.watch(&self.root.join(folder), RecursiveMode::NonRecursive),
+            None => Err(notify::Error::generic("no watcher")),
         }
     }
 
     /// Forgets a folder and those below it: they are gone or moved.
     pub(crate) fn forget(&mut self, folder: &str) {
         let below = format!("{folder}/");
+        self.unwatched.retain(|path| path != folder && !path.starts_with(&below));
         let gone: Vec<String> =
             self.watched.iter().filter(|path| *path == folder || path.starts_with(&below)).cloned().collect();
         for path in gone {
@@ -98,19 +156,55 @@ impl Watch {
         }
     }
 
-    /// Whether changes are noticed only by the slow look.
-    pub(crate) fn is_blind(&self) -> bool {
-        self.problem.is_some()
+    /// How often everything is to be looked at because not all of it is watched, when such a look takes `took`. `None`: the
+    /// watcher sees all.
+    pub(crate) fn look_every(&self, took: Duration) -> Option<Duration> {
+        self.why.as_ref().map(|_| (took * BLIND_LOOKS).clamp(BLIND_MIN, BLIND_MAX))
+    }
+
+    /// Why changes are not noticed at once, when they are, and what helps; for people.
+    pub(crate) fn problem(&self, took: Duration) -> Option<String> {
+        let every = self.look_every(took)?.as_secs();
+        let folders = match self.unwatched.len() {
+            1 => "1 folder cannot be watched".to_owned(),
+            some => format!("{some} folders cannot be watched"),
+        };
+        let late = format!("changes there are noticed within about {every} seconds instead of at once");
+        Some(match self.why.as_ref()? {
+            Why::Watches => format!(
+                "{folders}, because the system gives no more watches: {late}. To raise the limit, as root: sysctl \
+                 fs.inotify.max_user_watches=524288 (and in /etc/sysctl.d/, to keep it)"
+            ),
+            Why::Other(why) => format!("{folders} ({why}): {late}"),
+        })
     }
 }
 
-fn too_few(error: &notify::Error) -> String {
-    if matches!(error.kind, notify::ErrorKind::MaxFilesWatch) {
-        "too many folders to watch: changes are noticed within seconds instead of at once; raise \
-         fs.inotify.max_user_watches"
-            .to_owned()
-    } else {
-        format!("the folder cannot be watched ({error}): changes are noticed within seconds instead of at once")
+impl Why {
+    fn of(error: &notify::Error) -> Why {
+        match &error.kind {
+            notify::ErrorKind::MaxFilesWatch => Why::Watches,
+            notify::ErrorKind::Io(io) if io.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => Why::Other(
+                "the system gives no more watchers; to raise the limit, as root: sysctl fs.inotify.max_user_instances=1024"
+                    .to_owned(),
+            ),
+            notify::ErrorKind::Generic(why) => Why::Other(why.clone()),
+            notify::ErrorKind::Io(io) => Why::Other(io.to_string()),
+            notify::ErrorKind::PathNotFound
+            | notify::ErrorKind::WatchNotFound
+            | notify::ErrorKind::InvalidConfig(_) => Why::Other(error.to_string()),
+        }
+    }
+}
+
+fn is_of_the_folder(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(io) => io.kind() == std::io::ErrorKind::PermissionDenied || super::look::is_absence(io),
+        notify::ErrorKind::Generic(_)
+        | notify::ErrorKind::WatchNotFound
+        | notify::ErrorKind::InvalidConfig(_)
+        | notify::ErrorKind::MaxFilesWatch => false,
     }
 }
 
@@ -224,5 +318,33 @@ mod tests {
         let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
         assert_eq!(hints_of(&event(written, "/r/a")), [Hint::Path(PathBuf::from("/r/a"), Urgency::Open)]);
         assert_eq!(hints_of(&Event::new(EventKind::Other).set_flag(Flag::Rescan)), [Hint::Overflow]);
+    }
+
+    /// With too few watches the rest is looked at every few seconds, as seldom as a look is long, and the sentence says how
+    /// often, of how many folders, and what helps; with enough of them again nothing is said.
+    #[test]
+    fn too_few_watches_are_said_and_made_up_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..4 {
+            std::fs::create_dir(dir.path().join(format!("d{n}"))).unwrap();
+        }
+        let mut watch = Watch::new(dir.path(), |_| {});
+        let look = |watch: &mut Watch| {
+            watch.begin();
+            for folder in ["", "gone", "d0", "d1", "d2", "d3"] {
+                watch.add(folder);
+            }
+        };
+        watch.most = Some(3);
+        look(&mut watch);
+        assert_eq!(watch.look_every(Duration::from_millis(1)), Some(BLIND_MIN));
+        assert_eq!(watch.look_every(Duration::from_secs(1)), Some(Duration::from_secs(20)));
+        assert_eq!(watch.look_every(Duration::from_secs(100)), Some(BLIND_MAX));
+        let said = watch.problem(Duration::from_secs(1)).unwrap();
+        assert!(said.starts_with("2 folders") && said.contains("20 seconds"), "{said}");
+        assert!(said.contains("fs.inotify.max_user_watches"), "{said}");
+        watch.most = None;
+        look(&mut watch);
+        assert_eq!((watch.look_every(Duration::ZERO), watch.problem(Duration::ZERO)), (None, None));
     }
 }
