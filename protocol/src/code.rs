@@ -71,7 +71,7 @@ codes! {
     TooLarge = 4, "too-large", 413, true;
     /// The handshake took too long.
     HandshakeTimeout = 5, "handshake-timeout", 408, true;
-    /// Nothing came for longer than the idle deadline, or nothing could be written.
+    /// Nothing came for longer than the idle deadline, a message did not end in time, or nothing could be written.
     Idle = 6, "idle", 408, true;
     /// The relay failed; not the client's fault.
     Internal = 7, "internal", 500, true;
