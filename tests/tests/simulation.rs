@@ -48,6 +48,13 @@ fn worlds_with_removals_keep_every_promise() {
     nothing_breaks(&broken(0..seeds() / 4, Some("removals")));
 }
 
+/// Where disks damage or lose rows of a database, while its agent runs or while it is down, no file is lost, everybody is
+/// equal in the end, and nothing but the damage is complained of.
+#[test]
+fn worlds_with_damaged_disks_keep_every_promise() {
+    nothing_breaks(&broken(0..seeds() / 4, Some("damage")));
+}
+
 /// Relays that drop, double, damage, delay, replay and misattribute what they pass on change nothing, and once they are
 /// honest again everything is as if they always had been.
 #[test]
