@@ -5,14 +5,16 @@ use weft_agent_core::store::Read;
 
 use super::*;
 
-/// A town of one who wrote many small envelopes, with them.
+/// A town with somebody who wrote many small envelopes, with them; whoever heard her has gone.
 fn historian(saves: usize) -> (Town, usize, Vec<Bytes>) {
-    let mut town = Town::new();
-    let ada = town.found();
+    let (mut town, people) = Town::team(2);
+    let [ada, dora] = people[..] else { panic!("two") };
     for round in 0..saves {
         town.write(ada, &format!("{}.md", round % 7), &format!("round {round} of many\n"));
         town.run(1_000);
     }
+    town.disconnect(dora);
+    town.run(5_000);
     let own = town.status(ada).device.0;
     let rows = town.hosts[ada].store.scan(Table::Envelopes, &own, None, 10 * saves);
     (town, ada, rows.into_iter().map(|(_, envelope)| envelope).collect())
