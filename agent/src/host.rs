@@ -106,6 +106,8 @@ pub(crate) struct Host {
     /// Let go at the end of the round.
     held: Vec<Output>,
     unconfirmed: Vec<Token>,
+    /// Who wants to know when the round is durable.
+    stored: Vec<Box<dyn FnOnce() + Send>>,
     stop: bool,
 }
 
@@ -117,7 +119,17 @@ impl Host {
         inbox: Arc<Inbox>,
         effects: Box<dyn Effects + Send>,
     ) -> Host {
-        Host { machine, store, watermark, inbox, effects, held: Vec::new(), unconfirmed: Vec::new(), stop: false }
+        Host {
+            machine,
+            store,
+            watermark,
+            inbox,
+            effects,
+            held: Vec::new(),
+            unconfirmed: Vec::new(),
+            stored: Vec::new(),
+            stop: false,
+        }
     }
 
     /// Runs until told to stop or until it cannot go on.
@@ -155,6 +167,7 @@ impl Host {
                 Task::Input(input) => self.handle(input)?,
                 Task::Rows(rows) => self.store.apply(&rows).map_err(End::Store)?,
                 Task::Damage(error) => return Err(End::Store(error)),
+                Task::Stored(tell) => self.stored.push(tell),
                 Task::Stop => self.stop = true,
             }
             answers |= is_command;
@@ -172,6 +185,7 @@ impl Host {
     fn settle(&mut self) -> Result<(), End> {
         for _ in 0..COMMITS_A_ROUND {
             self.store.commit().map_err(End::Store)?;
+            self.stored.drain(..).for_each(|tell| tell());
             let confirmed = std::mem::take(&mut self.unconfirmed);
             self.let_go();
             if confirmed.is_empty() {
@@ -441,6 +455,8 @@ mod tests {
             path: RelPath::new(path).unwrap(),
             found: weft_agent_core::disk::Found::Absent,
             opened_since_write: None,
+            unfinished: None,
+            made_on: None,
         };
         inbox.folder(Task::Input(Input::Seen(["a", "b", "c"].map(seen).to_vec())), 0);
         inbox.folder(Task::Input(Input::Scanned { complete: true }), 0);

@@ -140,7 +140,7 @@ fn looks(count: usize) -> Vec<Seen> {
         let path = RelPath::new(&format!("notes/{}/{}/note-{n}.md", n / 1000, (n / 50) % 20)).unwrap();
         let stat = Stat { mtime_ns: 1, ctime_ns: 1, size: 2048, inode: n as u64 + 1 };
         let found = Found::File { bytes: FileBytes::Here(bytes), executable: false, stat };
-        Seen { path, found, opened_since_write: None }
+        Seen::new(path, found)
     };
     (0..count).map(one).collect()
 }

@@ -40,6 +40,10 @@ impl RelPath {
     pub fn parent(&self) -> Option<RelPath> {
         self.0.rsplit_once('/').map(|(parent, _)| Self(parent.into()))
     }
+    /// The folders it is in, the innermost first.
+    pub fn ancestors(&self) -> impl Iterator<Item = RelPath> + use<> {
+        std::iter::successors(self.parent(), RelPath::parent)
+    }
     /// Its last part.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -144,6 +148,29 @@ pub struct Seen {
     pub found: Found,
     /// Whether some program opened the file since our last write there (`None`: the platform cannot tell).
     pub opened_since_write: Option<bool>,
+    /// What became of a write there that was under way when the agent last ended, if the shell can tell.
+    pub unfinished: Option<Unfinished>,
+    /// What was found is not at the path: it is what some program has made of the file that was there before a write of ours,
+    /// and that it has open still. The hash of what that file held when the core was told of it last.
+    pub made_on: Option<VersionHash>,
+}
+
+impl Seen {
+    /// A look of which nothing more is known than what was found.
+    #[must_use]
+    pub fn new(path: RelPath, found: Found) -> Self {
+        Self { path, found, opened_since_write: None, unfinished: None, made_on: None }
+    }
+}
+
+/// What became of a write that was under way when the agent ended. The shell knows it from what the write leaves beside the
+/// file until its outcome is stored: so it needs no guess, whatever a person made of the file since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Hash of the content that the write was to leave.
+    pub leaves: VersionHash,
+    /// Whether it took place.
+    pub took_place: bool,
 }
 
 /// What must be at a path before an action; the shell compares by content, not by time.

@@ -28,6 +28,7 @@ mod counting;
 mod diff;
 mod documents;
 mod draft;
+mod elsewhere;
 mod entering;
 mod entry;
 mod gone;
@@ -61,7 +62,7 @@ pub use names::{VersionHasher, actor_prefix, is_actor_of, version_hash};
 pub(crate) use names::{file_of, founded_on, is_of_versions};
 pub(crate) use rebase::{forget, forget_all, text_of_row};
 pub use receive::{Refusal, Refused};
-pub use record::{known_files, known_folders};
+pub use record::{KnownFile, PendingWrite, known_contents, known_files, known_folders, pending_writes};
 pub use saved::{SAVED_ROWS_MAX, SavedError, inspect_saved};
 pub(crate) use saved::{Savable, Saved, hash_of_change};
 
@@ -268,6 +269,8 @@ pub struct Files {
     /// What is on disk, and neither shown nor to be removed: no document says anything of it.
     unnamed: BTreeSet<Key>,
     gone: Gone,
+    /// When files were made that are new here, monotonic ms.
+    born: BTreeMap<Key, u64>,
     /// Paths that were looked at while an action was under way there; looked at again when it has ended.
     deferred: BTreeSet<RelPath>,
     /// Paths that we asked the shell to look at, and have not heard of yet.
@@ -307,6 +310,7 @@ impl Files {
             work: Work::default(),
             unnamed: BTreeSet::new(),
             gone: Gone::default(),
+            born: BTreeMap::new(),
             deferred: BTreeSet::new(),
             asked: BTreeSet::new(),
             halt: None,

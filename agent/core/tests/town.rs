@@ -257,7 +257,7 @@ impl Town {
             None if folder.keys().any(|name| name.starts_with(&below)) => Found::Folder,
             None => Found::Absent,
         };
-        Seen { path: RelPath::new(path).unwrap(), found, opened_since_write: None }
+        Seen::new(RelPath::new(path).unwrap(), found)
     }
 
     fn matches(&mut self, host: usize, path: &RelPath, expect: &Expect) -> bool {

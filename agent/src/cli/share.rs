@@ -65,6 +65,9 @@ pub(crate) fn prepare(
     Ok(New { dir, name, relays, display_name: display_name.map(str::to_owned), recovery_key: false })
 }
 
+/// So many names that cannot be shared are told one by one.
+const NOT_SHARED_SHOWN: usize = 5;
+
 fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
     let spinner = term::spinner("Looking at the folder");
     let listing = scan::list(dir, &mut Rules::new(dir), None, &mut |_| {});
@@ -90,6 +93,22 @@ fn tell_first_share(dir: &Path, yes: bool) -> Result<(), Failure> {
     }
     for repository in &listing.repositories {
         term::note(&format!("{repository} is a git repository of its own and stays out."));
+    }
+    for (path, why) in listing.not_carried.iter().take(NOT_SHARED_SHOWN) {
+        term::note(&format!("{path} is not shared: {why}."));
+    }
+    if listing.not_carried.len() > NOT_SHARED_SHOWN {
+        let more = (listing.not_carried.len() - NOT_SHARED_SHOWN) as u64;
+        term::note(&format!(
+            "{} not shared either; `weft status` names more.",
+            term::count(more, "path is", "paths are")
+        ));
+    }
+    if listing.linked > 0 {
+        term::note(&format!(
+            "{} more than one name on this disk (hard links): each name is shared as a file of its own.",
+            term::count(listing.linked, "file has", "files have")
+        ));
     }
     if (files > FILES_ASK || listing.bytes > BYTES_ASK) && !yes && !term::confirm("That is a lot. Share it?")? {
         return Err(Failure::usage("nothing was shared; give --yes, or leave more out with a .weftignore"));

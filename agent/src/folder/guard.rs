@@ -167,7 +167,7 @@ mod tests {
             for name in ["a.md", "b.md"] {
                 fs::write(root.join(name), name).unwrap();
                 let hash = crate::blob::version_hash(&mark.workspace, name.as_bytes());
-                known.insert(RelPath::new(name).unwrap(), Known::File { hash, executable: None, stat: None });
+                known.insert(RelPath::new(name).unwrap(), Known::File { hash, executable: None, inode: 0, stat: None });
             }
             World { dir, root, mark, known }
         }

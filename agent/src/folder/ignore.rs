@@ -22,11 +22,15 @@ pub(crate) const EXCHANGED_PREFIX: &str = ".weft-tmp-x";
 /// What is ignored unless `.weftignore` says otherwise; gitignore syntax.
 pub(crate) const DEFAULTS: &[&str] = &[
     "node_modules/",
-    "target/",
     ".venv/",
     "__pycache__/",
     ".env",
     ".env.*",
+    // What shows others which variables there are holds no secret.
+    "!.env.example",
+    "!.env.sample",
+    "!.env.template",
+    "!.env.dist",
     "*.pem",
     ".trash/",
     ".Trash-*/",
@@ -58,6 +62,10 @@ pub(crate) const DEFAULTS: &[&str] = &[
     "lost+found/",
     "$RECYCLE.BIN/",
 ];
+
+/// Build tools put what they make into `target`; people put other things there. It is a build folder if one of these is beside
+/// it, or if it says that it can be made again.
+const BUILDS: [&str; 4] = ["Cargo.toml", "pom.xml", "build.sbt", "project.clj"];
 
 #[derive(Default)]
 struct Here {
@@ -164,7 +172,11 @@ impl Rules {
         if is_folder && self.is_nested_repository(path) {
             return true;
         }
-        by_git.unwrap_or_else(|| self.defaults.matched(&full, is_folder).is_ignore())
+        by_git.unwrap_or_else(|| {
+            let builds = || BUILDS.iter().any(|file| self.root.join(parent).join(file).exists());
+            let is_build = is_folder && name == "target" && (builds() || full.join("CACHEDIR.TAG").exists());
+            is_build || self.defaults.matched(&full, is_folder).is_ignore()
+        })
     }
 
     /// Whether a folder is a git repository inside the workspace.
@@ -174,7 +186,9 @@ impl Rules {
 
     /// The rule files in force, and the defaults, for `weft ignore`.
     pub(crate) fn shown(&mut self) -> Vec<(String, Vec<String>)> {
-        let mut shown = vec![("defaults".to_owned(), DEFAULTS.iter().map(|line| (*line).to_owned()).collect())];
+        let mut defaults: Vec<String> = DEFAULTS.iter().map(|line| (*line).to_owned()).collect();
+        defaults.push(format!("target/ (beside {}, or with a CACHEDIR.TAG in it)", BUILDS.join(", ")));
+        let mut shown = vec![("defaults".to_owned(), defaults)];
         for name in [".gitignore", ".weftignore"] {
             if let Ok(text) = std::fs::read_to_string(self.root.join(name)) {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -201,14 +215,19 @@ mod tests {
         for line in DEFAULTS {
             builder.add_line(None, line).unwrap();
         }
-        assert_eq!(builder.build().unwrap().num_ignores() as usize, DEFAULTS.len());
+        let rules = builder.build().unwrap();
+        assert_eq!((rules.num_ignores() + rules.num_whitelists()) as usize, DEFAULTS.len());
     }
 
     /// Defaults, then `.gitignore`, then `.weftignore`; deeper over higher; what is ours always stays out.
     #[test]
     fn rules_override_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        for folder in ["a/b", "app", "made/target"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        fs::write(dir.path().join("app/Cargo.toml"), "").unwrap();
+        fs::write(dir.path().join("made/target/CACHEDIR.TAG"), "").unwrap();
         fs::write(dir.path().join(".gitignore"), "*.log\nbuild/\n!keep.tmp\n").unwrap();
         fs::write(dir.path().join("a/.weftignore"), "!important.log\n!.env\n/only-here\n").unwrap();
         let mut rules = Rules::new(dir.path());
@@ -230,7 +249,13 @@ mod tests {
             (true, "a/.git", true),
             (true, "a/.weft-tmp-00", false),
             (false, "notes/target", false),
-            (true, "notes/target", true),
+            (false, "notes/target", true),
+            (true, "app/target", true),
+            (true, "app/target/debug/x.o", false),
+            (true, "made/target", true),
+            (true, ".env.local", false),
+            (false, ".env.example", false),
+            (false, "a/.env.template", false),
             (true, ".note.md.swp", false),
             (true, "#note.md#", false),
             (true, ".obsidian/workspace-mobile.json", false),

@@ -16,8 +16,8 @@ const GRAIN_NS: i64 = 2_000_000_000;
 /// What is known of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// A file: its content, its bit, and its stat if that can be trusted.
-    File { hash: VersionHash, executable: Option<bool>, stat: Option<Stat> },
+    /// A file: its content, its bit, its inode, and its stat if that can be trusted.
+    File { hash: VersionHash, executable: Option<bool>, inode: u64, stat: Option<Stat> },
     /// A link and where it points.
     Symlink(String),
     /// A folder.
@@ -42,9 +42,11 @@ pub(crate) type Paths = BTreeMap<RelPath, Known>;
 
 /// What the core was told before this run.
 pub(crate) fn stored(read: &dyn Read) -> Paths {
-    let files = known_files(read).map(|(path, stat, hash)| {
-        let trusted = stat.ctime_ns != 0;
-        (path, Known::File { hash, executable: None, stat: trusted.then_some(stat) })
+    let files = known_files(read).map(|file| {
+        let stat = (file.stat.ctime_ns != 0).then_some(file.stat);
+        // Without a stat it is read again, and told, so that the core has one.
+        let (hash, executable, inode) = (file.hash, stat.map(|_| file.executable), file.stat.inode);
+        (file.path, Known::File { hash, executable, inode, stat })
     });
     files.chain(known_folders(read).map(|path| (path, Known::Folder))).collect()
 }

@@ -90,7 +90,12 @@ fn look_file(dir: &OwnedFd, workspace: &WorkspaceId, path: &RelPath, rows: &mut 
     let racy = known::is_racy(&after.stat, known::now_ns());
     // The core keeps the stat across restarts; a young one must not be trusted then either.
     let told = if racy { Stat { mtime_ns: 0, ctime_ns: 0, ..after.stat } } else { after.stat };
-    let known = Known::File { hash, executable: Some(executable), stat: (!racy).then_some(after.stat) };
+    let known = Known::File {
+        hash,
+        executable: Some(executable),
+        inode: after.stat.inode,
+        stat: (!racy).then_some(after.stat),
+    };
     Ok(Looked::Found { found: Found::File { bytes, executable, stat: told }, known: Some(known) })
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Order {
     /// Tells of everything that is not as it was told, then says how many paths could not be told of yet.
     TakeIn(oneshot::Sender<usize>),
     Hint(Hint),
+    /// Everything told up to this batch is stored.
+    Stored(u64),
     Stop,
 }
 
@@ -88,7 +90,7 @@ impl Folder {
             match Store::open_reader(&replica) {
                 Ok(reader) => {
                     let tell = Arc::clone(&inbox);
-                    let run = || Looker::new(root, marker, reader, inbox, hints, shared).run(&inbox_orders);
+                    let run = || Looker::new(root, marker, reader, inbox, &hints, shared).run(&inbox_orders);
                     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                         match failure(&replica.join(FILE), payload) {
                             // The workspace ends, and is opened again without what is damaged.

@@ -110,7 +110,7 @@ mod tests {
 
     fn known(files: &[(&str, &str)]) -> Paths {
         let hash = |text: &str| crate::blob::version_hash(&WorkspaceId([1; 32]), text.as_bytes());
-        let known = |text: &str| Known::File { hash: hash(text), executable: None, stat: None };
+        let known = |text: &str| Known::File { hash: hash(text), executable: None, inode: 0, stat: None };
         files.iter().map(|(path, text)| (RelPath::new(path).unwrap(), known(text))).collect()
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Listing {
     pub(crate) repositories: Vec<String>,
     /// Paths that the rules keep out (a folder counts once).
     pub(crate) ignored: u64,
+    /// Files with more than one name.
+    pub(crate) linked: u64,
     /// Bytes of all files.
     pub(crate) bytes: u64,
     /// Unfinished writes: what a crash left, if nobody writes now.
@@ -153,6 +155,7 @@ impl Walk<'_> {
             }
             FileType::RegularFile => {
                 self.listing.bytes = self.listing.bytes.saturating_add(meta.stat.size);
+                self.listing.linked += u64::from(meta.links > 1);
                 self.listing.entries.insert(path, Entry::File { stat: meta.stat, executable: meta.mode & 0o100 != 0 });
             }
             FileType::Fifo

@@ -3,30 +3,33 @@
 //! Invariant: what is asked for ([`Order`]) is done in the order given; whoever waits for what is on the disk to be told
 //! waits for what is still being saved as well.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::AtFlags;
-use weft_agent_core::disk::{FileBytes, FolderAction, Found, Outcome, RelPath, Seen};
-use weft_agent_core::files::{ActionId, known_files, known_folders};
-use weft_agent_core::id::WorkspaceId;
+use rustix::fs::{AtFlags, RenameFlags};
+use weft_agent_core::disk::{Expect, FileBytes, FolderAction, Found, Outcome, RelPath, Seen};
+use weft_agent_core::files::{ActionId, known_contents, known_files, known_folders, pending_writes};
+use weft_agent_core::id::{VersionHash, WorkspaceId};
 use weft_agent_core::store::Write;
 use weft_agent_core::workspace::input::Input;
 
-use super::act::Actor;
+use super::act::{Acted, Actor, rename, saved_name};
 use super::at;
 use super::closed::Closed;
 use super::emptied::Emptied;
 use super::glance::Glance;
 use super::guard::Guard;
 use super::ignore::{EXCHANGED_PREFIX, Rules};
+use super::kept::Kept;
 use super::known::{self, Known, Paths};
 use super::look::{self, Looked};
 use super::marker::Marker;
 use super::orders::{Order, Waiting, joined};
+use super::patience::{self, Patience};
 use super::scan::{self, Entry};
 use super::watch::{Debounce, Hint, Urgency, Watch};
 use crate::host::inbox::{Inbox, Task};
@@ -38,6 +41,8 @@ const SLOW_LOOK: Duration = Duration::from_secs(300);
 const LOST_LOOK: Duration = Duration::from_secs(2);
 /// Bytes of one `Seen`; the core turns it into envelopes of about this size.
 const SEEN_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of new files that a whole look reads before it tells what is gone: these may be what is gone, moved.
+const UNSAID_BYTES: usize = 64 * 1024 * 1024;
 /// Files of one `Seen`.
 const SEEN_FILES: usize = 256;
 /// After the last deletion that was noticed a whole look settles what is gone: soon, so that others see it soon, but not
@@ -61,6 +66,11 @@ pub(super) struct Looker {
     watch: Watch,
     debounce: Debounce,
     emptied: Emptied,
+    kept: Kept,
+    patience: Patience,
+    /// Counts what was told and is to be known stored.
+    batch: u64,
+    orders: Sender<Order>,
     /// Who waits until the core was told of what is there.
     waiting: Vec<Waiting>,
     glance: Arc<Glance>,
@@ -80,10 +90,14 @@ impl Looker {
         marker: Marker,
         reader: Store,
         inbox: Arc<Inbox>,
-        hints: Sender<Order>,
+        orders: &Sender<Order>,
         glance: Arc<Glance>,
     ) -> Looker {
         let known = known::stored(&reader);
+        let kept = at::open_root(&root)
+            .map(|fd| Kept::at_start(&fd, &marker.workspace, pending_writes(&reader).collect()))
+            .unwrap_or_default();
+        let hints = orders.clone();
         let watch = Watch::new(&root, move |hint| {
             let _ended = hints.send(Order::Hint(hint));
         });
@@ -97,6 +111,10 @@ impl Looker {
             watch,
             debounce: Debounce::default(),
             emptied: Emptied::default(),
+            kept,
+            patience: Patience::default(),
+            batch: 0,
+            orders: orders.clone(),
             waiting: Vec::new(),
             glance,
             closed: Closed::default(),
@@ -114,6 +132,7 @@ impl Looker {
             let wake = self.debounce.next().map_or(self.next_look, |due| due.min(self.next_look));
             let wake = self.verdict.map_or(wake, |(due, _)| due.min(wake));
             let wake = self.closed.next().map_or(wake, |due| due.min(wake));
+            let wake = self.kept.next().map_or(wake, |due| due.min(wake));
             let first = match orders.recv_timeout(wake.saturating_duration_since(now)) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -139,12 +158,19 @@ impl Looker {
                         everything |= !self.hint(hint);
                         true
                     }
+                    Order::Stored(batch) => {
+                        self.stored(batch);
+                        true
+                    }
                 };
                 if !goes_on {
                     return;
                 }
             }
             everything |= self.closed.is_mended(&self.root, Instant::now());
+            if self.kept.next().is_some_and(|due| due <= Instant::now()) && !self.follow() {
+                return;
+            }
             let due = self.debounce.due(Instant::now());
             let verdict = self.verdict.is_some_and(|(due, _)| Instant::now() >= due);
             let goes_on = if everything || verdict || Instant::now() >= self.next_look {
@@ -204,7 +230,7 @@ impl Looker {
 
     /// Whatever is known is told again at the next look, as there or as absent.
     fn tell_anew(&mut self) {
-        let files = known_files(&self.reader).map(|(path, _, hash)| (path, Some(hash)));
+        let files = known_files(&self.reader).map(|file| (file.path, Some(file.hash)));
         let stored = files.chain(known_folders(&self.reader).map(|path| (path, None)));
         self.known.extend(stored.map(|(path, held)| (path, Known::Untold(held))));
         self.known.values_mut().for_each(|known| *known = Known::Untold(known.held()));
@@ -238,8 +264,14 @@ impl Looker {
                 let failed = || Outcome::Failed("the folder is not there".to_owned());
                 return some.iter().all(|(id, _)| self.tell(Input::Acted { action: *id, outcome: failed() }, 0));
             };
+            let known = &self.known;
+            let bit = |path: &RelPath| match known.get(path) {
+                Some(Known::File { executable, .. }) => *executable,
+                Some(Known::Symlink(_) | Known::Folder | Known::Untold(_)) | None => None,
+            };
             let actor = Actor {
                 root: &root,
+                bit: &bit,
                 workspace: self.workspace,
                 pieces: &self.reader,
                 #[cfg(test)]
@@ -247,10 +279,36 @@ impl Looker {
             };
             let inbox = Arc::clone(&self.inbox);
             let mut rows = |rows: Vec<Write>| store_rows(&inbox, rows);
-            let plain: Vec<FolderAction> = some.iter().map(|(_, action)| action.clone()).collect();
-            let ended = actor.act(&plain, &mut rows);
+            let now = Instant::now();
+            let all: Vec<&FolderAction> = some.iter().map(|(_, action)| action).collect();
+            let held = self.patience.held_back(&root, &all, now);
+            let mut plain: Vec<FolderAction> = Vec::new();
+            for action in all.into_iter().filter(|action| !held.contains(path_of(action))) {
+                self.kept.begins(path_of(action));
+                if let FolderAction::Remove { path, expect: Expect::Folder, .. } = action {
+                    self.kept.clear_folder(&root, &self.workspace, path, now);
+                }
+                plain.push(action.clone());
+            }
+            let mut did = actor.act(&plain, &mut rows).into_iter();
+            let waits = || Acted::failed(&std::io::Error::other(patience::WHY));
+            let mut ended: Vec<Acted> = Vec::new();
+            for (_, action) in some {
+                let done = if held.contains(path_of(action)) { None } else { did.next() };
+                ended.push(done.unwrap_or_else(waits));
+            }
+            self.batch += 1;
+            let batch = self.batch;
+            let mut keeps = false;
             for ((id, action), acted) in some.iter().zip(ended) {
+                if let Some(replaced) = acted.replaced {
+                    self.kept.add(replaced, batch);
+                    keeps = true;
+                }
+                let unheard = self.lost.is_some() && matches!(acted.outcome, Outcome::Differs(_));
                 for (path, known) in acted.remember {
+                    // The core does not take this in while it stands still.
+                    let known = known.map(|known| if unheard { Known::Untold(known.held()) } else { known });
                     match known {
                         Some(Known::Folder) => {
                             self.watch.add(path.as_str());
@@ -287,8 +345,42 @@ impl Looker {
                     return false;
                 }
             }
+            if keeps && !self.tell_stored(batch) {
+                return false;
+            }
         }
         true
+    }
+
+    /// Asks to be told when everything told so far is stored.
+    fn tell_stored(&self, batch: u64) -> bool {
+        let orders = self.orders.clone();
+        let tell = move || {
+            let _ended = orders.send(Order::Stored(batch));
+        };
+        self.inbox.folder(Task::Stored(Box::new(tell)), 0)
+    }
+
+    /// Everything told up to that batch is stored: what was kept until then goes.
+    fn stored(&mut self, batch: u64) {
+        let (Some(root), now) = (self.rooted(), Instant::now()) else { return };
+        self.kept.stored(&root, &self.workspace, batch, now);
+        if self.kept.is_unresolved() {
+            let still: BTreeSet<RelPath> = pending_writes(&self.reader).map(|write| write.path).collect();
+            self.kept.resolved(&root, &self.workspace, &still, now);
+        }
+    }
+
+    /// Tells what programs wrote into files that were replaced under them.
+    fn follow(&mut self) -> bool {
+        self.kept.later(Instant::now());
+        let Some(root) = self.rooted().filter(|_| self.lost.is_none()) else { return true };
+        let seen = self.kept.follow(&root, &self.workspace, self.batch + 1, Instant::now());
+        if seen.is_empty() {
+            return true;
+        }
+        self.batch += 1;
+        self.tell_seen(seen) && self.tell_stored(self.batch)
     }
 
     /// A moved folder takes along what is known below it.
@@ -296,6 +388,7 @@ impl Looker {
         if !matches!(outcome, Outcome::Done(_)) {
             return;
         }
+        self.kept.moved(from, to);
         let inside: Vec<RelPath> = self.known_below(from).cloned().collect();
         for old in inside {
             let known = self.known.remove(&old);
@@ -402,8 +495,11 @@ impl Looker {
         }
         todo.sort();
         todo.dedup();
-        let Some((present, absent)) = self.read(&root, &todo) else { return false };
-        let absent: Vec<RelPath> = absent.into_iter().filter(|path| self.known.contains_key(path)).collect();
+        let Some((present, mut absent)) = self.read(&root, &todo) else { return false };
+        absent.extend(self.left_behind(&root, &present));
+        absent.retain(|path| self.known.contains_key(path));
+        absent.sort();
+        absent.dedup();
         if !absent.is_empty() {
             self.judge_later(Instant::now());
             // Between reading and telling, the root may have gone away with everything in it.
@@ -413,6 +509,35 @@ impl Looker {
         }
         // What went first: then what came can be recognised as the same, moved.
         self.tell_absent(absent) && self.tell_seen(present)
+    }
+
+    /// Where files were before, as far as their inodes tell, and are not any more: the watcher may tell of that a moment
+    /// later, and what moved would be something new, and something that went. A folder that went with them stands for all in it.
+    fn left_behind(&self, root: &OwnedFd, present: &[Seen]) -> BTreeSet<RelPath> {
+        let mut inodes: BTreeMap<u64, &RelPath> = BTreeMap::new();
+        for seen in present {
+            if let Found::File { stat, .. } = &seen.found {
+                inodes.insert(stat.inode, &seen.path);
+            }
+        }
+        let mut left = BTreeSet::new();
+        if inodes.is_empty() {
+            return left;
+        }
+        let is_gone = |path: &RelPath| match at::open_parent(root, path) {
+            Ok(dir) => matches!(at::meta(&dir, path.name()), Ok(None)),
+            Err(error) => look::is_absence(&error),
+        };
+        for (path, known) in &self.known {
+            let Known::File { inode, .. } = known else { continue };
+            let moved = inodes.get(inode).is_some_and(|to| *to != path);
+            if !moved || path.ancestors().any(|above| left.contains(&above)) || !is_gone(path) {
+                continue;
+            }
+            let above = path.ancestors().take_while(|above| self.known.contains_key(above) && is_gone(above)).last();
+            left.insert(above.unwrap_or_else(|| path.clone()));
+        }
+        left
     }
 
     /// Everything; the end of it is told.
@@ -459,17 +584,30 @@ impl Looker {
         if self.rooted().is_none() {
             return true;
         }
-        // What went first: then what came can be recognised as the same, moved.
-        if !self.tell_absent(missing) {
-            return false;
-        }
-        let mut gone: Vec<RelPath> = Vec::new();
+        // What went first: then what came can be recognised as the same, moved. But the core judges soon what is gone, and
+        // reading what came may take long: so most of that is read before.
+        let (mut todo, other): (Vec<RelPath>, Vec<RelPath>) =
+            todo.into_iter().partition(|path| !missing.is_empty() && !self.known.contains_key(path));
+        todo.extend(other);
+        let mut missing = Some(missing);
+        let (mut gone, mut unsaid, mut bytes): (Vec<RelPath>, Vec<Seen>, usize) = (Vec::new(), Vec::new(), 0);
         for some in todo.chunks(SEEN_FILES) {
-            let Some((present, absent)) = self.read(&root, some) else { return false };
-            gone.extend(absent);
-            if !self.tell_seen(present) {
+            let reads_on = missing.as_ref().is_some_and(|missing| !missing.is_empty());
+            let reads_on =
+                reads_on && bytes < UNSAID_BYTES && some.first().is_some_and(|path| !self.known.contains_key(path));
+            if !reads_on
+                && !(self.tell_absent(missing.take().unwrap_or_default())
+                    && self.tell_seen(std::mem::take(&mut unsaid)))
+            {
                 return false;
             }
+            let Some((present, absent)) = self.read(&root, some) else { return false };
+            gone.extend(absent);
+            bytes += present.iter().map(seen_bytes).sum::<usize>();
+            unsaid.extend(present);
+        }
+        if !(self.tell_absent(missing.take().unwrap_or_default()) && self.tell_seen(unsaid)) {
+            return false;
         }
         self.glance.reading(0);
         self.glance.set_closed(self.closed.notes(&self.known));
@@ -477,30 +615,34 @@ impl Looker {
         if self.rooted().is_none() {
             return true;
         }
-        self.tell_absent(gone) && self.tell(Input::Scanned { complete: true }, 0)
+        let told = self.tell_absent(gone) && self.tell(Input::Scanned { complete: true }, 0);
+        if !self.kept.is_unresolved() {
+            return told;
+        }
+        self.batch += 1;
+        told && self.tell_stored(self.batch)
     }
 
     /// Removes what a crash left of writes; this thread, the only one that writes, is at none now. What may hold an edit
     /// that nobody else has is given a name instead.
     fn sweep(&self, root: &OwnedFd, litter: &[RelPath]) {
-        for path in litter {
+        let mut known: Option<BTreeSet<VersionHash>> = None;
+        for path in litter.iter().filter(|path| !self.kept.has(path)) {
             let Ok(dir) = at::open_parent(root, path) else { continue };
-            let exchanged = path.name().starts_with(EXCHANGED_PREFIX);
-            if exchanged && !self.holds_known(&dir, path.name()) {
-                let saved = format!("recovered.weft-saved-{:08x}", u32::from_le_bytes(crate::engine::random()));
-                let _tried = rustix::fs::renameat(&dir, path.name(), &dir, saved.as_str());
-                continue;
+            if path.name().starts_with(EXCHANGED_PREFIX) {
+                let known = known.get_or_insert_with(|| known_contents(&self.reader).collect());
+                let is_known = match look::hash_file(&dir, &self.workspace, path.name()) {
+                    Ok(Some(now)) => known.contains(&now),
+                    // A link; where it led is known to whoever made it.
+                    Ok(None) => true,
+                    Err(_) => false,
+                };
+                if !is_known {
+                    let _tried = rename(&dir, path.name(), &dir, &saved_name("recovered"), RenameFlags::NOREPLACE);
+                    continue;
+                }
             }
             let _tried = rustix::fs::unlinkat(&dir, path.name(), AtFlags::empty());
-        }
-    }
-
-    fn holds_known(&self, dir: &OwnedFd, name: &str) -> bool {
-        match look::hash_file(dir, &self.workspace, name) {
-            Ok(Some(now)) => self.known.values().any(|known| matches!(known, Known::File { hash, .. } if *hash == now)),
-            // A link; where it led is known to whoever made it.
-            Ok(None) => true,
-            Err(_) => false,
         }
     }
 
@@ -571,7 +713,8 @@ impl Looker {
                     }
                     self.known.insert(path.clone(), known);
                     if !same {
-                        present.push(Seen { path, found, opened_since_write: None });
+                        let unfinished = self.kept.unfinished(&path);
+                        present.push(Seen { unfinished, ..Seen::new(path, found) });
                     }
                 }
                 Ok(Looked::Found { known: None, .. } | Looked::NotCarried) => {}
@@ -625,7 +768,10 @@ impl Looker {
             self.watch.forget(path.as_str());
         }
         let bytes = paths.len() * 128;
-        let absent = |path| Seen { path, found: Found::Absent, opened_since_write: None };
+        let absent = |path: RelPath| {
+            let unfinished = self.kept.unfinished(&path);
+            Seen { unfinished, ..Seen::new(path, Found::Absent) }
+        };
         self.tell(Input::Seen(paths.into_iter().map(absent).collect()), bytes)
     }
 }
@@ -670,3 +816,6 @@ fn outcome_bytes(outcome: &Outcome) -> usize {
 fn relative(root: &Path, path: &Path) -> Option<RelPath> {
     RelPath::new(path.strip_prefix(root).ok()?.to_str()?)
 }
+
+#[cfg(test)]
+mod tests;

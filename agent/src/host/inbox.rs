@@ -40,6 +40,8 @@ pub(crate) enum Task {
     Rows(Vec<Write>),
     /// Another reader of the database found damage.
     Damage(StoreError),
+    /// Called once everything that was sent before it is handled and durable.
+    Stored(Box<dyn FnOnce() + Send>),
     /// End, after what was handled is durable.
     Stop,
 }

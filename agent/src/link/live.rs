@@ -57,7 +57,7 @@ impl Side {
             let round = tokio::task::spawn_blocking(waiting).await.unwrap();
             self.seen.extend(round.into_iter().filter_map(|task| match task {
                 Task::Input(input) => Some(input),
-                Task::Rows(_) | Task::Damage(_) | Task::Stop => None,
+                Task::Rows(_) | Task::Damage(_) | Task::Stored(_) | Task::Stop => None,
             }));
         }
     }

@@ -343,7 +343,7 @@ fn look(folder: &BTreeMap<String, Bytes>, path: &RelPath) -> Seen {
         executable: false,
         stat: Stat { size: bytes.len() as u64, ..Stat::default() },
     });
-    Seen { path: path.clone(), found, opened_since_write: None }
+    Seen::new(path.clone(), found)
 }
 
 fn main() -> Result<()> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use weft_agent_core::disk::{Expect, FolderAction, RelPath, Stat};
+use weft_agent_core::disk::{Expect, FolderAction, RelPath, Stat, Unfinished};
 use weft_agent_core::id::VersionHash;
 
 /// What is at a path.
@@ -46,6 +46,9 @@ pub type Undo = Vec<(RelPath, Option<Node>, Stat)>;
 pub struct Folder {
     nodes: BTreeMap<RelPath, Node>,
     inodes: u64,
+    /// What our last write at each path left, where it replaced something: the real shell keeps what was replaced beside the
+    /// file until the outcome is stored, and so knows after a crash that the write took place.
+    written: BTreeMap<RelPath, VersionHash>,
 }
 
 /// How an action went in the folder.
@@ -64,6 +67,13 @@ impl Folder {
     #[must_use]
     pub fn get(&self, path: &RelPath) -> Option<&Node> {
         self.nodes.get(path)
+    }
+    /// What became of a write at this path that was to replace something and leave this, when the agent ended; `None`: the
+    /// folder it was in is elsewhere now.
+    #[must_use]
+    pub fn unfinished(&self, path: &RelPath, leaves: VersionHash) -> Option<Unfinished> {
+        let took_place = self.written.get(path) == Some(&leaves);
+        self.has_parent(path).then_some(Unfinished { leaves, took_place })
     }
     /// Everything, in path order.
     pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Node)> {
@@ -211,6 +221,10 @@ impl Folder {
                     }
                     None => return failed("a piece is missing"),
                 }
+                self.written.remove(path);
+                if before.is_some() {
+                    self.written.insert(path.clone(), *hash);
+                }
                 (Acted::Done(self.stat(path)), vec![(path.clone(), before, self.stat(path))])
             }
             FolderAction::Move { from, to, expect } => {
@@ -252,6 +266,7 @@ impl Folder {
             if self.stat(&path) != left || !at_home || self.inside(&path).next().is_some() {
                 continue;
             }
+            self.written.remove(&path);
             match before {
                 Some(node) => self.nodes.insert(path, node),
                 None => self.nodes.remove(&path),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use weft_agent_core::disk::{FolderAction, RelPath};
+use weft_agent_core::disk::{FolderAction, RelPath, Unfinished};
 use weft_agent_core::files::ActionId;
 use weft_agent_core::membership::Role;
 use weft_agent_core::setup::Watermark;
@@ -92,6 +92,8 @@ pub struct Host<M> {
     pub folder: Folder,
     /// What the shell knows of the folder.
     pub known: BTreeMap<RelPath, Known>,
+    /// What became of the writes that were under way when the agent last ended.
+    pub unfinished: BTreeMap<RelPath, Unfinished>,
     /// Paths the watcher will tell of.
     pub dirty: BTreeSet<RelPath>,
     /// Paths the watcher missed.
@@ -150,6 +152,7 @@ impl<M> Host<M> {
             disk: Disk::default(),
             folder: Folder::default(),
             known: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
             dirty: BTreeSet::new(),
             missed: false,
             jobs: VecDeque::new(),
@@ -188,6 +191,7 @@ impl<M> Host<M> {
         self.admitted = false;
         self.asks = false;
         self.known.clear();
+        self.unfinished.clear();
         self.dirty.clear();
         self.missed = false;
         self.jobs.clear();

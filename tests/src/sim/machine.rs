@@ -78,6 +78,8 @@ pub trait Machine: Sized {
     fn version_hash(workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash;
     /// What the store says is on disk.
     fn known_files(read: &dyn Read) -> Vec<(RelPath, Known)>;
+    /// Where writes that replace something were under way when the rows were written, and what they were to leave.
+    fn pending_writes(read: &dyn Read) -> Vec<(RelPath, VersionHash)>;
     /// Cuts a large file into sealed pieces.
     ///
     /// # Errors

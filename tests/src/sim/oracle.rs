@@ -99,6 +99,7 @@ pub fn check<M: Machine>(world: &World<M>) -> Verdict {
     same_folders(world)?;
     nothing_forged(world)?;
     nothing_lost(world)?;
+    nothing_twice(world)?;
     documents::same(world)?;
     same_rows(world, "ops", Table::Ops, 32)?;
     same_rows(world, "frontier", Table::Envelopes, 32)?;
@@ -229,6 +230,27 @@ fn nothing_lost<M: Machine>(world: &World<M>) -> Verdict {
                 "lost",
                 format!("marker {number:06}, written at host {} at {when} ms, is gone", marker.host),
             );
+        }
+    }
+    Ok(())
+}
+
+/// No line stands twice in one file, where nothing but crashes and broken connections happened: every line is written once, and
+/// what our own writes brought is never entered as an edit.
+fn nothing_twice<M: Machine>(world: &World<M>) -> Verdict {
+    let profile = &world.case.profile;
+    if profile.restores > 0 || profile.removals > 0 || profile.has_liar() || profile.lies > 0 {
+        return Ok(());
+    }
+    for (index, host) in members(world) {
+        for (path, node) in host.folder.iter() {
+            let Node::File { bytes, .. } = node else { continue };
+            if let Some(pair) = markers(bytes).windows(2).find(|pair| pair.first() == pair.last()) {
+                return broken(
+                    "twice",
+                    format!("marker {:06} stands twice in {path} of host {index}", pair.first().copied().unwrap_or(0)),
+                );
+            }
         }
     }
     Ok(())

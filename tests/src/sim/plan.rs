@@ -148,6 +148,7 @@ impl Case {
         let mut events = Vec::new();
         workload(&profile, &mut Dice::new(seed, "workload", 0), &mut events);
         faults(&profile, &mut Dice::new(seed, "faults", 0), &mut events);
+        again(&profile, &mut Dice::new(seed, "again", 0), &mut events);
         events.sort_by_key(|event| event.at_ms);
         Some(Case { seed, profile, seats, events })
     }
@@ -284,6 +285,32 @@ fn faults(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
         if profile.hosts > 2 && dice.chance(300) {
             alone_with_a_stale_peer(profile, dice, host, (from, to), events);
         }
+    }
+}
+
+/// Some crashes come in pairs: the person goes on writing while the agent is down, others do as well, and it dies again just after
+/// it has started, before it has looked at everything. Drawn by dice of its own, so that the rest of a case is as it was.
+fn again(profile: &Profile, dice: &mut Dice, events: &mut Vec<Event>) {
+    let crashes: Vec<(u64, usize, u64)> = events
+        .iter()
+        .filter_map(|event| {
+            if let What::Crash { down_ms } = event.what { Some((event.at_ms, event.host, down_ms)) } else { None }
+        })
+        .collect();
+    for (at_ms, host, down_ms) in crashes.into_iter().filter(|(_, _, down_ms)| *down_ms <= 500) {
+        if !dice.chance(400) {
+            continue;
+        }
+        let mut add = |dice: &mut Dice, at_ms, host, what| events.push(Event { at_ms, host, what, pick: dice.any() });
+        for _ in 0..dice.between(1, 4) {
+            let at_ms = at_ms + dice.between(0, down_ms);
+            let other = if dice.chance(500) { host } else { dice.index(profile.hosts) };
+            add(dice, at_ms, other, What::Deed(Deed::Insert));
+        }
+        let dies_ms = at_ms + down_ms + dice.between(1, 100);
+        let down_ms = dice.between(1, 100);
+        add(dice, dies_ms, host, What::Crash { down_ms });
+        add(dice, dies_ms + down_ms / 2, host, What::Deed(Deed::Insert));
     }
 }
 

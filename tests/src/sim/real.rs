@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use weft_agent_core::content::Manifest;
 use weft_agent_core::disk::{RelPath, Seen};
-use weft_agent_core::files::{known_files, known_folders, version_hash};
+use weft_agent_core::files::{known_files, known_folders, pending_writes, version_hash};
 use weft_agent_core::id::{PieceId, RootKey, VersionHash, WorkspaceId};
 use weft_agent_core::identity::LocalIdentity;
 use weft_agent_core::invite_link::InviteLink;
@@ -109,8 +109,12 @@ impl Machine for Workspace {
         version_hash(workspace, bytes)
     }
     fn known_files(read: &dyn Read) -> Vec<(RelPath, Known)> {
-        let files = known_files(read).map(|(path, stat, _)| (path, Known::File(stat)));
+        let files = known_files(read).map(|known| (known.path, Known::File(known.stat)));
         files.chain(known_folders(read).map(|path| (path, Known::Folder))).collect()
+    }
+    fn pending_writes(read: &dyn Read) -> Vec<(RelPath, VersionHash)> {
+        let replacing = pending_writes(read).filter(|write| write.replaces.is_some());
+        replacing.map(|write| (write.path, write.leaves)).collect()
     }
     fn cut(&self, bytes: &[u8], dice: &mut Dice) -> Result<(Manifest, Vec<(PieceId, Bytes)>), String> {
         super::blob::cut(&self.id(), bytes, dice)

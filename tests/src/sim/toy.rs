@@ -359,6 +359,9 @@ impl Machine for Toy {
     fn version_hash(_workspace: &WorkspaceId, bytes: &[u8]) -> VersionHash {
         hash(bytes)
     }
+    fn pending_writes(_read: &dyn Read) -> Vec<(RelPath, VersionHash)> {
+        Vec::new()
+    }
     fn known_files(_read: &dyn Read) -> Vec<(RelPath, Known)> {
         Vec::new()
     }

@@ -79,7 +79,7 @@ impl Files {
     }
 
     /// Enters an edit of a text at `base`; the version and its new heads.
-    fn enter_at(
+    pub(super) fn enter_at(
         &mut self,
         id: FileId,
         base: &OnDisk,

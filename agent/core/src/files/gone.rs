@@ -3,7 +3,8 @@
 //! Invariant: an absence becomes a deletion only after a quiet while (or a complete scan), and never when much went at
 //! once: then everything stands still until a person answers. Why: an unmounted disk, a half-finished `git checkout`
 //! and `rm -rf` in the wrong place look alike. What nobody told of, and only a look of our own found missing, may have
-//! moved: it counts after a complete scan alone. Kept in memory only: after a crash the next scan finds it all again.
+//! moved: it counts after a complete scan alone. What was there for a moment only, or is now in the place of another file, as what
+//! a build tool makes beside the old and then puts in its place, is no part of a mass delete. Kept in memory only: after a crash the next scan finds it all again.
 //! Spec: docs/files.md#safety.
 
 use std::collections::BTreeSet;
@@ -17,17 +18,21 @@ use crate::time::Timestamp;
 
 /// An absence counts when no other came for this long, in milliseconds: programs that replace files are done by then.
 pub(crate) const QUIET_MS: u64 = 2_000;
-/// ... but not later than this after the first one.
+/// ... but not later than this after the first one, or after some of it was last found elsewhere.
 pub(crate) const QUIET_MAX_MS: u64 = 10_000;
 /// So many files may always go at once.
 const MASS_FILES_MIN: usize = 20;
 /// Up to this many files a folder may lose all of them at once.
 const ALL_FILES_MIN: usize = 3;
+/// A file that was new here at most so long before it went does not count for a mass delete, in milliseconds.
+pub(super) const YOUNG_MS: u64 = 2_000;
 
 /// What is gone and not yet decided.
 #[derive(Default)]
 pub(crate) struct Gone {
     keys: BTreeSet<Key>,
+    /// Those of them that had only just been made, or took the place of others.
+    young: BTreeSet<Key>,
     first_ms: u64,
     last_ms: u64,
     /// Some of it was found missing by a look of ours: where it may be now, nobody told us either.
@@ -46,18 +51,32 @@ impl Gone {
     pub(crate) fn keys(&self) -> &BTreeSet<Key> {
         &self.keys
     }
-    /// `told`: the shell said so by itself, as it says where things appear.
-    pub(crate) fn add(&mut self, key: Key, told: bool, now: Timestamp) {
+    /// `told`: the shell said so by itself, as it says where things appear. `young`: it had only just been made.
+    pub(crate) fn add(&mut self, key: Key, told: bool, young: bool, now: Timestamp) {
         if self.keys.is_empty() {
             self.first_ms = now.mono_ms;
         }
         if self.keys.insert(key) {
             self.last_ms = now.mono_ms;
             self.untold |= !told;
+            if young {
+                self.young.insert(key);
+            }
+        }
+    }
+    /// Some of it was found elsewhere: more may be, so nothing is decided yet.
+    pub(crate) fn found_some(&mut self, now: Timestamp) {
+        (self.first_ms, self.last_ms) = (now.mono_ms, now.mono_ms);
+    }
+    /// What was there is in the place of another file now: it went nowhere.
+    pub(crate) fn took_a_place(&mut self, key: Key) {
+        if self.keys.contains(&key) {
+            self.young.insert(key);
         }
     }
     pub(crate) fn remove(&mut self, key: Key) {
         self.keys.remove(&key);
+        self.young.remove(&key);
     }
     /// When it is to be decided.
     pub(crate) fn due(&self) -> Option<u64> {
@@ -71,7 +90,9 @@ impl Gone {
     fn is_mass(&self, records: &Records) -> Option<Halt> {
         let is_file =
             |key: &&Key| records.brief(**key).is_some_and(|known| known.kind != Kind::Folder && known.hash.is_some());
-        let (gone, total) = (self.keys.iter().filter(is_file).count(), records.files());
+        let young = self.young.iter().filter(is_file).count();
+        let gone = self.keys.iter().filter(is_file).count() - young;
+        let total = records.files().saturating_sub(young);
         let mass = gone > MASS_FILES_MIN.max(total / 4) || (gone == total && total > ALL_FILES_MIN);
         mass.then_some(Halt::MassDelete { gone, total })
     }
@@ -103,6 +124,7 @@ impl Files {
         self.gone.scanning = false;
         self.gone.untold = false;
         self.asked.clear();
+        self.work.ask_again();
         if !complete && self.halt.is_none() {
             let keys = self.gone.take();
             self.work.add(keys);

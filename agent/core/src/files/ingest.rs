@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::content::{INLINE_BYTES_MAX, Item, VersionBytes};
-use crate::disk::{FileBytes, Found, RelPath, Seen, Stat};
+use crate::disk::{FileBytes, Found, RelPath, Seen, Stat, Unfinished};
 use crate::files::diff::diff;
 use crate::files::entry::{Deletion, Field, Kind, Known, Place, Pointer, ROOT_ID, VersionRef, add_known};
+use crate::files::gone::YOUNG_MS;
 use crate::files::names::{file_id, folder_id, start_of, version_hash};
 use crate::files::record::{Key, OnDisk, Record, WHEN_REBORN};
 use crate::files::tree::Tree;
@@ -22,6 +23,8 @@ use crate::time::Timestamp;
 
 /// For so long after our write an editor may save a buffer from before it, in milliseconds.
 pub(super) const STALE_MS: u64 = 10 * 60 * 1000;
+/// Of so many new files it is remembered when they were made; of further ones it is not, and they count as old.
+const BORN_MAX: usize = 16_384;
 /// Longest target of a symbolic link, in bytes; Linux allows 4,095.
 const TARGET_BYTES_MAX: usize = 4096;
 
@@ -46,7 +49,7 @@ impl Look {
             VersionBytes::Blob(_) => None,
         }
     }
-    fn is_text(&self) -> bool {
+    pub(super) fn is_text(&self) -> bool {
         self.kind == Kind::File && self.inline().is_some_and(|bytes| text::is_text(bytes))
     }
     fn version(&self) -> VersionRef {
@@ -74,7 +77,7 @@ impl Files {
 
     /// A look at a file or link, in one shape; `None` for folders, absences and what cannot be carried.
     fn look(&mut self, seen: Seen, cx: &Cx<'_, '_>) -> Option<Look> {
-        let Seen { path, found, opened_since_write: opened } = seen;
+        let Seen { path, found, opened_since_write: opened, .. } = seen;
         let (kind, hash, len, bytes, executable, stat, target) = match found {
             Found::File { bytes: FileBytes::Here(bytes), executable, stat } if bytes.len() <= INLINE_BYTES_MAX => {
                 let hash = version_hash(&self.identity.workspace, &bytes);
@@ -108,8 +111,16 @@ impl Files {
         let mut folders: Vec<RelPath> = Vec::new();
         let mut absent: Vec<(RelPath, bool)> = Vec::new();
         let mut replaced: BTreeSet<Key> = BTreeSet::new();
+        let mut elsewhere: Vec<(VersionHash, Look)> = Vec::new();
         for one in seen {
+            if let Some(made_on) = one.made_on {
+                elsewhere.extend(self.look(one, cx).map(|look| (made_on, look)));
+                continue;
+            }
             let told = !self.asked.remove(&one.path);
+            if let Some(unfinished) = one.unfinished {
+                self.end_unfinished(&one.path, unfinished, cx);
+            }
             if self.work.is_busy(&one.path) {
                 self.deferred.insert(one.path);
                 continue;
@@ -169,7 +180,8 @@ impl Files {
                 // What was never written cannot have gone.
                 let written = |known: &super::record::Brief| known.hash.is_some() || known.kind == Kind::Folder;
                 if self.records.brief(key).is_some_and(written) {
-                    self.gone.add(key, told, cx.now);
+                    let young = self.born.get(&key).is_some_and(|born| cx.now.mono_ms < born + YOUNG_MS);
+                    self.gone.add(key, told, young, cx.now);
                 } else {
                     self.records.remove(key, cx.tx);
                     self.work.add([key]);
@@ -197,6 +209,31 @@ impl Files {
         }
         for (key, look) in known {
             self.take_edit(key, look, cx);
+        }
+        for (made_on, look) in elsewhere {
+            self.take_elsewhere(made_on, look, cx);
+        }
+    }
+
+    /// The shell knows what became of the write that was under way here when the agent ended: what is on disk is that, or an
+    /// edit of it, and no guess is needed.
+    fn end_unfinished(&mut self, path: &RelPath, unfinished: Unfinished, cx: &Cx<'_, '_>) {
+        let Some(key) = self.records.at(path).filter(|key| !self.work.busy_keys.contains(key)) else { return };
+        let Some(mut record) = self.records.whole(key, cx.tx) else { return };
+        if record.guessed || record.pending.as_ref().is_none_or(|pending| pending.hash != unfinished.leaves) {
+            return;
+        }
+        if unfinished.took_place {
+            record.arrive(cx.now.wall_ms);
+        } else {
+            record.ends();
+        }
+        if record.now.is_none() {
+            // Nothing was put there: whatever is there now is a person's.
+            self.records.remove(key, cx.tx);
+            self.work.add([key]);
+        } else {
+            self.records.put(key, &record, cx.tx);
         }
     }
 
@@ -260,21 +297,32 @@ impl Files {
             }
         }
         let id = id.unwrap_or(ROOT_ID);
-        let path = path.clone();
-        let record =
-            Record { path, kind: Kind::Folder, stat: Stat::default(), now: None, pending: None, recent: Vec::new() };
-        self.records.put(Key::main(id), &record, cx.tx);
+        self.records.put(Key::main(id), &Record::new(path.clone(), Kind::Folder), cx.tx);
         self.work.add([Key::main(id)]);
         id
     }
 
     /// A file or link that is new on disk: a new entry, or one that others made alike.
-    fn create(&mut self, look: Look, cx: &mut Cx<'_, '_>) {
+    pub(super) fn create(&mut self, look: Look, cx: &mut Cx<'_, '_>) {
+        let (key, now) = self.enter_new(&look, cx);
+        if self.born.len() >= BORN_MAX {
+            self.born.retain(|_, born| cx.now.mono_ms < *born + YOUNG_MS);
+        }
+        if self.born.len() < BORN_MAX {
+            self.born.insert(key, cx.now.mono_ms);
+        }
+        let record = Record { stat: look.stat, now: Some(now), ..Record::new(look.path, look.kind) };
+        self.records.put(key, &record, cx.tx);
+        self.work.add([key]);
+    }
+
+    /// Enters what is new at a path: as what it is, and what it is on disk.
+    pub(super) fn enter_new(&mut self, look: &Look, cx: &mut Cx<'_, '_>) -> (Key, OnDisk) {
         let parent = look.path.parent().map_or(ROOT_ID, |parent| self.ensure_folder(&parent, cx));
         let place = Place { parent, name: look.path.name().into() };
         let mut n = 0;
         // What is to be shown at this path and is the same already: they meet.
-        let mut meets = self.shown.at.get(&look.path).copied().filter(|key| self.content_is(*key, &look));
+        let mut meets = self.shown.at.get(&look.path).copied().filter(|key| self.content_is(*key, look));
         let id = loop {
             if let Some(key) = meets {
                 break key.id;
@@ -284,21 +332,21 @@ impl Files {
             let key = Key::main(candidate);
             match self.tree.entries.get(&candidate) {
                 None if !self.draft.contains(&candidate) => break candidate,
-                Some(entry) if entry.place == place && self.content_is(key, &look) => meets = Some(key),
+                Some(entry) if entry.place == place && self.content_is(key, look) => meets = Some(key),
                 None | Some(_) => {}
             }
         };
         let key = meets.unwrap_or_else(|| Key::main(id));
         let now = match meets {
             Some(key) => {
-                self.offer_pieces(id, &look, cx);
+                self.offer_pieces(id, look, cx);
                 let (version, heads) = self.current(key).unwrap_or((look.hash, Vec::new()));
                 look.on_disk(version, heads)
             }
             None => {
                 self.draft.put_kind(id, look.kind);
                 self.draft.put(id, Field::Place, &place);
-                self.put_version(id, &look, Vec::new(), Vec::new());
+                self.put_version(id, look, Vec::new(), Vec::new());
                 if look.executable {
                     self.draft.put_mode(id, true);
                 }
@@ -306,16 +354,7 @@ impl Files {
                 look.on_disk(look.hash, Vec::new())
             }
         };
-        let record = Record {
-            path: look.path,
-            kind: look.kind,
-            stat: look.stat,
-            now: Some(now),
-            pending: None,
-            recent: Vec::new(),
-        };
-        self.records.put(key, &record, cx.tx);
-        self.work.add([key]);
+        (key, now)
     }
 
     /// A large file is here, but not all pieces of it as it was published, say after a restored backup: then nobody may
@@ -354,7 +393,7 @@ impl Files {
     }
 
     /// Drafts a version of an entry, beside `others`, with what it replaces.
-    fn put_version(&mut self, id: FileId, look: &Look, others: Vec<VersionRef>, replaced: Vec<Known>) {
+    pub(super) fn put_version(&mut self, id: FileId, look: &Look, others: Vec<VersionRef>, replaced: Vec<Known>) {
         let mut versions = vec![look.version()];
         versions.extend(others);
         self.draft.put(id, Field::Versions, &Pointer { versions, replaced });
@@ -394,7 +433,7 @@ impl Files {
                 }
             }
         }
-        record.pending = None;
+        record.ends();
         self.records.put(key, &record, cx.tx);
         self.work.add([key]);
     }

@@ -45,6 +45,10 @@ impl Files {
         while !self.work.todo.is_empty() && self.work.has_room() {
             self.plan_once(cx);
         }
+        let unsure = std::mem::take(&mut self.work.to_ask);
+        if !unsure.is_empty() {
+            self.look_at(unsure);
+        }
     }
 
     fn plan_once(&mut self, cx: &mut Cx<'_, '_>) {
@@ -164,6 +168,15 @@ impl Files {
         let wanted = self.shown.paths.get(&key).cloned();
         let known = self.records.brief(key).cloned();
         self.unnamed.remove(&key);
+        if let Some(known) = known.as_ref().filter(|known| known.pending) {
+            // A crash hid what came of an earlier write. Whoever went on from one of the two contents that may be there, and
+            // named only that from now on, would take a person's edit of the other for an edit of this one.
+            if self.work.unsure.insert(key) {
+                self.work.to_ask.push(known.path.clone());
+            }
+            return Step::Done;
+        }
+        self.work.unsure.remove(&key);
         match (wanted, known) {
             (None, None) => Step::Done,
             (None, Some(known)) => {
@@ -336,14 +349,7 @@ impl Files {
                 Some(bytes) => NewContent::Bytes(bytes),
             }
         };
-        let mut record = self.records.whole(key, cx.tx).unwrap_or_else(|| Record {
-            path: path.clone(),
-            kind,
-            stat: Stat::default(),
-            now: None,
-            pending: None,
-            recent: Vec::new(),
-        });
+        let mut record = self.records.whole(key, cx.tx).unwrap_or_else(|| Record::new(path.clone(), kind));
         let expect = record.expect();
         record.pending = Some(OnDisk { hash, executable, version, heads: known_heads, target, void: None });
         self.records.put(key, &record, cx.tx);
@@ -409,7 +415,7 @@ impl Files {
                 self.acted_done(&done, Stat::default(), &cx);
             }
             // While the folder stands still nothing is taken in: what is there is seen by the scan that follows.
-            Outcome::Differs(_) if matches!(self.halt, Some(Halt::Root(_))) => {}
+            Outcome::Differs(_) if matches!(self.halt, Some(Halt::Root(_))) => self.not_written(&done, &cx),
             Outcome::Differs(seen) => self.acted_differs(&done, seen, &mut cx),
             Outcome::Failed(_) => {
                 self.work.back_off(done.key, now);
@@ -458,12 +464,8 @@ impl Files {
                 // It may have ceased to count while it was made.
                 let revoked = !self.tree.entries.contains_key(&done.key.id);
                 let record = Record {
-                    path: done.path.clone(),
-                    kind: Kind::Folder,
-                    stat: Stat::default(),
-                    now: None,
                     pending: revoked.then(OnDisk::revoked_folder),
-                    recent: Vec::new(),
+                    ..Record::new(done.path.clone(), Kind::Folder)
                 };
                 self.records.put(done.key, &record, cx.tx);
             }
@@ -517,6 +519,20 @@ impl Files {
         }
     }
 
+    /// Something else was there, so a write did not take place; what it is shall be seen later.
+    fn not_written(&mut self, done: &InFlight, cx: &Cx<'_, '_>) {
+        if !matches!(done.what, What::Write { .. }) {
+            return;
+        }
+        let Some(mut record) = self.records.whole(done.key, cx.tx) else { return };
+        record.ends();
+        if record.now.is_none() {
+            self.records.remove(done.key, cx.tx);
+        } else {
+            self.records.put(done.key, &record, cx.tx);
+        }
+    }
+
     /// Something else was there: a person's edit, most likely. It is taken in; then we look again.
     fn acted_differs(&mut self, done: &InFlight, seen: Seen, cx: &mut Cx<'_, '_>) {
         let before = self.records.whole(done.key, cx.tx);
@@ -534,7 +550,7 @@ impl Files {
                 self.records.remove(done.key, cx.tx);
             } else if !(arrived && self.is_pending(&record, &seen)) {
                 // The write did not happen: an edit found there was made on what was there before it, not on it.
-                record.pending = None;
+                record.ends();
                 self.records.put(done.key, &record, cx.tx);
             }
         }

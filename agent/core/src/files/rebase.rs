@@ -127,6 +127,7 @@ impl Files {
                     }
                 }
             }
+            record.guessed = record.pending.is_some();
             record.recent = self.states_since(key, record.now.as_ref(), tx);
             record.stat = Stat::default();
             self.records.put(key, &record, tx);

@@ -91,6 +91,8 @@ pub(crate) struct Record {
     pub(crate) now: Option<OnDisk>,
     /// What a write under way will leave.
     pub(crate) pending: Option<OnDisk>,
+    /// `pending` is no write of ours, but what may be there since a backup was put back.
+    pub(crate) guessed: bool,
     /// What our writes replaced, newest first, and when (wall ms).
     pub(crate) recent: Vec<(OnDisk, u64)>,
 }
@@ -147,16 +149,23 @@ fn signed(value: u64) -> i64 {
 
 impl Wire for Record {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(9).item(&self.path).uint(self.kind as u64);
+        // The last is only there if it says something: rows without it are older, or most of them.
+        writer.array(if self.guessed { 10 } else { 9 }).item(&self.path).uint(self.kind as u64);
         writer.uint(bits(self.stat.mtime_ns)).uint(bits(self.stat.ctime_ns)).uint(self.stat.size).uint(self.stat.inode);
         writer.optional(self.now.as_ref()).optional(self.pending.as_ref());
         writer.array(self.recent.len());
         for (content, when) in &self.recent {
             Recent(content.clone(), *when).encode(writer);
         }
+        if self.guessed {
+            writer.bool(true);
+        }
     }
     fn decode(reader: &mut Reader<'_>) -> Decoded<Self> {
-        reader.array(9, "record")?;
+        let fields = reader.array_up_to(10, "record")?;
+        if fields < 9 {
+            return Err(DecodeError::Invalid("record"));
+        }
         let path = reader.item()?;
         let kind = match reader.uint()? {
             0 => Kind::Folder,
@@ -173,7 +182,8 @@ impl Wire for Record {
         let (now, pending) = (reader.optional()?, reader.optional()?);
         let recent: Vec<Recent> = reader.list(RECENT_ROWS_MAX, "recent")?;
         let recent = recent.into_iter().map(|recent| (recent.0, recent.1)).collect();
-        Ok(Self { path, kind, stat, now, pending, recent })
+        let guessed = fields > 9 && reader.bool()?;
+        Ok(Self { path, kind, stat, now, pending, guessed, recent })
     }
 }
 
@@ -186,6 +196,15 @@ impl OnDisk {
 }
 
 impl Record {
+    /// A record of which nothing is on disk yet.
+    pub(crate) fn new(path: RelPath, kind: Kind) -> Self {
+        Self { path, kind, stat: Stat::default(), now: None, pending: None, guessed: false, recent: Vec::new() }
+    }
+    /// The write under way is over, whatever came of it.
+    pub(crate) fn ends(&mut self) {
+        self.pending = None;
+        self.guessed = false;
+    }
     /// What must be on disk before we touch it.
     pub(crate) fn expect(&self) -> Expect {
         match (self.kind, &self.now) {
@@ -197,6 +216,7 @@ impl Record {
     }
     /// The pending write is there: it becomes what is on disk.
     pub(crate) fn arrive(&mut self, wall_ms: u64) {
+        self.guessed = false;
         if let Some(pending) = self.pending.take()
             && let Some(old) = self.now.replace(pending)
         {
@@ -214,6 +234,8 @@ pub(crate) struct Brief {
     /// What is there; `None`: nothing yet, or a folder.
     pub(crate) hash: Option<VersionHash>,
     pub(crate) executable: bool,
+    /// Whether a write is under way, or was when a crash came.
+    pub(crate) pending: bool,
 }
 
 /// All records: brief ones in memory, whole ones as rows.
@@ -232,6 +254,8 @@ impl Brief {
             kind: record.kind,
             hash: record.now.as_ref().map(|now| now.hash),
             executable: record.now.as_ref().is_some_and(|now| now.executable),
+            // Of a folder it says that it ceased to count.
+            pending: record.pending.is_some() && record.kind != Kind::Folder,
         }
     }
 }
@@ -364,14 +388,61 @@ pub(crate) fn load_text(key: &[u8], value: &[u8]) -> Option<(FileId, TextState)>
     Some((FileId::from_slice(id)?, cbor::from_bytes(value).ok()?))
 }
 
+/// A write that was under way when the agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingWrite {
+    /// Where.
+    pub path: RelPath,
+    /// Hash of what it was to leave.
+    pub leaves: VersionHash,
+    /// Hash of what it was to replace; `None`: nothing.
+    pub replaces: Option<VersionHash>,
+}
+
+/// The writes of ours that were under way when the rows were written: whether each took place is for the shell to find
+/// out when it starts, before it looks at anything.
+pub fn pending_writes(store: &dyn Read) -> impl Iterator<Item = PendingWrite> + '_ {
+    rows(store, Table::Files, &[], ROWS).filter_map(|(key, value)| {
+        Key::from_row(&key)?;
+        let record: Record = cbor::from_bytes(&value).ok()?;
+        let leaves = record.pending.filter(|_| !record.guessed && record.kind != Kind::Folder)?.hash;
+        Some(PendingWrite { path: record.path, leaves, replaces: record.now.map(|now| now.hash) })
+    })
+}
+
+/// Every content of which the rows know that it is on disk, or was before a write of ours.
+pub fn known_contents(store: &dyn Read) -> impl Iterator<Item = VersionHash> + '_ {
+    let contents = |record: Record| {
+        let recent = record.recent.into_iter().map(|(old, _)| old);
+        record.now.into_iter().chain(record.pending).chain(recent).map(|content| content.hash).collect::<Vec<_>>()
+    };
+    rows(store, Table::Files, &[], ROWS)
+        .filter(|(key, _)| Key::from_row(key).is_some())
+        .filter_map(|(_, value)| cbor::from_bytes::<Record>(&value).ok())
+        .flat_map(contents)
+}
+
+/// A file or link as the store remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownFile {
+    /// Where.
+    pub path: RelPath,
+    /// How it is recognised.
+    pub stat: Stat,
+    /// What it holds.
+    pub hash: VersionHash,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
 /// Files and links that are on disk, as the store remembers them, for the shell's cache of what it need not read again.
 /// A file whose write was under way has the stat from before that write.
-pub fn known_files(store: &dyn Read) -> impl Iterator<Item = (RelPath, Stat, VersionHash)> + '_ {
+pub fn known_files(store: &dyn Read) -> impl Iterator<Item = KnownFile> + '_ {
     rows(store, Table::Files, &[], ROWS).filter_map(|(key, value)| {
         Key::from_row(&key)?;
         let record: Record = cbor::from_bytes(&value).ok()?;
         let now = record.now?;
-        Some((record.path, record.stat, now.hash))
+        Some(KnownFile { path: record.path, stat: record.stat, hash: now.hash, executable: now.executable })
     })
 }
 

@@ -49,8 +49,7 @@ impl Files {
             let (hash, version) = (found.hash(), found.version.hash);
             let shown = OnDisk { hash, executable, version, heads, target: String::new(), void: None };
             let recent = vec![(shown.clone(), WHEN_REBORN)];
-            let stat = Stat::default();
-            let record = Record { path, kind: Kind::File, stat, now: None, pending: Some(shown), recent };
+            let record = Record { pending: Some(shown), guessed: true, recent, ..Record::new(path, Kind::File) };
             self.records.put(key, &record, tx);
             self.work.add([key]);
         }

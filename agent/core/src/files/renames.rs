@@ -14,10 +14,19 @@ use crate::files::record::{Key, Record};
 use crate::files::{Cx, Files, LogEvent, text};
 use crate::id::VersionHash;
 
+/// Texts shorter than this say too little to be recognised by what they say, in bytes.
+const ALIKE_BYTES_MIN: usize = 64;
+/// At most so many on each side are compared, each with each.
+const ALIKE_FILES_MAX: usize = 16;
+
 impl Files {
     /// Takes the new things that are old ones elsewhere out of `new`: they become known under their new paths.
     pub(crate) fn find_moves(&mut self, new: &mut Vec<Look>, known: &mut Vec<(Key, Look)>, cx: &mut Cx<'_, '_>) {
-        if new.is_empty() || self.gone.is_empty() {
+        if self.gone.is_empty() {
+            return;
+        }
+        let places = self.taken_places(known, cx);
+        if new.is_empty() && places.is_empty() {
             return;
         }
         let mut gone: Vec<(Key, Record)> = Vec::new();
@@ -29,10 +38,17 @@ impl Files {
                 gone.push((key, record));
             }
         }
+        for (key, record) in &gone {
+            let content = record.now.as_ref().map(|now| (record.stat.inode, now.hash));
+            if content.is_some_and(|content| content.0 != 0 && places.contains(&content)) {
+                self.gone.took_a_place(*key);
+            }
+        }
         let pairs = self.pair(&gone, new, cx);
         if pairs.is_empty() {
             return;
         }
+        self.gone.found_some(cx.now);
         let moves: BTreeMap<Key, RelPath> =
             pairs.iter().filter_map(|(key, at)| Some((*key, new.get(*at)?.path.clone()))).collect();
         self.move_folders(&moves, cx);
@@ -48,6 +64,15 @@ impl Files {
             }
         }
         *new = rest;
+    }
+
+    /// Inode and content of what is at a known path, but is another file than before.
+    fn taken_places(&self, known: &[(Key, Look)], cx: &Cx<'_, '_>) -> BTreeSet<(u64, VersionHash)> {
+        let is_other = |(key, look): &&(Key, Look)| {
+            let before = self.records.whole(*key, cx.tx).map(|record| record.stat.inode);
+            before.is_some_and(|before| before != look.stat.inode)
+        };
+        known.iter().filter(is_other).map(|(_, look)| (look.stat.inode, look.hash)).collect()
     }
 
     /// Pairs what went with what came (by index into `new`): by inode, then by content, then by content and name.
@@ -94,7 +119,51 @@ impl Files {
                 }
             }
         }
+        self.pair_by_text(gone, new, &mut pairs, cx);
         pairs
+    }
+
+    /// Pairs what is left of texts, one to one, if hardly anything of them is another: moved, and saved by a program that writes a
+    /// new file. Few only: each is compared with each.
+    fn pair_by_text(
+        &mut self,
+        gone: &[(Key, Record)],
+        new: &[Look],
+        pairs: &mut Vec<(Key, usize)>,
+        cx: &mut Cx<'_, '_>,
+    ) {
+        let paired: (BTreeSet<Key>, BTreeSet<usize>) = pairs.iter().copied().unzip();
+        let texts =
+            |bytes: &[u8]| text::split(bytes).map(|(_, text)| text).filter(|text| text.len() >= ALIKE_BYTES_MIN);
+        let mut came: Vec<(usize, String)> = Vec::new();
+        for (at, look) in new.iter().enumerate().filter(|(at, _)| !paired.1.contains(at)) {
+            let bytes = if let crate::content::VersionBytes::Inline(bytes) = &look.bytes { Some(bytes) } else { None };
+            came.extend(
+                bytes.filter(|_| look.kind == Kind::File).and_then(|bytes| texts(bytes)).map(|text| (at, text)),
+            );
+        }
+        let left: Vec<&(Key, Record)> =
+            gone.iter().filter(|(key, record)| !paired.0.contains(key) && record.kind == Kind::File).collect();
+        if came.is_empty() || came.len() > ALIKE_FILES_MAX || left.len() > ALIKE_FILES_MAX {
+            return;
+        }
+        let mut alike: Vec<(Key, usize)> = Vec::new();
+        for (key, record) in left {
+            let old = record.now.as_ref().and_then(|now| self.text_at(key.id, now, cx));
+            let Some((_, old)) = old.filter(|(_, old)| old.len() >= ALIKE_BYTES_MIN) else { continue };
+            for (at, new) in &came {
+                // What differs much in length cannot be alike, and is not compared.
+                if old.len().abs_diff(new.len()) * 4 < old.len() && weight(&diff(&old, new)) * 4 < old.chars().count() {
+                    alike.push((*key, *at));
+                }
+            }
+        }
+        for (key, at) in &alike {
+            let alone = alike.iter().filter(|(other, to)| other == key || to == at).count() == 1;
+            if alone {
+                pairs.push((*key, *at));
+            }
+        }
     }
 
     /// Whether a file with the inode of one that went is that one: the same content, or a text that is mostly the same.

@@ -66,7 +66,7 @@ mod tests {
     fn seen(path: &str, len: usize) -> Seen {
         let bytes = FileBytes::Here(Bytes::from(vec![b'x'; len]));
         let found = Found::File { bytes, executable: false, stat: Stat::default() };
-        Seen { path: RelPath::new(path).unwrap(), found, opened_since_write: None }
+        Seen::new(RelPath::new(path).unwrap(), found)
     }
 
     /// New files stay together and come first; edits follow in their order, in parts of a bounded size, each of them once.
@@ -83,8 +83,7 @@ mod tests {
                 OnDisk { hash, executable: false, version: hash, heads: vec![], target: String::new(), void: None };
             let path = RelPath::new(&format!("old{n}")).unwrap();
             let kind = Kind::File;
-            let record =
-                Record { path, kind, stat: Stat::default(), now: Some(now), pending: None, recent: Vec::new() };
+            let record = Record { now: Some(now), ..Record::new(path, kind) };
             files.records.put(key, &record, &tx);
             let place = Place { parent: ROOT_ID, name: format!("old{n}").into() };
             let entry = Entry { place, kind, executable: false, deleted: false, alternatives: Box::default() };

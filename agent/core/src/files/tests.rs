@@ -3,6 +3,7 @@
 mod convergence;
 mod crashes;
 mod damage;
+mod elsewhere;
 mod fallen;
 mod merging;
 mod places;

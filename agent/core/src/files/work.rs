@@ -73,6 +73,10 @@ pub(crate) struct Work {
     stalled_on: BTreeMap<Key, VersionHash>,
     pub(super) blobs_here: BTreeSet<VersionHash>,
     pub(super) fetching: BTreeSet<VersionHash>,
+    /// Of these a crash hid what came of an earlier write: asked for, and not heard of yet.
+    pub(super) unsure: BTreeSet<Key>,
+    /// What is still to be asked for.
+    pub(super) to_ask: Vec<RelPath>,
     pub(super) attempts: BTreeMap<Key, u32>,
     pub(super) retry: BTreeMap<Key, u64>,
     /// Folders that were to be removed and may have had something in them that nobody knew of.
@@ -164,12 +168,17 @@ impl Work {
             self.todo.insert(key);
         }
     }
+    /// Everything was looked at: what is still unsure is asked for again.
+    pub(crate) fn ask_again(&mut self) {
+        let unsure = std::mem::take(&mut self.unsure);
+        self.add(unsure);
+    }
     pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.to_look_at() == 0 && self.retry.is_empty()
+        self.in_flight.is_empty() && self.to_look_at() == 0 && self.retry.is_empty() && self.unsure.is_empty()
     }
     pub(crate) fn pending(&self) -> u64 {
         let stalled: usize = self.stalled.values().map(BTreeSet::len).sum();
-        (self.in_flight.len() + self.to_look_at() + self.retry.len() + stalled) as u64
+        (self.in_flight.len() + self.to_look_at() + self.retry.len() + self.unsure.len() + stalled) as u64
     }
     pub(super) fn to_look_at(&self) -> usize {
         self.todo.len() + self.folders.len() + self.rest.len()

@@ -43,7 +43,7 @@ impl Town {
         self.made.push((bytes.clone(), manifest.clone()));
         let stat = Stat { size: bytes.len() as u64, ..Stat::default() };
         let found = Found::File { bytes: FileBytes::Blob { hash, manifest }, executable: false, stat };
-        Seen { path: RelPath::new(path).unwrap(), found, opened_since_write: None }
+        Seen::new(RelPath::new(path).unwrap(), found)
     }
 
     pub(crate) fn bytes_of(&self, host: usize, content: &NewContent) -> Bytes {

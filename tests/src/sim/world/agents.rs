@@ -84,6 +84,11 @@ impl<M: Machine> World<M> {
             }
         }
         host.known = M::known_files(&host.disk.store).into_iter().collect();
+        for (path, leaves) in M::pending_writes(&host.disk.store) {
+            if let Some(unfinished) = host.folder.unfinished(&path, leaves) {
+                host.unfinished.insert(path, unfinished);
+            }
+        }
         let boot = host.boot;
         self.note(|| format!("h{index} starts{}", if fresh { " afresh" } else { "" }));
         self.drain(index);

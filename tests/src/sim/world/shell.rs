@@ -149,7 +149,8 @@ impl<M: Machine> World<M> {
                 Found::File { bytes, executable, stat }
             }
         };
-        Seen { path, found, opened_since_write: None }
+        let unfinished = self.hosts.get(index).and_then(|host| host.unfinished.get(&path)).copied();
+        Seen { unfinished, ..Seen::new(path, found) }
     }
 
     fn cut_blob(&mut self, index: usize, path: &RelPath) -> FileBytes {
@@ -202,6 +203,7 @@ impl<M: Machine> World<M> {
         {
             self.witness.fail("hash", || format!("host {index} is to write other content than the hash says"));
         }
+        host.unfinished.remove(path_of(what));
         let blind = self.sabotage.blind_writes;
         let (acted, undo) =
             host.folder.act(what, ready, self.now_us, blind, |bytes| M::version_hash(&workspace, bytes));
@@ -223,7 +225,7 @@ impl<M: Machine> World<M> {
             crate::sim::folder::Acted::Failed(why) => Outcome::Failed(why),
             crate::sim::folder::Acted::Differs(path) => {
                 let seen = self.look(index, vec![path.clone()], false).pop();
-                let gone = Seen { path, found: Found::Absent, opened_since_write: None };
+                let gone = Seen::new(path, Found::Absent);
                 Outcome::Differs(seen.unwrap_or(gone))
             }
         };
@@ -363,6 +365,16 @@ fn known(node: &Node) -> Known {
         Node::File { stat, .. } => Known::File(*stat),
         Node::Symlink(target) => Known::Symlink(target.clone()),
         Node::Folder => Known::Folder,
+    }
+}
+
+fn path_of(what: &FolderAction) -> &RelPath {
+    match what {
+        FolderAction::MakeFolder { path }
+        | FolderAction::Write { path, .. }
+        | FolderAction::Move { from: path, .. }
+        | FolderAction::Remove { path, .. }
+        | FolderAction::SetExecutable { path, .. } => path,
     }
 }
 

@@ -25,6 +25,56 @@ fn a_crash_between_write_and_answer() {
     }
 }
 
+/// Of what a crash hid, whether it happened is found out before anything else is planned: what others wrote is on the disk
+/// already, and is no edit of the person here, though more of theirs has come since and is to be written next. Twice, as the
+/// next crash may come before anything was looked at.
+#[test]
+fn a_write_that_a_crash_hid_is_looked_at_before_the_next_one() {
+    for (tells, crashes) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
+        let mut world = World::new(2);
+        world.replicas[1].tells_unfinished = tells;
+        world.replicas[0].write("a.md", "one\ntwo\nthree\nfour\n");
+        world.settle();
+        world.replicas[0].edit("a.md", "two\n", "two\nfirst of others\n");
+        world.replicas[0].scan();
+        world.deliver_all(1);
+        world.replicas[1].act_and_crash();
+        world.replicas[1].edit("a.md", "four", "four\nlate");
+        world.replicas[0].edit("a.md", "three\n", "three\nsecond of others\n");
+        world.replicas[0].scan();
+        for _ in 1..crashes {
+            // It plans, and may even act, but hears nothing of the folder.
+            world.replicas[1].wait();
+            world.replicas[1].act_and_crash();
+            world.replicas[1].edit("a.md", "one", "one, later");
+        }
+        world.deliver_all(1);
+        world.replicas[1].run();
+        world.settle();
+        world.assert_equal();
+        let one = if crashes > 1 { "one, later" } else { "one" };
+        let expected = format!("{one}\ntwo\nfirst of others\nthree\nsecond of others\nfour\nlate\n");
+        assert_eq!(world.replicas[1].text("a.md"), expected, "tells {tells}, crashes {crashes}");
+    }
+}
+
+/// What the shell knows of a write that a crash hid counts more than how near what is there is to either content: a person
+/// may have taken out all that the write brought, or have made by chance what the write was to leave.
+#[test]
+fn what_the_shell_knows_of_a_hidden_write_is_no_guess() {
+    let mut world = World::new(2);
+    world.replicas[0].write("a.md", "one\ntwo\nthree\n");
+    world.settle();
+    world.replicas[0].edit("a.md", "two", "quite another line");
+    world.replicas[0].scan();
+    world.deliver_all(1);
+    world.replicas[1].act_and_crash();
+    world.replicas[1].edit("a.md", "quite another line", "2");
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[0].text("a.md"), "one\n2\nthree\n");
+}
+
 /// A write that a crash prevented, and an edit of the old content: both come together.
 #[test]
 fn a_crash_before_the_write() {

@@ -241,3 +241,27 @@ fn what_waits_for_its_place_in_a_large_tree() {
         assert_eq!(texts, ["mine\n", "theirs\n"], "{all:?}");
     }
 }
+
+/// A text that was moved, and saved by a program that writes a new file, is the same file: it keeps what others wrote into it
+/// meanwhile. One that has little of it, or of which there are two, is not.
+#[test]
+fn a_text_moved_and_saved_is_the_same() {
+    let body: String = (0..20).map(|n| format!("line {n} of a note that is long enough\n")).collect();
+    let mut world = World::new(2);
+    world.replicas[0].write("a.md", &body);
+    world.replicas[0].write("twin.md", "another note altogether, which has nothing to do with the first one\n");
+    world.settle();
+    world.replicas[1].edit("a.md", "line 3 of", "line 3, edited by the other, of");
+    world.replicas[0].remove("a.md");
+    world.replicas[0].write("moved/b.md", body.replace("line 15 of", "line 15, edited here, of"));
+    world.replicas[0].remove("twin.md");
+    world.replicas[0]
+        .write("other.md", "what is here is quite something else, and no longer than the note before it\n");
+    world.settle();
+    world.assert_equal();
+    let text = world.replicas[1].text("moved/b.md");
+    assert!(text.contains("edited by the other") && text.contains("edited here"), "{text}");
+    assert_eq!(world.replicas[0].paths(), ["moved", "moved/b.md", "other.md"]);
+    assert!(world.replicas[0].log.contains(&LogEvent::Moved { from: path("a.md"), to: path("moved/b.md") }));
+    assert!(world.replicas[0].log.contains(&LogEvent::Deleted(path("twin.md"))));
+}

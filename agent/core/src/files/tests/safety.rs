@@ -10,6 +10,8 @@ fn world_of(count: usize) -> World {
     }
     world.settle();
     world.assert_equal();
+    // What was made a moment ago counts for no mass delete.
+    world.replicas.iter_mut().for_each(|replica| replica.now.mono_ms += 60_000);
     world
 }
 
@@ -121,6 +123,61 @@ fn the_share_decides() {
     assert_eq!(world.replicas[0].files.halted(), Some(&Halt::MassDelete { gone: 35, total: 75 }));
 }
 
+/// A build tool makes a hundred files beside the old ones, removes the old ones and puts the new ones in their place: nothing
+/// of that is a mass delete. The same number of files that were there for longer is one.
+#[test]
+fn what_was_there_for_a_moment_is_no_mass_delete() {
+    for young in [true, false] {
+        let mut world = world_of(60);
+        let replica = &mut world.replicas[0];
+        for n in 0..60 {
+            replica.write(&format!("out.tmp/{n}.js"), format!("built {n}\n"));
+        }
+        replica.scan();
+        if !young {
+            replica.now.mono_ms += 60_000;
+        }
+        for n in 0..60 {
+            replica.write(&format!("d{}/{n}.md", n % 4), format!("built {n}\n"));
+        }
+        replica.remove("out.tmp");
+        replica.scan();
+        replica.run();
+        assert_eq!(replica.files.halted().is_none(), young);
+        if young {
+            world.settle();
+            world.assert_equal();
+            assert_eq!(world.replicas[1].text("d0/0.md"), "built 0\n");
+            assert!(world.replicas[1].paths().iter().all(|at| !at.starts_with("out.tmp/")));
+        }
+    }
+}
+
+/// Many files that moved are told of in pieces, and taking in each piece may take long: nothing is decided while more of what
+/// went is found.
+#[test]
+fn a_move_that_takes_long_is_no_mass_delete() {
+    let mut world = world_of(60);
+    let replica = &mut world.replicas[0];
+    replica.rename("d0", "far/d0");
+    replica.rename("d1", "far/d1");
+    replica.rename("d2", "far/d2");
+    let moved: Vec<_> = replica.folder.keys().filter(|at| at.as_str().starts_with("far/")).cloned().collect();
+    let gone: Vec<_> = ["d0", "d1", "d2"].iter().map(|at| replica.look(&path(at))).collect();
+    replica.call(|files, now, held, tx| files.handle_seen(now, gone, held, tx));
+    for some in moved.chunks(8) {
+        let seen = some.iter().map(|at| replica.look(at)).collect();
+        replica.call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
+        replica.now.mono_ms += 1_900;
+        replica.call(|files, now, held, tx| files.handle_timeout(now, held, tx));
+        assert!(replica.files.halted().is_none());
+    }
+    world.settle();
+    world.assert_equal();
+    assert_eq!(world.replicas[1].files.figures().files, 60);
+    assert!(world.replicas[1].paths().contains(&"far/d0/0.md".to_owned()));
+}
+
 /// While the root is lost nothing is believed; when it is back everything is as before.
 #[test]
 fn a_lost_root_deletes_nothing() {
@@ -142,8 +199,7 @@ fn a_lost_root_deletes_nothing() {
 #[test]
 fn an_incomplete_scan_deletes_nothing() {
     let mut world = world_of(8);
-    let seen =
-        vec![crate::disk::Seen { path: path("d0/0.md"), found: crate::disk::Found::Absent, opened_since_write: None }];
+    let seen = vec![crate::disk::Seen::new(path("d0/0.md"), crate::disk::Found::Absent)];
     world.replicas[0].call(|files, now, held, tx| files.handle_seen(now, seen, held, tx));
     world.replicas[0].call(|files, now, held, tx| files.handle_scanned(now, false, held, tx));
     world.settle();

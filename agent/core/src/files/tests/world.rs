@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use crate::content::{Content, DocumentName, INLINE_BYTES_MAX, Item, Manifest, PieceRef, VersionBytes};
-use crate::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat};
+use crate::disk::{Expect, FileBytes, FolderAction, Found, NewContent, Outcome, RelPath, Seen, Stat, Unfinished};
 use crate::files::{
     ActionId, Author, Cx, Files, FilesOutput, Halt, Identity, LogEvent, Refusal, Resume, Versions, forget, known_files,
-    known_folders, version_hash,
+    known_folders, pending_writes, version_hash,
 };
 use crate::id::{ChainId, DeviceId, PieceId, VersionHash, WorkspaceId};
 use crate::store::{MemoryStore, Read, Table, Tx};
@@ -82,6 +82,10 @@ pub(super) struct Replica {
     pub(super) log: Vec<LogEvent>,
     pub(super) halts: Vec<Halt>,
     pub(super) opened: Option<bool>,
+    /// Whether the shell says after a crash what became of the writes that were under way.
+    pub(super) tells_unfinished: bool,
+    /// What each path got by the last write that replaced something there.
+    asides: BTreeMap<RelPath, VersionHash>,
     next_inode: u64,
     traces: bool,
     /// Content of all blobs, by the id of their only piece.
@@ -139,6 +143,8 @@ impl Replica {
             log: Vec::new(),
             halts: Vec::new(),
             opened: None,
+            tells_unfinished: true,
+            asides: BTreeMap::new(),
             next_inode: 1,
             traces: std::env::var_os("WEFT_TRACE").is_some(),
             pieces: BTreeMap::new(),
@@ -286,13 +292,18 @@ impl Replica {
             }
         };
         self.trace(format_args!("look {at} {found:?}"));
-        Seen { path: at.clone(), found, opened_since_write: self.opened }
+        let pending = pending_writes(&self.store).filter(|write| self.tells_unfinished && write.replaces.is_some());
+        let unfinished = pending
+            .into_iter()
+            .find(|write| write.path == *at)
+            .map(|write| Unfinished { leaves: write.leaves, took_place: self.asides.get(at) == Some(&write.leaves) });
+        Seen { opened_since_write: self.opened, unfinished, ..Seen::new(at.clone(), found) }
     }
     /// A complete scan: everything present, then all that is gone.
     pub(super) fn scan(&mut self) {
         let mut paths: Vec<RelPath> = self.folder.keys().cloned().collect();
         let known: BTreeSet<RelPath> = known_files(&self.store)
-            .map(|(path, _, _)| path)
+            .map(|known| known.path)
             .chain(known_folders(&self.store))
             .filter(|path| !self.folder.contains_key(path))
             .collect();
@@ -322,7 +333,7 @@ impl Replica {
     }
     /// Whether a scan that looks only at what has another stat than was stored would look at this file.
     pub(super) fn is_to_be_looked_at(&self, at: &str) -> bool {
-        let stored = known_files(&self.store).find(|(path, ..)| path.as_str() == at).map(|(_, stat, _)| stat);
+        let stored = known_files(&self.store).find(|known| known.path.as_str() == at).map(|known| known.stat);
         stored != Some(self.stat(&path(at)))
     }
     fn has_parent(&self, at: &RelPath) -> bool {
@@ -364,7 +375,10 @@ impl Replica {
                 if let Node::File { bytes, .. } = &node {
                     stat = Stat { mtime_ns: 2, ctime_ns: 2, size: bytes.len() as u64, inode };
                 }
-                self.folder.insert(path.clone(), node);
+                self.asides.remove(path);
+                if self.folder.insert(path.clone(), node).is_some() {
+                    self.asides.insert(path.clone(), *hash);
+                }
             }
             FolderAction::Move { from, to, expect } => {
                 if !self.holds(from, expect) || self.folder.contains_key(to) {
