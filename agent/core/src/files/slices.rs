@@ -41,6 +41,10 @@ impl Files {
 
     /// What it costs to take this in, if it is an edit of a known file.
     fn cost_of_edit(&self, seen: &Seen) -> Option<usize> {
+        // What a write under way or an open program has to do with it is told apart where the whole is seen.
+        if seen.unfinished.is_some() || seen.made_on.is_some() {
+            return None;
+        }
         let Found::File { bytes: FileBytes::Here(bytes), .. } = &seen.found else { return None };
         let key = self.records.at(&seen.path)?;
         let known = self.records.brief(key)?;
