@@ -451,13 +451,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let effects = Box::new(Answered(Arc::clone(&order)));
         let host = Host::new(Box::new(machine), store, watermark, Arc::clone(&inbox), effects);
-        let seen = |path| Seen {
-            path: RelPath::new(path).unwrap(),
-            found: weft_agent_core::disk::Found::Absent,
-            opened_since_write: None,
-            unfinished: None,
-            made_on: None,
-        };
+        let seen = |path| Seen::new(RelPath::new(path).unwrap(), weft_agent_core::disk::Found::Absent);
         inbox.folder(Task::Input(Input::Seen(["a", "b", "c"].map(seen).to_vec())), 0);
         inbox.folder(Task::Input(Input::Scanned { complete: true }), 0);
         let stop = Arc::clone(&inbox);
