@@ -29,7 +29,7 @@ pub(crate) fn open_parent(root: &OwnedFd, path: &RelPath) -> io::Result<OwnedFd>
 
 /// A folder, or the root.
 pub(crate) fn open_in(root: &OwnedFd, folder: Option<&RelPath>) -> io::Result<OwnedFd> {
-    folder.map_or_else(|| Ok(root.try_clone()?), |folder| open_folder(root, folder))
+    folder.map_or_else(|| root.try_clone(), |folder| open_folder(root, folder))
 }
 
 /// A folder.
@@ -58,8 +58,8 @@ pub(crate) fn make_folder(root: &OwnedFd, path: &RelPath) -> io::Result<()> {
 pub(crate) struct Meta {
     pub(crate) kind: FileType,
     pub(crate) mode: u32,
-    /// How many names it has.
-    pub(crate) links: u64,
+    /// Whether it has another name as well (a hard link).
+    pub(crate) is_linked: bool,
     pub(crate) stat: Stat,
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn meta_of(stat: &rustix::fs::Stat) -> Meta {
     Meta {
         kind: FileType::from_raw_mode(stat.st_mode),
         mode: stat.st_mode,
-        links: stat.st_nlink.into(),
+        is_linked: stat.st_nlink > 1,
         stat: Stat {
             mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec as i64),
             ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec as i64),

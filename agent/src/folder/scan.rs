@@ -155,7 +155,7 @@ impl Walk<'_> {
             }
             FileType::RegularFile => {
                 self.listing.bytes = self.listing.bytes.saturating_add(meta.stat.size);
-                self.listing.linked += u64::from(meta.links > 1);
+                self.listing.linked += u64::from(meta.is_linked);
                 self.listing.entries.insert(path, Entry::File { stat: meta.stat, executable: meta.mode & 0o100 != 0 });
             }
             FileType::Fifo

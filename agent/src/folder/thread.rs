@@ -595,11 +595,11 @@ impl Looker {
             let reads_on = missing.as_ref().is_some_and(|missing| !missing.is_empty());
             let reads_on =
                 reads_on && bytes < UNSAID_BYTES && some.first().is_some_and(|path| !self.known.contains_key(path));
-            if !reads_on
-                && !(self.tell_absent(missing.take().unwrap_or_default())
-                    && self.tell_seen(std::mem::take(&mut unsaid)))
-            {
-                return false;
+            if !reads_on {
+                let told = self.tell_absent(missing.take().unwrap_or_default());
+                if !told || !self.tell_seen(std::mem::take(&mut unsaid)) {
+                    return false;
+                }
             }
             let Some((present, absent)) = self.read(&root, some) else { return false };
             gone.extend(absent);

@@ -79,7 +79,7 @@ mod tests {
             seen.push(key);
         }
         assert_eq!(seen, [3, 9, 1, 7].map(key));
-        assert!(queue.is_empty() && queue.len() == 0 && !queue.contains(&key(3)));
+        assert!(queue.is_empty() && !queue.contains(&key(3)));
         queue.extend([2, 1].map(key));
         assert_eq!(queue.take(), [2, 1].map(key));
         assert!(queue.is_empty());
