@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use weft_protocol::admission::jwt::{Checked, Unverified};
 use weft_protocol::admission::proof::hash;
@@ -16,12 +16,12 @@ use weft_protocol::code::Code;
 use weft_protocol::limits::{RATE_ADDRESSES_MAX, REPLAY_ENTRIES_MAX, TOKEN_MS, TOKENS_USED_MAX};
 use weft_relay_core::Admission;
 use weft_relay_core::once::{Once, Seen, Used};
-use weft_relay_core::rates::{Rates, TooMany};
 use weft_relay_core::shares::Network;
 
 use crate::audiences::Audiences;
 use crate::did::{self, CacheFigures, Resolver};
 use crate::policy::{Barrier, Policy};
+use crate::rates::{Rates, TooMany};
 use crate::tokens::Tokens;
 
 /// When to ask again for a DID that could not be reached: failures are kept for so long.
@@ -64,7 +64,6 @@ pub(crate) struct Admitter {
     tokens: RwLock<Arc<Tokens>>,
     policy: RwLock<Arc<Policy>>,
     resolver: Resolver,
-    started: Instant,
     requests: Mutex<Rates>,
     refusals: Mutex<Rates>,
     jwts: Mutex<Once>,
@@ -110,7 +109,6 @@ impl Admitter {
             tokens: RwLock::new(Arc::new(tokens)),
             policy: RwLock::new(policy),
             resolver,
-            started: Instant::now(),
             requests: rates(),
             refusals: rates(),
             jwts: Mutex::new(Once::new(REPLAY_ENTRIES_MAX)),
@@ -257,8 +255,7 @@ impl Admitter {
     }
 
     fn limited(&self, rates: &Mutex<Rates>, ip: IpAddr) -> Result<(), Refusal> {
-        let now_ms = self.started.elapsed().as_millis() as u64;
-        locked(rates).ask(ip, now_ms).map_err(|too_many| match too_many {
+        locked(rates).ask(ip).map_err(|too_many| match too_many {
             TooMany::Address { retry_ms } => {
                 Refusal::rate_limited("too many token requests from this address: try again later", retry_ms)
             }

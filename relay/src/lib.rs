@@ -24,6 +24,7 @@ mod nats;
 pub mod options;
 mod policy;
 mod process;
+mod rates;
 mod reading;
 mod refusals;
 mod server;

@@ -11,9 +11,9 @@
 //! It is made of one concern a file: [`room`] (who is where), [`queue`] (what a slow client may owe), [`bucket`] (rates),
 //! `connection` (handshake, session, deadlines), [`checked`] (frames verified before they come in),
 //! [`lists`] (who may be here), [`fabric`] (rooms that span several relays), and stands beside small ones that act before
-//! a connection exists: [`gate`] (connections an address), [`rates`] (requests an address), [`once`] (a JWT and a token
-//! are used once), all shared out to networks by [`shares`], as is
-//! the memory of messages of which a part has come ([`unfinished`], by what [`meter`] sees of them). The shell `weft-relay` and the simulator run this same code.
+//! a connection exists: [`gate`] (connections an address) and [`once`] (a JWT and a token are used once), both shared out to
+//! networks by [`shares`], as is the memory of messages of which a part has come ([`unfinished`], by what [`meter`] sees
+//! of them). The shell `weft-relay` and the simulator run this same code.
 //!
 //! Invariant: nothing here reads a payload, a clock or a socket, and the same inputs give the same outputs.
 //! Spec: docs/protocol.md.
@@ -30,7 +30,6 @@ mod marks;
 pub mod meter;
 pub mod once;
 pub mod queue;
-pub mod rates;
 mod relay;
 pub mod room;
 pub mod settings;
