@@ -91,6 +91,8 @@ fn sweep(how: How) -> Result<()> {
         ben.write(&format!("ben/n{number}.md"), format!("# ben {number}\none\ntwo\n"))?;
     }
     ada.write("large.bin", vec![7; 400 * 1024])?;
+    ada.run_here(["members", "role", "ben", "admin"])?.expect_code(0)?;
+    wait_settled(&[&ada, &ben])?;
     ben.invite()?;
     wait_settled(&[&ada, &ben])?;
     for number in 0..12 {

@@ -39,7 +39,8 @@ fn lines_written_around_two_kills_stand_once() -> Result<()> {
             }
             add(ada, file, format!("ada {round} {number}"), 11 + round)?;
         }
-        ben.flush().ok();
+        // Takes in what was just saved; it cannot be held by anybody while the other agent is dead.
+        ben.run_here(["flush", "--timeout", "1s"])?;
         let before: Vec<String> = files.iter().map(|file| ada.read(file)).collect::<Result<_>>()?;
         ada.revive()?;
         // At another moment each time: as soon as so many files got what others wrote.

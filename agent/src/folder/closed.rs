@@ -17,7 +17,7 @@ const TRY_EVERY: Duration = Duration::from_secs(10);
 /// So many paths are tried at once, and remembered of files.
 const TRIED_MAX: usize = 64;
 /// Paths that a sentence names.
-const NAMED_MAX: usize = 3;
+const NAMED_MAX: usize = 5;
 
 /// Everything that is closed to us.
 #[derive(Default)]
@@ -139,14 +139,14 @@ mod tests {
         let mut closed = Closed::default();
         assert_eq!(closed.next(), None);
         let denied = |path: &str| (path.to_owned(), "denied".to_owned());
-        closed.scanned(&["db", "x/y", "p", "q"].map(denied), now);
+        closed.scanned(&["db", "x/y", "p", "q", "r", "s"].map(denied), now);
         assert!(closed.covers(&path("db")) && closed.covers(&path("db/base/1")) && closed.covers(&path("x/y/z")));
         assert!(!closed.covers(&path("db2")) && !closed.covers(&path("x")));
         closed.failed(&path("db/1"), "other".to_owned(), now);
         let known: Paths = [("db/1", Known::Folder), ("a", Known::Folder)].map(|(at, known)| (path(at), known)).into();
         let notes = closed.notes(&known);
         assert_eq!(notes.len(), 2, "{notes:?}");
-        assert!(notes[0].starts_with("db, p, q and 1 more cannot be read (denied)"), "{notes:?}");
+        assert!(notes[0].starts_with("db, p, q, r, s and 1 more cannot be read (denied)"), "{notes:?}");
         assert!(notes[1].contains("held 1 shared"), "{notes:?}");
         closed.failed(&path("f"), "broken".to_owned(), now);
         assert!(closed.notes(&known).iter().any(|note| note.starts_with("f cannot be read (broken)")));
