@@ -396,7 +396,7 @@ fn an_export_brings_back_what_only_one_computer_had() -> Result<()> {
     ensure!(wrong.stderr.contains("passphrase is wrong"), "{wrong:?}");
     let other = RootSecret::from_entropy(&weft_agent_core::secret::Secret::new([7; 32])).words().to_string();
     let wrong = import(&here, &file, "correct horse", &other)?;
-    ensure!(wrong.code != 0 && wrong.stderr.contains("was no member"), "{wrong:?}");
+    ensure!(wrong.code != 0 && wrong.stderr.contains("did not belong to this workspace"), "{wrong:?}");
     let bytes = std::fs::read(&file)?;
     let cut = stage.root().join("cut.age");
     for len in [1000, bytes.len() - 1000] {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::client::{Client, holder};
-use super::status::{list, text};
+use super::status::{faults, list, text};
 use super::term::{self, Style, paint};
 use super::{Context, Ended};
 use crate::config::Config;
@@ -95,8 +95,9 @@ fn checks(context: &Context) -> Vec<Check> {
             },
         },
     );
+    let of_agent = agent.as_ref().map_or(&[][..], |status| list(status, "reminders"));
     for workspace in agent.iter().flat_map(|status| list(status, "workspaces")) {
-        for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
+        for problem in faults(workspace, of_agent) {
             add("problem", Err(format!("'{}': {problem}", text(workspace, "name"))));
         }
         // What is only to be remembered is no fault of the installation.

@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context, watch: bool) -> Ended {
         } else {
             let mut shown = String::new();
             for workspace in list(&status, "workspaces") {
-                shown.push_str(&show(workspace));
+                shown.push_str(&show(workspace, list(&status, "reminders")));
             }
             if shown.is_empty() {
                 shown.push_str("No workspaces yet. Share a folder with `weft up`, or join one with `weft join`.\n");
@@ -65,6 +65,13 @@ pub(crate) fn run(context: &Context, watch: bool) -> Ended {
 }
 
 /// In sync, and nothing asks for attention.
+/// The problems of a workspace that are no reminders, its own or of the agent as a whole.
+pub(crate) fn faults<'a>(workspace: &'a Value, of_agent: &'a [Value]) -> impl Iterator<Item = &'a str> {
+    let reminders = list(workspace, "reminders");
+    let is_fault = move |problem: &&Value| !reminders.contains(problem) && !of_agent.contains(problem);
+    list(workspace, "problems").iter().filter(is_fault).filter_map(Value::as_str)
+}
+
 fn is_well(workspace: &Value) -> bool {
     text(workspace, "state") == "active" && workspace.get("settled") == Some(&Value::Bool(true))
 }
@@ -84,6 +91,7 @@ pub(crate) fn summary(workspace: &Value) -> String {
         "active" => paint(Style::Yellow, "syncing"),
         "joining" => paint(Style::Yellow, joining(workspace)),
         "paused" => paint(Style::Yellow, "paused (weft resume)"),
+        "halted" if workspace.get("in_part") == Some(&Value::Bool(true)) => paint(Style::Yellow, "halted in part"),
         "halted" => paint(Style::Red, "halted"),
         "left" => paint(Style::Red, "left"),
         other => paint(Style::Dim, other),
@@ -131,7 +139,7 @@ fn joining(workspace: &Value) -> &'static str {
     }
 }
 
-fn show(workspace: &Value) -> String {
+fn show(workspace: &Value, of_agent: &[Value]) -> String {
     let mut out = format!(
         "{}  {}\n  {}\n",
         paint(Style::Bold, text(workspace, "name")),
@@ -175,7 +183,7 @@ fn show(workspace: &Value) -> String {
             paint(Style::Yellow, "!")
         ));
     }
-    for problem in list(workspace, "problems").iter().filter_map(Value::as_str) {
+    for problem in faults(workspace, of_agent) {
         out.push_str(&format!("  {} {problem}\n", paint(Style::Yellow, "!")));
     }
     for reminder in list(workspace, "reminders").iter().filter_map(Value::as_str) {

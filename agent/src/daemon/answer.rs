@@ -170,7 +170,12 @@ async fn status(daemon: &Arc<Daemon>, dir: Option<&Path>) -> Outcome {
         if let Some(status) = &mut status {
             status.settled &= !waited && !space.shared.folder_waits();
         }
-        workspaces.push(report::workspace(&space.shared, status.as_deref()));
+        let mut shown = report::workspace(&space.shared, status.as_deref());
+        // Of the agent as a whole, and so of each of its workspaces: who reads only those is to know.
+        if let Some(problems) = shown.get_mut("problems").and_then(Value::as_array_mut) {
+            problems.extend(reminders.iter().cloned().map(Value::from));
+        }
+        workspaces.push(shown);
     }
     Ok(json!({"agent": agent(daemon), "workspaces": workspaces, "reminders": reminders}))
 }

@@ -19,8 +19,9 @@ use crate::account::{SeenAccounts, root_did};
 /// One workspace; `status` is absent while it cannot answer.
 pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
     let mut problems: Vec<String> = shared.problem().into_iter().collect();
-    let mut reading = 0;
+    let (mut reading, mut closed) = (0, Vec::new());
     if let Some(glance) = shared.glance() {
+        closed = glance.closed();
         reading = glance.to_read();
         problems.extend(glance.problems(Instant::now()));
     }
@@ -55,6 +56,8 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         ));
     }
     let reminders: Vec<String> = status.only_owner.then(|| only_owner(&name)).into_iter().collect();
+    problems.extend(reminders.iter().cloned());
+    let in_part = status.state == State::Active && !closed.is_empty();
     let links: Vec<Value> = status
         .links
         .iter()
@@ -85,8 +88,10 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         "name": name,
         "workspace": status.workspace.to_string(),
         "device": status.device.to_string(),
-        "state": state(status.state),
-        "settled": status.settled && reading == 0,
+        // A part of the folder that cannot be read is kept nowhere else: to call that active would claim too much.
+        "state": if in_part { "halted" } else { state(status.state) },
+        "in_part": in_part,
+        "settled": status.settled && reading == 0 && closed.is_empty(),
         "held_by": if reading == 0 { status.held_by } else { 0 },
         "files": status.files,
         "document_bytes": status.document_bytes,
@@ -105,7 +110,7 @@ pub(crate) fn workspace(shared: &Shared, status: Option<&Status>) -> Value {
         "relays": status.relays,
         "members": members,
         "addresses": addresses,
-        "halt": status.halt.as_ref().map(halt_text),
+        "halt": status.halt.as_ref().map(halt_text).or_else(|| (!closed.is_empty()).then(|| closed.join("; "))),
         "requests": status.requests,
         "decisions": status.decisions,
         "knocking": status.knocking.as_ref().map(knocking),

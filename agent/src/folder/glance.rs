@@ -54,6 +54,10 @@ impl Glance {
     pub(crate) fn set_closed(&self, notes: Vec<String>) {
         *lock(&self.closed) = notes;
     }
+    /// What cannot be read now, and so stands still while all else goes on; empty: nothing.
+    pub(crate) fn closed(&self) -> Vec<String> {
+        lock(&self.closed).clone()
+    }
     /// Something was tried at a path; `Err` says why it failed.
     pub(crate) fn tried(&self, path: &RelPath, result: Result<(), &str>, now: Instant) {
         let mut failures = lock(&self.failures);

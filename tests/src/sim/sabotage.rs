@@ -77,7 +77,7 @@ impl Sabotage {
         } else if self.no_exclusion || self.no_speaker {
             "former"
         } else if self.no_dedupe {
-            "flaky"
+            "mixed"
         } else {
             "split"
         }
