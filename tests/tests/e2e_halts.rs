@@ -2,7 +2,7 @@
 //! disks. Nothing is lost meanwhile, nothing is claimed that is not so.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -170,9 +170,13 @@ fn what_cannot_be_read_stops_nothing_else() -> Result<()> {
     let mode = |path: &str, mode: u32| {
         std::fs::set_permissions(ben.folder().join(path), std::fs::Permissions::from_mode(mode))
     };
-    std::fs::create_dir_all(ben.folder().join("pgdata/base"))?;
-    std::fs::write(ben.folder().join("secret.md"), "not for the agent\n")?;
-    for path in ["pgdata", "secret.md", "held/in", "c.md"] {
+    // Closed from the first moment: a file is looked at as soon as it is written.
+    std::fs::DirBuilder::new().mode(0o000).create(ben.folder().join("pgdata"))?;
+    let mut secret = std::fs::OpenOptions::new();
+    let mut secret = secret.write(true).create_new(true).mode(0o000).open(ben.folder().join("secret.md"))?;
+    std::io::Write::write_all(&mut secret, b"not for the agent\n")?;
+    drop(secret);
+    for path in ["held/in", "c.md"] {
         mode(path, 0o000)?;
     }
     for name in ["pgdata", "secret.md", "held/in", "c.md"] {
@@ -187,7 +191,10 @@ fn what_cannot_be_read_stops_nothing_else() -> Result<()> {
     wait_text(&ada, "held/b.md", "one\nby Ben\n")?;
     // What is in there is nobody else's: it is not called in sync, while all else goes on.
     ensure!(ben.status()?.state() == "halted", "{}", ben.report());
-    ensure!(!ada.folder().join("secret.md").exists() && !ada.folder().join("pgdata").exists());
+    ensure!(!ada.folder().join("secret.md").exists(), "a file that could not be read");
+    // Its name may be there, as an empty folder; what is in it cannot.
+    let below = std::fs::read_dir(ada.folder().join("pgdata")).map_or(0, Iterator::count);
+    ensure!(below == 0, "what is in a folder that could not be read");
     ensure!(ada.read("held/in/a.md")? == "one\nby Ada\n", "nothing was deleted elsewhere");
     for path in ["secret.md", "held/in", "c.md"] {
         mode(path, 0o700)?;

@@ -147,7 +147,7 @@ fn every_defence_matters() {
     for name in NAMES {
         let sabotage = Sabotage::named(name).unwrap();
         let profile = sabotage.profile();
-        let found = (0..250).any(|seed| fails(seed, profile, sabotage) && !fails(seed, profile, Sabotage::default()));
+        let found = (0..1000).any(|seed| fails(seed, profile, sabotage) && !fails(seed, profile, Sabotage::default()));
         assert!(found, "nothing fails without {name}");
     }
 }

@@ -47,7 +47,7 @@ impl Ran {
     }
     /// Standard output as JSON.
     pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {:?}", self.stdout))
+        serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {self:?}"))
     }
 }
 
