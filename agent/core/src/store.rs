@@ -96,7 +96,7 @@ pub type Row = (Vec<u8>, Bytes);
 ///
 /// An implementation that cannot read (a damaged database, a failing disk) must not answer "absent": the shell stops
 /// the workspace and says so, before the core sees the answer. A single value that is not what was written unwinds with
-/// [`Damaged`](crate::damage::Damaged).
+/// [`Damaged`].
 pub trait Read {
     /// The value of one key.
     fn get(&self, table: Table, key: &[u8]) -> Option<Bytes>;
